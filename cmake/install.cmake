@@ -1,0 +1,12 @@
+# `cmake --install` gives the program, the library, its headers and a package for find_package(mha2mla).
+include(CMakePackageConfigHelpers)
+
+install(TARGETS mha2mla EXPORT mha2mla-targets)
+install(TARGETS mha2mla_program RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+install(DIRECTORY include/mha2mla DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+install(EXPORT mha2mla-targets NAMESPACE mha2mla:: DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/mha2mla)
+configure_package_config_file(cmake/mha2mla-config.cmake.in ${PROJECT_BINARY_DIR}/mha2mla-config.cmake
+  INSTALL_DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/mha2mla)
+write_basic_package_version_file(${PROJECT_BINARY_DIR}/mha2mla-config-version.cmake COMPATIBILITY SameMinorVersion)
+install(FILES ${PROJECT_BINARY_DIR}/mha2mla-config.cmake ${PROJECT_BINARY_DIR}/mha2mla-config-version.cmake
+  DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/mha2mla)
