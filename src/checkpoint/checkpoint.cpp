@@ -1,0 +1,116 @@
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "json_file.hpp"
+#include "mha2mla/checkpoint.hpp"
+#include "mha2mla/error.hpp"
+
+namespace mha2mla {
+namespace fs = std::filesystem;
+
+SafetensorsFile::SafetensorsFile(const fs::path& path) : path_(path), file_(path) {
+    auto header = validate(file_.bytes(), path.string());
+    metadata_ = std::move(header.metadata);
+    tensors_.reserve(header.entries.size());
+    for (auto& entry : header.entries) {
+        const std::uint64_t offset = header.data_start + entry.begin;
+        tensors_.push_back({std::move(entry.name), entry.dtype, std::move(entry.shape),
+                            file_.bytes().subspan(offset, entry.end - entry.begin), path.filename().string(), offset});
+    }
+}
+
+const TensorView* SafetensorsFile::find(std::string_view name) const {
+    const auto it = std::find_if(tensors_.begin(), tensors_.end(), [&](const auto& t) { return t.name == name; });
+    return it == tensors_.end() ? nullptr : &*it;
+}
+
+namespace {
+
+bool is_plain_file_name(const std::string& name) {
+    return !name.empty() && name != "." && name != ".." && name.find('/') == std::string::npos &&
+           name.find('\\') == std::string::npos && name.find('\0') == std::string::npos;
+}
+
+/// Tensor name -> shard, as the index file says.
+std::map<std::string, std::string> read_index(const fs::path& path) {
+    const auto index = read_json_file(path);
+    const auto map = index.is_object() ? index.find("weight_map") : index.end();
+    if (!index.is_object() || map == index.end() || !map->is_object() || map->empty()) {
+        throw Error(ErrorCode::format, path.string() + ": 'weight_map' must be a non-empty object of tensor names");
+    }
+    std::map<std::string, std::string> shards;
+    for (const auto& [tensor, shard] : map->items()) {
+        if (!shard.is_string() || !is_plain_file_name(shard.get<std::string>())) {
+            throw Error(ErrorCode::format, path.string() + ": tensor '" + tensor + "' is mapped to " + shard.dump() +
+                                               ", which is not a plain file name");
+        }
+        shards.emplace(tensor, shard.get<std::string>());
+    }
+    return shards;
+}
+
+}  // namespace
+
+Checkpoint Checkpoint::open(const fs::path& directory) {
+    std::error_code ignored;
+    if (!fs::is_directory(directory, ignored)) {
+        throw Error(ErrorCode::io, directory.string() +
+                                       ": no such directory; give a Hugging Face checkpoint directory with config.json "
+                                       "and model.safetensors");
+    }
+    Checkpoint checkpoint;
+    checkpoint.directory_ = directory;
+    std::map<std::string, std::string> weight_map;
+    const fs::path single = directory / "model.safetensors";
+    const fs::path index = directory / "model.safetensors.index.json";
+    if (fs::exists(single, ignored)) {
+        checkpoint.files_.emplace_back(single);
+    } else if (fs::exists(index, ignored)) {
+        weight_map = read_index(index);
+        std::map<std::string, bool> shards;  // sorted and unique
+        for (const auto& [tensor, shard] : weight_map) shards.emplace(shard, true);
+        for (const auto& [shard, unused] : shards) {
+            if (!fs::exists(directory / shard, ignored)) {
+                throw Error(ErrorCode::io, (directory / shard).string() + ": shard named in " +
+                                               index.filename().string() + " is missing; download it");
+            }
+            checkpoint.files_.emplace_back(directory / shard);
+        }
+    } else {
+        const bool pickled = fs::exists(directory / "pytorch_model.bin", ignored) ||
+                             fs::exists(directory / "pytorch_model.bin.index.json", ignored);
+        throw Error(ErrorCode::io,
+                    directory.string() + ": neither model.safetensors nor model.safetensors.index.json is here" +
+                        (pickled ? "; it holds pytorch_model.bin: save it again with safe_serialization=True" : ""));
+    }
+    for (std::size_t f = 0; f < checkpoint.files_.size(); ++f) {
+        const auto& tensors = checkpoint.files_[f].tensors();
+        for (std::size_t t = 0; t < tensors.size(); ++t) {
+            const auto [it, inserted] = checkpoint.by_name_.emplace(tensors[t].name, std::pair{f, t});
+            if (!inserted) {
+                throw Error(ErrorCode::format, directory.string() + ": tensor '" + tensors[t].name + "' is in both " +
+                                                   checkpoint.files_[it->second.first].path().filename().string() +
+                                                   " and " + tensors[t].file);
+            }
+        }
+    }
+    for (const auto& [tensor, shard] : weight_map) {
+        const TensorView* view = checkpoint.find(tensor);
+        if (view == nullptr || view->file != shard) {
+            throw Error(ErrorCode::format, index.string() + ": tensor '" + tensor + "' is not in " + shard +
+                                               ", where the index puts it; the shards are not of one checkpoint");
+        }
+    }
+    return checkpoint;
+}
+
+const TensorView* Checkpoint::find(std::string_view name) const {
+    const auto it = by_name_.find(name);
+    return it == by_name_.end() ? nullptr : &files_[it->second.first].tensors()[it->second.second];
+}
+
+const SafetensorsFile& Checkpoint::file_of(const TensorView& tensor) const {
+    return files_[by_name_.find(tensor.name)->second.first];
+}
+
+}  // namespace mha2mla

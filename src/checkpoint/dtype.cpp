@@ -1,0 +1,167 @@
+#include <Eigen/Core>
+#include <array>
+#include <cmath>
+#include <cstring>
+
+#include "mha2mla/checkpoint.hpp"
+#include "mha2mla/error.hpp"
+
+namespace mha2mla {
+namespace {
+
+struct DtypeRow {
+    Dtype dtype;
+    std::string_view name;
+    unsigned bits;
+};
+
+constexpr std::array<DtypeRow, 20> kDtypes = {{
+    {Dtype::boolean, "BOOL", 8},    {Dtype::u8, "U8", 8},           {Dtype::i8, "I8", 8},
+    {Dtype::f8_e5m2, "F8_E5M2", 8}, {Dtype::f8_e4m3, "F8_E4M3", 8}, {Dtype::f8_e8m0, "F8_E8M0", 8},
+    {Dtype::f4, "F4", 4},           {Dtype::f6_e2m3, "F6_E2M3", 6}, {Dtype::f6_e3m2, "F6_E3M2", 6},
+    {Dtype::i16, "I16", 16},        {Dtype::u16, "U16", 16},        {Dtype::f16, "F16", 16},
+    {Dtype::bf16, "BF16", 16},      {Dtype::i32, "I32", 32},        {Dtype::u32, "U32", 32},
+    {Dtype::f32, "F32", 32},        {Dtype::c64, "C64", 64},        {Dtype::f64, "F64", 64},
+    {Dtype::i64, "I64", 64},        {Dtype::u64, "U64", 64},
+}};
+
+const DtypeRow& row(Dtype dtype) { return kDtypes.at(static_cast<std::size_t>(dtype)); }
+
+/// Mapped tensors need not be aligned, so elements are loaded by memcpy (which compiles to a plain load).
+template <typename Stored>
+void load_as_float(const std::byte* data, std::span<float> out) {
+    for (std::size_t i = 0; i < out.size(); ++i) {
+        Stored value;
+        std::memcpy(&value, data + i * sizeof(Stored), sizeof(Stored));
+        out[i] = static_cast<float>(value);
+    }
+}
+
+/// BF16 is the upper half of a float32.
+void load_bf16(const std::byte* data, std::span<float> out) {
+    for (std::size_t i = 0; i < out.size(); ++i) {
+        std::uint16_t half;
+        std::memcpy(&half, data + 2 * i, 2);
+        const std::uint32_t bits = static_cast<std::uint32_t>(half) << 16U;
+        std::memcpy(&out[i], &bits, 4);
+    }
+}
+
+template <typename Stored>
+void store_floats(std::span<const float> values, std::byte* out, Dtype dtype, std::string_view what) {
+    for (std::size_t i = 0; i < values.size(); ++i) {
+        const auto stored = static_cast<Stored>(values[i]);
+        if (!std::isfinite(static_cast<double>(stored)) && std::isfinite(values[i])) {
+            throw Error(ErrorCode::numeric, std::string(what) + ": value " + std::to_string(values[i]) +
+                                                " does not fit " + std::string(dtype_name(dtype)) +
+                                                "; choose --dtype bf16 or f32");
+        }
+        std::memcpy(out + i * sizeof(Stored), &stored, sizeof(Stored));
+    }
+}
+
+}  // namespace
+
+std::string_view dtype_name(Dtype dtype) { return row(dtype).name; }
+unsigned dtype_bits(Dtype dtype) { return row(dtype).bits; }
+
+std::optional<Dtype> parse_dtype(std::string_view name) {
+    for (const auto& candidate : kDtypes) {
+        if (candidate.name == name) return candidate.dtype;
+    }
+    return std::nullopt;
+}
+
+bool is_compute_dtype(Dtype dtype) {
+    return dtype == Dtype::f64 || dtype == Dtype::f32 || dtype == Dtype::f16 || dtype == Dtype::bf16;
+}
+
+std::string to_string(const Shape& shape) {
+    std::string text = "[";
+    for (const auto dimension : shape) {
+        if (text.size() > 1) text += ", ";
+        text += std::to_string(dimension);
+    }
+    return text + "]";
+}
+
+std::uint64_t element_count(const Shape& shape) {
+    std::uint64_t count = 1;
+    for (const auto dimension : shape) {
+        if (dimension < 0 || __builtin_mul_overflow(count, static_cast<std::uint64_t>(dimension), &count)) {
+            throw Error(ErrorCode::format, "shape " + to_string(shape) + " has too many elements");
+        }
+    }
+    return count;
+}
+
+std::uint64_t byte_count(Dtype dtype, const Shape& shape) {
+    std::uint64_t bits = 0;
+    if (__builtin_mul_overflow(element_count(shape), static_cast<std::uint64_t>(dtype_bits(dtype)), &bits)) {
+        throw Error(ErrorCode::format, "shape " + to_string(shape) + " has too many elements");
+    }
+    if (bits % 8 != 0) {
+        throw Error(ErrorCode::format, "shape " + to_string(shape) + " of " + std::string(dtype_name(dtype)) +
+                                           " does not fill whole bytes");
+    }
+    return bits / 8;
+}
+
+void to_float(const TensorView& tensor, std::uint64_t first, std::span<float> out) {
+    const std::byte* data = tensor.data.data() + first * dtype_bits(tensor.dtype) / 8;
+    switch (tensor.dtype) {
+        case Dtype::f32:
+            std::memcpy(out.data(), data, out.size_bytes());
+            break;
+        case Dtype::bf16:
+            load_bf16(data, out);
+            break;
+        case Dtype::f16:
+            load_as_float<Eigen::half>(data, out);
+            break;
+        case Dtype::f64:
+            load_as_float<double>(data, out);
+            break;
+        default:
+            throw Error(ErrorCode::unsupported,
+                        tensor.file + ": tensor '" + tensor.name + "' is " + std::string(dtype_name(tensor.dtype)) +
+                            ", which cannot be computed with; dequantise the checkpoint to BF16, F16 or F32 first");
+    }
+}
+
+std::vector<float> to_finite_floats(const TensorView& tensor) {
+    std::vector<float> values(element_count(tensor.shape));
+    to_float(tensor, 0, values);
+    for (std::size_t i = 0; i < values.size(); ++i) {
+        if (!std::isfinite(values[i])) {
+            throw Error(ErrorCode::numeric, tensor.file + ": tensor '" + tensor.name + "' holds " +
+                                                (std::isnan(values[i]) ? "NaN" : "infinity") + " at element " +
+                                                std::to_string(i) +
+                                                "; the checkpoint is damaged or was saved from a diverged run");
+        }
+    }
+    return values;
+}
+
+std::vector<std::byte> from_floats(std::span<const float> values, Dtype dtype, std::string_view what) {
+    std::vector<std::byte> bytes(values.size() * dtype_bits(dtype) / 8);
+    switch (dtype) {
+        case Dtype::f32:
+            if (!values.empty()) std::memcpy(bytes.data(), values.data(), values.size_bytes());
+            break;
+        case Dtype::bf16:
+            store_floats<Eigen::bfloat16>(values, bytes.data(), dtype, what);
+            break;
+        case Dtype::f16:
+            store_floats<Eigen::half>(values, bytes.data(), dtype, what);
+            break;
+        case Dtype::f64:
+            store_floats<double>(values, bytes.data(), dtype, what);
+            break;
+        default:
+            throw Error(ErrorCode::unsupported, "cannot write floats as " + std::string(dtype_name(dtype)));
+    }
+    return bytes;
+}
+
+}  // namespace mha2mla

@@ -1,0 +1,59 @@
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "mha2mla/checkpoint.hpp"
+#include "mha2mla/error.hpp"
+
+namespace mha2mla {
+
+MappedFile::MappedFile(const std::filesystem::path& path) {
+    // Without O_NONBLOCK a named pipe would block here before it can be refused.
+    descriptor_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (descriptor_ < 0) {
+        throw Error(ErrorCode::io, path.string() + ": cannot open: " + std::strerror(errno));
+    }
+    struct stat status {};
+    const char* problem = nullptr;
+    if (::fstat(descriptor_, &status) != 0) {
+        problem = std::strerror(errno);
+    } else if (!S_ISREG(status.st_mode)) {
+        problem = "not a regular file";
+    } else if (status.st_size > 0) {
+        size_ = static_cast<std::size_t>(status.st_size);
+        void* address = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, descriptor_, 0);
+        if (address == MAP_FAILED) {
+            problem = std::strerror(errno);
+        } else {
+            data_ = static_cast<const std::byte*>(address);
+        }
+    }
+    if (problem != nullptr) {
+        ::close(descriptor_);
+        throw Error(ErrorCode::io, path.string() + ": cannot read: " + problem);
+    }
+}
+
+MappedFile::~MappedFile() {
+    if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), size_);
+    if (descriptor_ >= 0) ::close(descriptor_);
+}
+
+MappedFile::MappedFile(MappedFile&& other) noexcept
+    : data_(std::exchange(other.data_, nullptr)),
+      size_(std::exchange(other.size_, 0)),
+      descriptor_(std::exchange(other.descriptor_, -1)) {}
+
+MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
+    std::swap(data_, other.data_);
+    std::swap(size_, other.size_);
+    std::swap(descriptor_, other.descriptor_);
+    return *this;
+}
+
+}  // namespace mha2mla

@@ -1,0 +1,100 @@
+#include "output_file.hpp"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "mha2mla/checkpoint.hpp"
+#include "mha2mla/error.hpp"
+
+namespace mha2mla {
+namespace fs = std::filesystem;
+namespace {
+
+[[noreturn]] void fail(const fs::path& path, const char* action, int error) {
+    std::string message = path.string() + ": cannot " + action + ": " + std::strerror(error);
+    if (error == ENOSPC || error == EDQUOT || error == EFBIG) message += "; free some space or choose another place";
+    throw Error(ErrorCode::io, message);
+}
+
+constexpr std::size_t kMaxTransfer = std::size_t{1} << 30U;  // below the kernel's limit for one call
+
+}  // namespace
+
+OutputFile::OutputFile(fs::path final_path) : final_path_(std::move(final_path)) {
+    descriptor_ = ::open(temporary_path().c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (descriptor_ < 0) fail(temporary_path(), "create", errno);
+}
+
+OutputFile::~OutputFile() {
+    if (descriptor_ < 0) return;
+    ::close(descriptor_);
+    ::unlink(temporary_path().c_str());
+}
+
+OutputFile::OutputFile(OutputFile&& other) noexcept
+    : final_path_(std::move(other.final_path_)), descriptor_(std::exchange(other.descriptor_, -1)) {}
+
+fs::path OutputFile::temporary_path() const { return final_path_.string() + ".incomplete"; }
+
+void OutputFile::write_at(std::uint64_t offset, std::span<const std::byte> data) {
+    while (!data.empty()) {
+        const auto written =
+            ::pwrite(descriptor_, data.data(), std::min(data.size(), kMaxTransfer), static_cast<off_t>(offset));
+        if (written < 0 && errno == EINTR) continue;
+        if (written <= 0) fail(final_path_, "write", written < 0 ? errno : ENOSPC);
+        offset += static_cast<std::uint64_t>(written);
+        data = data.subspan(static_cast<std::size_t>(written));
+    }
+}
+
+void OutputFile::copy_at(std::uint64_t offset, int source_descriptor, std::uint64_t source_offset,
+                         std::span<const std::byte> mapped) {
+    auto in = static_cast<off_t>(source_offset);
+    auto out = static_cast<off_t>(offset);
+    while (!mapped.empty()) {
+        const auto copied =
+            ::copy_file_range(source_descriptor, &in, descriptor_, &out, std::min(mapped.size(), kMaxTransfer), 0);
+        if (copied < 0 && errno == EINTR) continue;
+        if (copied <= 0) {
+            // Not every pair of file systems supports it; what is left is written from the map instead, which
+            // also reports a full disk.
+            write_at(static_cast<std::uint64_t>(out), mapped);
+            return;
+        }
+        mapped = mapped.subspan(static_cast<std::size_t>(copied));
+    }
+}
+
+void OutputFile::flush() {
+    if (::fsync(descriptor_) != 0) fail(final_path_, "flush", errno);
+}
+
+void OutputFile::publish() {
+    flush();
+    const int descriptor = std::exchange(descriptor_, -1);
+    const bool closed = ::close(descriptor) == 0;
+    if (!closed || ::rename(temporary_path().c_str(), final_path_.c_str()) != 0) {
+        const int error = errno;
+        ::unlink(temporary_path().c_str());
+        fail(final_path_, "finish", error);
+    }
+}
+
+void flush_directory(const fs::path& directory) {
+    const int descriptor = ::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (descriptor < 0) return;  // a file system without directory handles has nothing to flush
+    ::fsync(descriptor);
+    ::close(descriptor);
+}
+
+void write_file_atomically(const fs::path& path, std::string_view content) {
+    OutputFile file(path);
+    file.write_at(0, std::as_bytes(std::span(content)));
+    file.publish();
+}
+
+}  // namespace mha2mla

@@ -1,0 +1,41 @@
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <span>
+#include <string_view>
+
+namespace mha2mla {
+
+/// A file that is written under "<name>.incomplete" and gets its name by publish(). Destroyed before that, it is
+/// removed. write_at and copy_at may be called from several threads for separate ranges.
+class OutputFile {
+public:
+    /// @throws Error{io}
+    explicit OutputFile(std::filesystem::path final_path);
+    ~OutputFile();
+    OutputFile(OutputFile&& other) noexcept;
+    OutputFile(const OutputFile&) = delete;
+    OutputFile& operator=(const OutputFile&) = delete;
+    OutputFile& operator=(OutputFile&&) = delete;
+
+    /// @throws Error{io} naming the file, for example when the disk is full.
+    void write_at(std::uint64_t offset, std::span<const std::byte> data);
+    /// Copies from another file's descriptor inside the kernel where it can; `mapped` is the same range in memory.
+    void copy_at(std::uint64_t offset, int source_descriptor, std::uint64_t source_offset,
+                 std::span<const std::byte> mapped);
+    /// Flushes the data to disk.
+    void flush();
+    /// flush(), then renames to the final name.
+    void publish();
+
+private:
+    [[nodiscard]] std::filesystem::path temporary_path() const;
+    std::filesystem::path final_path_;
+    int descriptor_ = -1;
+};
+
+/// Flushes a directory's entries, so that renames survive a power cut.
+void flush_directory(const std::filesystem::path& directory);
+
+}  // namespace mha2mla
