@@ -1,0 +1,16 @@
+#pragma once
+/// GPT-2's byte alphabet: every byte is written as one printable character, so that a vocabulary is text.
+
+#include <string>
+#include <string_view>
+
+namespace mha2mla::byte_level {
+
+/// Appends each byte of `bytes` as its character of the alphabet.
+void append_encoded(std::string& out, std::string_view bytes);
+
+/// Appends the bytes that `token` stands for, or `token` itself if a character of it is not in the alphabet, as for
+/// added tokens with spaces. `token` must be valid UTF-8.
+void append_decoded(std::string& out, std::string_view token);
+
+}  // namespace mha2mla::byte_level

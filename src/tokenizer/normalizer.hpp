@@ -1,0 +1,17 @@
+#pragma once
+/// The `normalizer` of tokenizer.json: what happens to a text before it is cut into words.
+
+#include <functional>
+#include <string>
+
+#include "json_node.hpp"
+
+namespace mha2mla {
+
+/// Changes a valid UTF-8 text in place.
+using Normalizer = std::function<void(std::string& text)>;
+
+/// @throws Error{unsupported} for a type this version does not know.
+[[nodiscard]] Normalizer parse_normalizer(const JsonNode& node);
+
+}  // namespace mha2mla

@@ -1,0 +1,35 @@
+#pragma once
+/// The `pre_tokenizer` of tokenizer.json: how a normalised text is cut into the words that BPE sees.
+
+#include <cstddef>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "json_node.hpp"
+
+namespace mha2mla {
+
+/// A text and the words it is cut into, which do not overlap and come in order.
+struct Words {
+    struct Range {
+        std::size_t begin;
+        std::size_t end;
+    };
+    std::string text;  // valid UTF-8
+    std::vector<Range> ranges;
+    bool begins_input = false;  // whether the text is the beginning of what the user gave
+
+    [[nodiscard]] std::string_view view(Range r) const {
+        return std::string_view(text).substr(r.begin, r.end - r.begin);
+    }
+};
+
+/// Cuts words into smaller ones and may rewrite them.
+using PreTokenizer = std::function<void(Words& words)>;
+
+/// @throws Error{unsupported} for a type this version does not know.
+[[nodiscard]] PreTokenizer parse_pre_tokenizer(const JsonNode& node);
+
+}  // namespace mha2mla

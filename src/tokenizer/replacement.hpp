@@ -1,0 +1,28 @@
+#pragma once
+/// The step `Replace`, which is both a normalizer and a decoder.
+
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "regex.hpp"
+
+namespace mha2mla {
+
+class Replacement {
+public:
+    /// Reads `pattern` and `content`. @throws Error{unsupported} for references to groups in the content, which the
+    /// versions of the Rust library read differently.
+    explicit Replacement(const JsonNode& node);
+
+    /// Replaces every match in each text. An unfinished character at a text's end is left alone.
+    /// @throws Error{unsupported} if a text grows beyond 1 GiB.
+    void apply(std::span<std::string> texts) const;
+
+private:
+    Regex regex_;
+    std::string content_;
+};
+
+}  // namespace mha2mla

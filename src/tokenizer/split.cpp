@@ -1,0 +1,68 @@
+#include "split.hpp"
+
+#include <algorithm>
+
+namespace mha2mla {
+
+SplitBehavior parse_split_behavior(const JsonNode& node) {
+    const std::string& name = node.string();
+    if (name == "Removed") return SplitBehavior::removed;
+    if (name == "Isolated") return SplitBehavior::isolated;
+    if (name == "MergedWithPrevious") return SplitBehavior::merged_with_previous;
+    if (name == "MergedWithNext") return SplitBehavior::merged_with_next;
+    if (name == "Contiguous") return SplitBehavior::contiguous;
+    node.fail(ErrorCode::unsupported, "the split behavior " + in_quotes(name) +
+                                          " is not supported (supported: Removed, Isolated, MergedWithPrevious, "
+                                          "MergedWithNext, Contiguous)");
+}
+
+void append_split(const std::vector<Match>& matches, SplitBehavior behavior, std::size_t offset,
+                  std::vector<Words::Range>& out) {
+    const std::size_t first = out.size();
+    bool previous = false;  // whether the stretch before was a delimiter
+    for (const Match& m : matches) {
+        bool joins = false;  // this stretch continues the word before
+        switch (behavior) {
+            case SplitBehavior::removed:
+            case SplitBehavior::isolated:
+                break;
+            case SplitBehavior::merged_with_previous:
+                joins = m.matched && !previous;
+                break;
+            case SplitBehavior::merged_with_next:
+                // Of several delimiters in a row only the last one goes with what follows.
+                joins = !m.matched && previous;
+                break;
+            case SplitBehavior::contiguous:
+                joins = m.matched == previous;
+                break;
+        }
+        previous = m.matched;
+        if (behavior == SplitBehavior::removed && m.matched) continue;
+        if (joins && out.size() > first) {
+            out.back().end = offset + m.end;
+        } else {
+            out.push_back({offset + m.begin, offset + m.end});
+        }
+    }
+    out.erase(std::remove_if(out.begin() + static_cast<std::ptrdiff_t>(first), out.end(),
+                             [](const Words::Range& r) { return r.begin == r.end; }),
+              out.end());
+}
+
+void split_words(Words& words, const Regex& delimiter, SplitBehavior behavior, bool invert) {
+    Regex::Run run(delimiter);
+    std::vector<Match> matches;
+    std::vector<Words::Range> out;
+    out.reserve(words.ranges.size());
+    for (const Words::Range& word : words.ranges) {
+        run.split(words.view(word), matches);
+        if (invert) {
+            for (Match& m : matches) m.matched = !m.matched;
+        }
+        append_split(matches, behavior, word.begin, out);
+    }
+    words.ranges = std::move(out);
+}
+
+}  // namespace mha2mla

@@ -1,0 +1,173 @@
+#include "tokenizer_file.hpp"
+
+#include "limits.hpp"
+
+namespace mha2mla {
+namespace {
+
+using nlohmann::json;
+
+constexpr std::size_t kMaxDepth = 100;
+
+class Reader final : public nlohmann::json_sax<json> {
+public:
+    Reader(TokenizerFile& out, std::string_view name) : out_(out), name_(name) {}
+
+    bool null() override { return value(nullptr); }
+    bool boolean(bool v) override { return value(v); }
+    bool number_integer(number_integer_t v) override { return value(v); }
+    bool number_float(number_float_t v, const string_t&) override { return value(v); }
+    bool binary(binary_t&) override { fail("", "has binary data"); }
+
+    bool number_unsigned(number_unsigned_t v) override {
+        if (table_ != Table::vocab) return value(v);
+        add_token(v);
+        return true;
+    }
+
+    bool string(string_t& v) override {
+        if (table_ != Table::merges) return value(std::move(v));
+        if (in_pair_) {
+            pair_.push_back(std::move(v));
+        } else {
+            add_line(v);
+        }
+        return true;
+    }
+
+    bool key(string_t& v) override {
+        keys_.back() = std::move(v);
+        return true;
+    }
+
+    bool start_object(std::size_t) override {
+        if (table_ != Table::none) bad_entry();
+        if (is_in_model("vocab")) {
+            table_ = Table::vocab;
+            out_.has_vocabulary = true;
+            *place() = true;
+            keys_.emplace_back();
+            return true;
+        }
+        return open(json::object());
+    }
+
+    bool start_array(std::size_t) override {
+        if (table_ == Table::merges && !in_pair_) {
+            in_pair_ = true;
+            pair_.clear();
+            return true;
+        }
+        if (table_ != Table::none) bad_entry();
+        if (is_in_model("merges")) {
+            table_ = Table::merges;
+            out_.has_merges = true;
+            *place() = true;
+            return true;
+        }
+        return open(json::array());
+    }
+
+    bool end_object() override {
+        keys_.pop_back();
+        if (table_ == Table::none) open_.pop_back();
+        table_ = Table::none;
+        return true;
+    }
+
+    bool end_array() override {
+        if (in_pair_) {
+            if (pair_.size() != 2) bad_entry();
+            out_.merges.push_back({std::move(pair_[0]), std::move(pair_[1])});
+            in_pair_ = false;
+        } else if (table_ == Table::merges) {
+            table_ = Table::none;
+        } else {
+            open_.pop_back();
+            keys_.pop_back();
+        }
+        return true;
+    }
+
+    bool parse_error(std::size_t position, const std::string&, const json::exception&) override {
+        fail("",
+             "not valid JSON at byte " + std::to_string(position) + "; is the file complete, or a Git LFS pointer?");
+    }
+
+private:
+    enum class Table { none, vocab, merges };
+
+    [[noreturn]] void fail(std::string_view key, const std::string& message) const {
+        throw Error(ErrorCode::format, name_ + ": " + std::string(key) + (key.empty() ? "" : ": ") + message);
+    }
+
+    [[noreturn]] void bad_entry() const {
+        if (table_ == Table::merges) {
+            fail("model.merges",
+                 "merge " + std::to_string(out_.merges.size()) + " must be \"left right\" or [left, right]");
+        }
+        fail("model.vocab",
+             "the id of " + in_quotes(keys_.back()) + " must be an integer from 0 to " + std::to_string(kMaxTokenId));
+    }
+
+    /// Whether the value that comes is the member `key` of the member `model` of the file.
+    [[nodiscard]] bool is_in_model(std::string_view key) const {
+        return open_.size() == 2 && keys_[0] == "model" && keys_[1] == key;
+    }
+
+    /// Where the value that comes belongs.
+    json* place() {
+        if (open_.empty()) return &out_.rest;
+        json& parent = *open_.back();
+        return parent.is_array() ? &parent.emplace_back() : &parent[keys_.back()];
+    }
+
+    bool value(json v) {
+        if (table_ != Table::none) bad_entry();
+        *place() = std::move(v);
+        return true;
+    }
+
+    bool open(json empty) {
+        if (open_.size() >= kMaxDepth) fail("", "is nested deeper than " + std::to_string(kMaxDepth));
+        json* const at = place();
+        *at = std::move(empty);
+        open_.push_back(at);
+        keys_.emplace_back();
+        return true;
+    }
+
+    void add_token(number_unsigned_t number) {
+        if (number > number_unsigned_t{kMaxTokenId}) bad_entry();
+        const std::string& token = keys_.back();
+        const auto id = static_cast<TokenId>(number);
+        if (out_.vocabulary.add(token, id)) return;
+        const auto other = out_.vocabulary.name(id);
+        if (!other || *other == token) fail("model.vocab", in_quotes(token) + " appears twice");
+        fail("model.vocab", in_quotes(token) + " and " + in_quotes(*other) + " both have the id " + std::to_string(id));
+    }
+
+    void add_line(std::string_view line) {
+        if (line.starts_with("#version")) return;
+        const std::size_t space = line.find(' ');
+        if (space == std::string_view::npos || line.find(' ', space + 1) != std::string_view::npos) bad_entry();
+        out_.merges.push_back({std::string(line.substr(0, space)), std::string(line.substr(space + 1))});
+    }
+
+    TokenizerFile& out_;
+    std::string name_;
+    std::vector<json*> open_;        // the objects and arrays that the value that comes is in
+    std::vector<std::string> keys_;  // of each of them, the last key
+    Table table_ = Table::none;
+    bool in_pair_ = false;
+    std::vector<std::string> pair_;
+};
+
+}  // namespace
+
+TokenizerFile::TokenizerFile(std::string_view json_text, std::string_view name) {
+    Reader reader(*this, name);
+    json::sax_parse(json_text, &reader);
+}
+
+}  // namespace mha2mla
