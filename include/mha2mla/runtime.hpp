@@ -1,0 +1,34 @@
+#pragma once
+/// The Transformer's forward pass on the CPU in float32, for original and converted checkpoints.
+///
+/// Weights stay in the mapped file and are converted tile by tile, so memory is the hidden states of the tokens that
+/// are passed in plus a workspace of about 2048 tokens, whatever the depth of the model.
+
+#include <cstdint>
+#include <functional>
+#include <span>
+
+#include "mha2mla/matrix.hpp"
+#include "mha2mla/model.hpp"
+#include "mha2mla/observer.hpp"
+#include "mha2mla/token_id.hpp"
+
+namespace mha2mla {
+
+/// Called for each layer and block of whole sequences with queries and keys before RoPE:
+/// q [tokens, num_heads * head_dim], k [tokens, num_kv_heads * head_dim]. Original checkpoints only.
+using AttentionTap = std::function<void(std::int64_t layer, Eigen::Ref<const Matrix> q, Eigen::Ref<const Matrix> k)>;
+
+/// Causal prefill of `ids.size() / seq_len` sequences of equal length, layer by layer.
+///
+/// @param ids token ids, sequence after sequence.
+/// @return hidden states before the final norm, [ids.size(), hidden].
+/// @throws Error{usage} if ids do not fill whole sequences or a tap is given for a converted checkpoint,
+///         Error{format} for an id outside the vocabulary, Error{interrupted}.
+[[nodiscard]] Matrix prefill(const Model& model, std::span<const TokenId> ids, std::int64_t seq_len, Observer& observer,
+                             const AttentionTap& tap = {});
+
+/// Final norm and lm_head. @param hidden [tokens, hidden]. @return [tokens, vocab]
+[[nodiscard]] Matrix logits(const Model& model, Eigen::Ref<const Matrix> hidden);
+
+}  // namespace mha2mla

@@ -1,0 +1,30 @@
+#pragma once
+#include <cstdint>
+#include <exception>
+#include <vector>
+
+namespace mha2mla {
+
+/// Calls body(i, scratch) for 0 <= i < count on an OpenMP team, items handed out one at a time. `scratch` is a
+/// buffer of the calling thread that lives as long as the loop. The first exception is thrown again when all
+/// threads are done.
+template <typename Body>
+void parallel_for(std::int64_t count, const Body& body) {
+    std::exception_ptr failure;
+#pragma omp parallel default(none) shared(count, body, failure)
+    {
+        std::vector<float> scratch;
+#pragma omp for schedule(dynamic)
+        for (std::int64_t i = 0; i < count; ++i) {
+            try {
+                body(i, scratch);
+            } catch (...) {
+#pragma omp critical(mha2mla_parallel_for_failure)
+                if (!failure) failure = std::current_exception();
+            }
+        }
+    }
+    if (failure) std::rethrow_exception(failure);
+}
+
+}  // namespace mha2mla

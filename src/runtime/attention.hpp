@@ -1,0 +1,29 @@
+#pragma once
+#include <array>
+#include <cstdint>
+
+#include "../linalg/gemm.hpp"
+
+namespace mha2mla {
+
+/// One additive part of the logits q·k. Head h of a token lies at data + token*stride + h*dim.
+struct LogitPart {
+    MatrixIn q;  // [tokens, num_heads * dim]
+    MatrixIn k;  // [tokens, num_kv_heads * dim]
+    std::int64_t dim = 0;
+};
+
+/// Inputs of causal attention over a batch of sequences of equal length.
+struct AttentionInput {
+    std::int64_t sequences = 0, seq_len = 0;
+    std::int64_t num_heads = 0, num_kv_heads = 0, head_dim = 0;
+    std::array<LogitPart, 2> parts;  // rotated and not; a part of dim 0 is left out
+    MatrixIn v;                      // [tokens, num_kv_heads * head_dim]
+};
+
+/// softmax(Σ_parts q·kᵀ / √head_dim) v with a causal mask, block by block: no more than one block of queries of one
+/// head is materialised on each thread.
+/// @param out [tokens, num_heads * head_dim], contiguous.
+void causal_attention(const AttentionInput& input, float* out);
+
+}  // namespace mha2mla

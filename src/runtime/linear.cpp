@@ -1,0 +1,59 @@
+#include "linear.hpp"
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "../linalg/gemm.hpp"
+#include "../linalg/parallel.hpp"
+
+namespace mha2mla {
+namespace {
+
+// Tiles large enough for BLAS to reach its full rate on one core, small enough to keep the cores evenly busy. They do
+// not depend on the number of threads, so neither do the results.
+constexpr std::int64_t kTokenTile = 512;
+constexpr std::int64_t kRowTile = 256;
+
+/// Rows [first, first + rows) of a weight as float32: in place where the file already holds aligned floats.
+const float* weight_rows(const TensorView& weight, std::int64_t first, std::int64_t rows, std::vector<float>& scratch) {
+    const auto cols = static_cast<std::uint64_t>(weight.shape[1]);
+    const auto start = static_cast<std::uint64_t>(first) * cols;
+    if (weight.dtype == Dtype::f32) {
+        const std::byte* data = weight.data.data() + start * sizeof(float);
+        if (reinterpret_cast<std::uintptr_t>(data) % alignof(float) == 0) return reinterpret_cast<const float*>(data);
+    }
+    scratch.resize(static_cast<std::size_t>(rows) * cols);
+    to_float(weight, start, scratch);
+    return scratch.data();
+}
+
+}  // namespace
+
+void linear(const LinearView& view, std::int64_t tokens, const float* x, float* y) {
+    const std::int64_t in = view.in_features();
+    const std::int64_t out = view.out_features();
+    std::vector<float> bias;
+    if (view.bias != nullptr) {
+        bias.resize(static_cast<std::size_t>(out));
+        to_float(*view.bias, 0, bias);
+    }
+    const std::int64_t row_tiles = (out + kRowTile - 1) / kRowTile;
+    const std::int64_t token_tiles = (tokens + kTokenTile - 1) / kTokenTile;
+    parallel_for(row_tiles * token_tiles, [&](std::int64_t tile, std::vector<float>& scratch) {
+        const std::int64_t row = tile / token_tiles * kRowTile;
+        const std::int64_t token = tile % token_tiles * kTokenTile;
+        const std::int64_t rows = std::min(kRowTile, out - row);
+        const std::int64_t count = std::min(kTokenTile, tokens - token);
+        const float* weight = weight_rows(*view.weight, row, rows, scratch);
+        float* target = y + token * out + row;
+        if (bias.empty()) {
+            multiply_abt(count, rows, in, 1.0F, {x + token * in, in}, {weight, in}, 0.0F, {target, out});
+            return;
+        }
+        for (std::int64_t t = 0; t < count; ++t) std::copy_n(bias.data() + row, rows, target + t * out);
+        multiply_abt(count, rows, in, 1.0F, {x + token * in, in}, {weight, in}, 1.0F, {target, out});
+    });
+}
+
+}  // namespace mha2mla

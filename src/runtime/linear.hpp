@@ -1,0 +1,10 @@
+#pragma once
+#include "mha2mla/model.hpp"
+
+namespace mha2mla {
+
+/// y = x·Wᵀ + b. Weights that are not float32 are converted tile by tile.
+/// @param x [tokens, in_features], y [tokens, out_features], both contiguous.
+void linear(const LinearView& view, std::int64_t tokens, const float* x, float* y);
+
+}  // namespace mha2mla
