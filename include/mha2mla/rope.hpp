@@ -1,0 +1,64 @@
+#pragma once
+/// Stage 4: which rotary pairs of each KV head keep RoPE (MHA2MLA, section 3.1).
+
+#include <cstdint>
+#include <filesystem>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "mha2mla/calibration.hpp"
+#include "mha2mla/latent.hpp"
+#include "mha2mla/model.hpp"
+
+namespace mha2mla {
+
+/// Rank of every rotary pair by a score, 0 the largest, as the reference implementation stores it: the same rank in
+/// both halves of a head.
+struct PairRanks {
+    std::int64_t layers = 0, kv_heads = 0, head_dim = 0;
+    std::vector<std::uint8_t> values;  // [layers, kv_heads, head_dim]
+    [[nodiscard]] std::uint8_t rank(std::int64_t layer, std::int64_t kv_head, std::int64_t pair) const {
+        return values[static_cast<std::size_t>((layer * kv_heads + kv_head) * head_dim + pair)];
+    }
+};
+
+struct RopeOptions {
+    std::string strategy = "2-norm";
+    std::int64_t rope_dim = 0;       // d_r = 2r, dimensions of a head that keep RoPE
+    std::int64_t uniform_start = 0;  // first pair of `uniform`
+};
+
+/// One row per strategy; --rope's choices, its help and the tests come from here.
+struct RopeStrategy {
+    std::string_view name;
+    bool needs_ranks;
+    std::string_view good_for;
+    /// Ascending pairs of one KV head.
+    std::vector<std::int64_t> (*select)(const ModelConfig&, const RopeOptions&, const PairRanks*, std::int64_t layer,
+                                        std::int64_t kv_head);
+};
+[[nodiscard]] std::span<const RopeStrategy> rope_strategies();
+/// @throws Error{usage} listing the strategies.
+[[nodiscard]] const RopeStrategy& find_rope_strategy(std::string_view name);
+
+/// @param ranks only read, and then required, by strategies that need them.
+/// @throws Error{usage} if rope_dim is odd or out of range, or ranks are missing or of another shape.
+[[nodiscard]] RopeSelection select_rope(const ModelConfig& config, const RopeOptions& options, const PairRanks* ranks);
+
+/// 2-norm ranks: pairs by falling score, equal scores by rising pair.
+[[nodiscard]] PairRanks two_norm_ranks(const CalibrationStats& stats);
+/// Ranks that make "rank < r" select exactly these pairs.
+[[nodiscard]] PairRanks ranks_selecting(const RopeSelection& selection, const ModelConfig& config);
+/// Whether the reference implementation picks the same pairs from `partial_rope_version` alone.
+[[nodiscard]] bool reference_selects_the_same(const RopeSelection& selection, const ModelConfig& config,
+                                              const RopeOptions& options);
+
+/// Reads a rank file of the reference implementation (`.pth`: a zip of a pickled uint8 tensor [layers, kv_heads,
+/// head_dim]). Nothing is unpickled; only this exact form is accepted. @throws Error{io}, Error{format}
+[[nodiscard]] PairRanks read_rank_file(const std::filesystem::path& path);
+/// The bytes of such a file, for torch.load. Depends on nothing but the ranks.
+[[nodiscard]] std::string rank_file_bytes(const PairRanks& ranks);
+
+}  // namespace mha2mla

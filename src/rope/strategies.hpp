@@ -1,0 +1,16 @@
+#pragma once
+#include "mha2mla/rope.hpp"
+
+namespace mha2mla {
+
+// Each is documented where it is defined.
+std::vector<std::int64_t> select_two_norm(const ModelConfig& config, const RopeOptions& options, const PairRanks* ranks,
+                                          std::int64_t layer, std::int64_t kv_head);
+std::vector<std::int64_t> select_high(const ModelConfig& config, const RopeOptions& options, const PairRanks* ranks,
+                                      std::int64_t layer, std::int64_t kv_head);
+std::vector<std::int64_t> select_low(const ModelConfig& config, const RopeOptions& options, const PairRanks* ranks,
+                                     std::int64_t layer, std::int64_t kv_head);
+std::vector<std::int64_t> select_uniform(const ModelConfig& config, const RopeOptions& options, const PairRanks* ranks,
+                                         std::int64_t layer, std::int64_t kv_head);
+
+}  // namespace mha2mla
