@@ -1,0 +1,50 @@
+#pragma once
+/// The pipeline that turns a checkpoint with MHA/GQA attention into one with MLA, layer by layer.
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "mha2mla/factorize.hpp"
+#include "mha2mla/model.hpp"
+#include "mha2mla/observer.hpp"
+#include "mha2mla/plan.hpp"
+#include "mha2mla/rope.hpp"
+
+namespace mha2mla {
+
+struct ConvertOptions {
+    RopeOptions rope;
+    std::int64_t kv_rank = 0;  // d_kv
+    Factorization factorization = Factorization::joint;
+    SigmaPlacement sigma = SigmaPlacement::balanced;
+    std::optional<Dtype> dtype;  // of every floating-point tensor; absent: each keeps its own
+    std::uint64_t max_shard_bytes = 5'000'000'000;
+    bool overwrite = false;
+};
+
+struct ConvertReport {
+    Plan plan;
+    RopeSelection selection;
+    std::vector<double> retained_energy;  // per layer, share of ‖A‖² that its truncated SVD keeps; 1 with `none`
+    std::uint64_t output_bytes = 0;       // of the weight files
+};
+
+/// What can be said about the destination before any work. @throws Error{usage} if it is the source, Error{io} if it
+/// holds files and `overwrite` is not given.
+void check_destination(const Model& source, const std::filesystem::path& destination, bool overwrite);
+
+/// Converts `source` into the directory `destination`. Holds one layer's attention matrices at a time; everything
+/// that is not attention is copied file to file. The output appears at once, when it is whole.
+///
+/// Tensor names, row order and the keys of config.json are those of the reference implementation, see docs.
+/// @param ranks needed by the 2-norm selection.
+/// @throws Error{usage} for impossible options or source == destination, Error{numeric} naming a query, key or value
+///         tensor that is not finite (others are copied unseen), Error{io}, Error{interrupted}. Nothing that looks
+///         finished is left behind.
+[[nodiscard]] ConvertReport convert(const Model& source, const std::filesystem::path& destination,
+                                    const ConvertOptions& options, const PairRanks* ranks, Observer& observer);
+
+}  // namespace mha2mla

@@ -1,0 +1,45 @@
+#pragma once
+/// Negative log-likelihood, perplexity, and how far a conversion moved the model.
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "mha2mla/model.hpp"
+#include "mha2mla/observer.hpp"
+#include "mha2mla/runtime.hpp"
+
+namespace mha2mla {
+
+struct WindowOptions {
+    std::int64_t context = 0;                 // tokens of a window, BOS included
+    std::optional<std::int64_t> max_windows;  // all where absent
+};
+
+/// Windows of `context` tokens, one after another: BOS (`bos_token_id`) followed by the next context-1 tokens, without
+/// overlap, a last partial window dropped. Without a BOS in the configuration a window is `context` tokens.
+/// @throws Error{usage} if there is not one whole window, or context < 2.
+[[nodiscard]] std::vector<TokenId> make_windows(const ModelConfig& config, std::span<const TokenId> ids,
+                                                const WindowOptions& options);
+
+struct EvalResult {
+    double nll = 0;  // mean over scored tokens, in nats; every token of a window but its first is scored
+    std::int64_t tokens = 0, windows = 0, context = 0;
+    [[nodiscard]] double perplexity() const;
+};
+/// @param windows as make_windows returns them. @throws Error{numeric} if the NLL is not finite.
+[[nodiscard]] EvalResult evaluate(const Model& model, std::span<const TokenId> windows, std::int64_t context,
+                                  Observer& observer);
+
+struct VerifyResult {
+    double nll_original = 0, nll_converted = 0;
+    double mean_kl = 0;               // mean over scored tokens of KL(original ‖ converted), in nats
+    double max_logit_difference = 0;  // over scored tokens and the vocabulary
+    std::int64_t tokens = 0, windows = 0, context = 0;
+};
+/// @throws Error{usage} if the vocabularies differ.
+[[nodiscard]] VerifyResult verify(const Model& original, const Model& converted, std::span<const TokenId> windows,
+                                  std::int64_t context, Observer& observer);
+
+}  // namespace mha2mla

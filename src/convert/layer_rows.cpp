@@ -1,0 +1,34 @@
+#include "layer_rows.hpp"
+
+#include <algorithm>
+
+namespace mha2mla {
+namespace {
+
+/// Appends the rows of one head that keep RoPE to `rope` and the others to `nope`.
+void split_head(std::int64_t first_row, std::int64_t head_dim, const std::vector<std::int64_t>& kept,
+                std::vector<std::int64_t>& rope, std::vector<std::int64_t>& nope) {
+    for (std::int64_t row = 0; row < head_dim; ++row) {
+        const bool keeps_rope = std::binary_search(kept.begin(), kept.end(), row % (head_dim / 2));
+        (keeps_rope ? rope : nope).push_back(first_row + row);
+    }
+}
+
+}  // namespace
+
+LayerRows layer_rows(const ModelConfig& config, const std::vector<std::vector<std::int64_t>>& pairs) {
+    LayerRows rows;
+    for (std::int64_t head = 0; head < config.num_key_value_heads; ++head) {
+        split_head(head * config.head_dim, config.head_dim, pairs[static_cast<std::size_t>(head)], rows.key_rope,
+                   rows.key_nope);
+    }
+    std::vector<std::int64_t> query_nope;
+    for (std::int64_t head = 0; head < config.num_attention_heads; ++head) {
+        split_head(head * config.head_dim, config.head_dim, pairs[static_cast<std::size_t>(head / config.group_size())],
+                   rows.query, query_nope);
+    }
+    rows.query.insert(rows.query.end(), query_nope.begin(), query_nope.end());
+    return rows;
+}
+
+}  // namespace mha2mla

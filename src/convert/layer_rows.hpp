@@ -1,0 +1,20 @@
+#pragma once
+#include <cstdint>
+#include <vector>
+
+#include "mha2mla/model.hpp"
+
+namespace mha2mla {
+
+/// Row numbers of one layer's projections in the order of a converted checkpoint: within a head ascending, so that
+/// first halves come before second halves.
+struct LayerRows {
+    std::vector<std::int64_t> query;     // all heads' RoPE rows, then all heads' NoPE rows
+    std::vector<std::int64_t> key_rope;  // all KV heads
+    std::vector<std::int64_t> key_nope;
+};
+
+/// @param pairs the kept pairs of each KV head, ascending. Query heads use those of their KV head.
+[[nodiscard]] LayerRows layer_rows(const ModelConfig& config, const std::vector<std::vector<std::int64_t>>& pairs);
+
+}  // namespace mha2mla

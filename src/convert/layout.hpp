@@ -1,0 +1,29 @@
+#pragma once
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "mha2mla/convert.hpp"
+
+namespace mha2mla {
+
+/// What the output will hold: copies of the source's tensors, and new ones in place of k_proj and v_proj.
+struct OutputLayout {
+    std::vector<TensorSpec> tensors;        // in the order of the source
+    std::vector<const TensorView*> copies;  // source tensors that pass through
+};
+
+/// Names of the attention tensors of one layer that convert() writes itself.
+struct LayerNames {
+    explicit LayerNames(std::int64_t layer);
+    std::string q, k_rope, down_kv, down_k, down_v, up_k, up_v;  // without ".weight" or ".bias"
+};
+
+/// dtype of a tensor in the output.
+[[nodiscard]] Dtype output_dtype(Dtype source, const std::optional<Dtype>& asked);
+
+[[nodiscard]] OutputLayout lay_out_conversion(const Model& source, const ConvertOptions& options);
+
+}  // namespace mha2mla

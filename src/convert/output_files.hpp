@@ -1,0 +1,15 @@
+#pragma once
+#include <filesystem>
+#include <string>
+
+#include "mha2mla/convert.hpp"
+
+namespace mha2mla {
+
+/// Everything beside the weights: config.json with the object `mha2mla`, the rank file where the reference's loader
+/// needs one, and what else a loader needs from the source directory (tokenizer, generation config, chat template,
+/// licence).
+void add_side_files(CheckpointWriter& writer, const Model& source, const ConvertOptions& options,
+                    const ConvertReport& report, const PairRanks* ranks);
+
+}  // namespace mha2mla

@@ -1,0 +1,10 @@
+#pragma once
+#include "mha2mla/factorize.hpp"
+
+namespace mha2mla {
+
+// Each is documented where it is defined.
+KvFactors factorize_joint(const Matrix& k_nope, const Matrix& v, const LatentWidths& widths, SigmaPlacement sigma);
+KvFactors factorize_apart(const Matrix& k_nope, const Matrix& v, const LatentWidths& widths, SigmaPlacement sigma);
+
+}  // namespace mha2mla
