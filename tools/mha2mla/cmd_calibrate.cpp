@@ -1,0 +1,92 @@
+#include <memory>
+
+#include "calibration_run.hpp"
+#include "commands.hpp"
+#include "mha2mla/error.hpp"
+#include "mha2mla/rope.hpp"
+#include "mha2mla/threads.hpp"
+#include "output.hpp"
+
+namespace mha2mla::tool {
+
+CalibrationStats run_calibration(const Model& model, const TokenOptions& tokens, const SampleFlags& samples,
+                                 Context& context) {
+    const std::int64_t trained = model.config.max_position_embeddings;
+    const std::int64_t seq_len = samples.seq_len.value_or(std::min<std::int64_t>(2048, trained));
+    if (seq_len > trained) {
+        context.observer.warn("--seq-len " + std::to_string(seq_len) + " is longer than the model's " +
+                              std::to_string(trained) + " positions");
+    }
+    auto ids = load_tokens(tokens, model, samples.samples * seq_len);
+    const auto available = static_cast<std::int64_t>(ids.size()) / seq_len;
+    if (available == 0) {
+        throw Error(ErrorCode::usage, tokens.name() + ": " + std::to_string(ids.size()) +
+                                          " tokens are less than one sequence of " + std::to_string(seq_len) +
+                                          "; give more text or a smaller --seq-len");
+    }
+    if (available < samples.samples) {
+        context.observer.warn(tokens.name() + " has only " + std::to_string(available) + " sequences of " +
+                              std::to_string(seq_len) + " tokens, not " + std::to_string(samples.samples));
+    }
+    ids.resize(static_cast<std::size_t>(available * seq_len));
+    CalibrationStats stats = calibrate(model, ids, seq_len, context.observer);
+    stats.model = model.checkpoint.directory().string();
+    stats.data = tokens.name();
+    return stats;
+}
+
+namespace {
+
+struct CalibrateFlags {
+    std::filesystem::path model, output, rank_file;
+    TokenOptions tokens;
+    SampleFlags samples;
+    bool json = false;
+};
+
+void run(const CalibrateFlags& flags, Context& context) {
+    if (flags.output.empty() && flags.rank_file.empty()) {
+        throw Error(ErrorCode::usage, "nothing to write; give --output STATS.safetensors or --rank-file RANKS.pth");
+    }
+    const ThreadScope threads(context.threads);
+    const Model model = Model::open(flags.model);
+    const CalibrationStats stats = run_calibration(model, flags.tokens, flags.samples, context);
+    if (!flags.output.empty()) save_stats(flags.output, stats);
+    if (!flags.rank_file.empty()) write_file_atomically(flags.rank_file, rank_file_bytes(two_norm_ranks(stats)));
+    if (flags.json) {
+        nlohmann::ordered_json json;
+        json["sequences"] = stats.sequences;
+        json["seq_len"] = stats.seq_len;
+        json["tokens"] = stats.sequences * stats.seq_len;
+        if (!flags.output.empty()) json["output"] = flags.output.string();
+        if (!flags.rank_file.empty()) json["rank_file"] = flags.rank_file.string();
+        print_json(json);
+        return;
+    }
+    std::vector<std::pair<std::string, std::string>> rows = {
+        {"calibrated on",
+         std::to_string(stats.sequences) + " sequences of " + std::to_string(stats.seq_len) + " tokens"}};
+    if (!flags.output.empty()) rows.emplace_back("statistics", flags.output.string());
+    if (!flags.rank_file.empty()) rows.emplace_back("rank file", flags.rank_file.string());
+    print_table(rows);
+}
+
+}  // namespace
+
+void add_calibrate(CLI::App& app, Context& context) {
+    auto flags = std::make_shared<CalibrateFlags>();
+    auto* command = app.add_subcommand("calibrate", "Gather query and key norms by running text through the model");
+    add_checkpoint_option(*command, flags->model);
+    add_token_options(*command, flags->tokens);
+    add_sample_options(*command, flags->samples);
+    command->add_option("-o,--output", flags->output, "Statistics file to write, for convert --stats")
+        ->type_name("FILE");
+    command->add_option("--rank-file", flags->rank_file, "Also write the reference implementation's rank file (.pth)")
+        ->type_name("FILE");
+    add_threads_option(*command, context);
+    add_json_option(*command, flags->json);
+    command->footer("Example: mha2mla calibrate ./model --text corpus.txt --samples 128 --output stats.safetensors");
+    command->callback([flags, &context] { run(*flags, context); });
+}
+
+}  // namespace mha2mla::tool

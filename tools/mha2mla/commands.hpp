@@ -1,0 +1,19 @@
+#pragma once
+#include <CLI/CLI.hpp>
+
+#include "context.hpp"
+
+namespace mha2mla::tool {
+
+// Each registers one subcommand: its options, its help and what it runs.
+void add_plan(CLI::App& app, Context& context);
+void add_inspect(CLI::App& app, Context& context);
+void add_calibrate(CLI::App& app, Context& context);
+void add_convert(CLI::App& app, Context& context);
+void add_eval(CLI::App& app, Context& context);
+void add_verify(CLI::App& app, Context& context);
+
+/// All of them, in the order of --help.
+void add_commands(CLI::App& app, Context& context);
+
+}  // namespace mha2mla::tool

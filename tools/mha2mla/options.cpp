@@ -1,0 +1,155 @@
+#include "options.hpp"
+
+#include <algorithm>
+#include <cctype>
+#include <charconv>
+
+#include "mha2mla/error.hpp"
+#include "mha2mla/evaluate.hpp"
+#include "mha2mla/tokenizer.hpp"
+
+namespace mha2mla::tool {
+
+void add_checkpoint_option(CLI::App& command, std::filesystem::path& path, const char* name, const char* help) {
+    command.add_option(name, path, help)->required()->type_name("DIR");
+}
+
+void add_json_option(CLI::App& command, bool& json) { command.add_flag("--json", json, "Print the result as JSON"); }
+
+void add_threads_option(CLI::App& command, Context& context) {
+    command.add_option("--threads", context.threads, "Threads; 0 uses all. The result does not depend on it")
+        ->check(in_range(0, 4096))
+        ->type_name("N")
+        ->capture_default_str();
+}
+
+void add_token_options(CLI::App& command, TokenOptions& options, const std::string& prefix) {
+    auto* text = command.add_option("--" + prefix + "text", options.text, "UTF-8 text, tokenised as a whole");
+    text->type_name("FILE");
+    auto* tokens =
+        command.add_option("--" + prefix + "tokens", options.tokens,
+                           "Token ids instead of text: raw uint16 or uint32, .npy, or .jsonl with input_ids");
+    tokens->type_name("FILE")->excludes(text);
+    add_choice(command, "--" + prefix + "token-format", options.format, kTokenFormats, &TokenFormatRow::format,
+               "Format of the token file")
+        ->needs(tokens);
+    command.add_option("--" + prefix + "tokenizer", options.tokenizer, "tokenizer.json; default: the checkpoint's")
+        ->type_name("FILE")
+        ->needs(text);
+}
+
+std::vector<TokenId> load_tokens(const TokenOptions& options, const Model& model,
+                                 std::optional<std::int64_t> max_tokens) {
+    if (!options.given()) throw Error(ErrorCode::usage, "give --text FILE or --tokens FILE");
+    if (!options.tokens.empty()) {
+        return read_token_file(options.tokens, options.format, model.config.vocab_size, max_tokens);
+    }
+    const auto& directory = model.checkpoint.directory();
+    const auto tokenizer_file = options.tokenizer.empty() ? directory / "tokenizer.json" : options.tokenizer;
+    std::error_code ignored;
+    if (!std::filesystem::exists(tokenizer_file, ignored)) {
+        throw Error(ErrorCode::io,
+                    tokenizer_file.string() + ": no such file; give --tokenizer FILE, or token ids by --tokens FILE");
+    }
+    const MappedFile file(options.text);
+    const std::string_view text(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
+    std::vector<TokenId> ids;
+    try {
+        ids = Tokenizer::load(tokenizer_file).encode(text, false);
+    } catch (const Error& error) {
+        // The tokenizer does not know which file the text came from.
+        const std::string message = error.what();
+        const bool names_a_file = message.find(tokenizer_file.string()) != std::string::npos;
+        throw Error(error.code(), names_a_file ? message : options.text.string() + ": " + message);
+    }
+    if (max_tokens && ids.size() > static_cast<std::size_t>(*max_tokens))
+        ids.resize(static_cast<std::size_t>(*max_tokens));
+    return ids;
+}
+
+void add_window_options(CLI::App& command, WindowFlags& flags) {
+    command
+        .add_option("--context", flags.context,
+                    "Tokens of a window, BOS included; default: 2048 or max_position_embeddings if less")
+        ->check(in_range(2, 1 << 24))
+        ->type_name("N");
+    command.add_option("--max-windows", flags.max_windows, "Use the first N windows; default: all")
+        ->check(in_range(1, std::int64_t{1} << 40))
+        ->type_name("N");
+}
+
+std::vector<TokenId> load_windows(const TokenOptions& tokens, const WindowFlags& flags, const Model& model,
+                                  Context& context, std::int64_t& window_length) {
+    window_length = flags.context.value_or(std::min<std::int64_t>(2048, model.config.max_position_embeddings));
+    if (window_length > model.config.max_position_embeddings) {
+        context.observer.warn("--context " + std::to_string(window_length) + " is longer than the model's " +
+                              std::to_string(model.config.max_position_embeddings) + " positions");
+    }
+    std::optional<std::int64_t> needed;
+    if (flags.max_windows && *flags.max_windows < (std::int64_t{1} << 38) / window_length) {
+        needed = *flags.max_windows * window_length;
+    }
+    return make_windows(model.config, load_tokens(tokens, model, needed), {window_length, flags.max_windows});
+}
+
+void add_latent_options(CLI::App& command, LatentFlags& flags) {
+    command
+        .add_option("--rope-dim", flags.rope_dim,
+                    "Dimensions of each head that keep RoPE (d_r); default: head_dim/8, at least 2")
+        ->type_name("N");
+    command.add_option("--kv-rank", flags.kv_rank, "Latent width per KV head (d_kv); default: head_dim/2")
+        ->type_name("N");
+    std::string help = "What goes through a latent:";
+    for (const auto& row : kFactorizations) help += "\n  " + std::string(row.name) + ": " + std::string(row.what);
+    add_choice(command, "--svd", flags.factorization, kFactorizations, &FactorizationRow::factorization, help);
+}
+
+void add_sample_options(CLI::App& command, SampleFlags& flags) {
+    command.add_option("--samples", flags.samples, "Sequences to run through the model")
+        ->check(in_range(1, std::int64_t{1} << 32))
+        ->type_name("N")
+        ->capture_default_str();
+    command
+        .add_option("--seq-len", flags.seq_len,
+                    "Tokens of a sequence; default: 2048 or max_position_embeddings if less")
+        ->check(in_range(1, 1 << 24))
+        ->type_name("N");
+}
+
+CLI::Validator in_range(std::int64_t low, std::int64_t high) {
+    const auto check = [low, high](std::string& text) -> std::string {
+        std::int64_t value = 0;
+        const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+        if (error == std::errc() && end == text.data() + text.size() && value >= low && value <= high) return "";
+        return "'" + text + "' is not a whole number from " + std::to_string(low) + " to " + std::to_string(high);
+    };
+    return {check, ""};
+}
+
+std::uint64_t parse_size(const std::string& text) {
+    static constexpr std::pair<std::string_view, std::uint64_t> kUnits[] = {
+        {"", 1},
+        {"b", 1},
+        {"kb", 1'000},
+        {"mb", 1'000'000},
+        {"gb", 1'000'000'000},
+        {"tb", 1'000'000'000'000},
+        {"kib", 1U << 10},
+        {"mib", 1U << 20U},
+        {"gib", 1ULL << 30U},
+        {"tib", 1ULL << 40U},
+    };
+    std::uint64_t count = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), count);
+    std::string unit(end, text.data() + text.size());
+    std::transform(unit.begin(), unit.end(), unit.begin(),
+                   [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+    for (const auto& [name, size] : kUnits) {
+        std::uint64_t bytes = 0;
+        if (name == unit && error == std::errc() && !__builtin_mul_overflow(count, size, &bytes) && bytes > 0)
+            return bytes;
+    }
+    throw CLI::ValidationError("--max-shard-size", "'" + text + "' is not a size such as 5GB, 500MB or 2GiB");
+}
+
+}  // namespace mha2mla::tool

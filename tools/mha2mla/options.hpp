@@ -1,0 +1,87 @@
+#pragma once
+/// Option groups that several subcommands share, so that they read alike everywhere.
+
+#include <CLI/CLI.hpp>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "context.hpp"
+#include "mha2mla/latent.hpp"
+#include "mha2mla/model.hpp"
+#include "mha2mla/token_file.hpp"
+
+namespace mha2mla::tool {
+
+void add_checkpoint_option(CLI::App& command, std::filesystem::path& path, const char* name = "model",
+                           const char* help = "Checkpoint directory (config.json, *.safetensors)");
+void add_json_option(CLI::App& command, bool& json);
+void add_threads_option(CLI::App& command, Context& context);
+
+/// Where tokens come from: a text and a tokenizer, or a file of token ids.
+struct TokenOptions {
+    std::filesystem::path text, tokens, tokenizer;
+    TokenFormat format = TokenFormat::automatic;
+    [[nodiscard]] bool given() const { return !text.empty() || !tokens.empty(); }
+    /// For messages and metadata.
+    [[nodiscard]] std::string name() const { return (text.empty() ? tokens : text).string(); }
+};
+/// @param prefix "" gives --text and --tokens, "calibration-" gives --calibration-text and so on.
+void add_token_options(CLI::App& command, TokenOptions& options, const std::string& prefix = "");
+/// Without special tokens. @param max_tokens that the caller can use; fewer may come.
+/// @throws Error{usage} if neither or both sources are given, Error{io}, Error{format}.
+[[nodiscard]] std::vector<TokenId> load_tokens(const TokenOptions& options, const Model& model,
+                                               std::optional<std::int64_t> max_tokens);
+
+/// --context and --max-windows.
+struct WindowFlags {
+    std::optional<std::int64_t> context, max_windows;
+};
+void add_window_options(CLI::App& command, WindowFlags& flags);
+/// Windows of the given tokens for `model`. Warns where the context is longer than the model was trained for.
+[[nodiscard]] std::vector<TokenId> load_windows(const TokenOptions& tokens, const WindowFlags& flags,
+                                                const Model& model, Context& context, std::int64_t& window_length);
+
+/// --rope-dim, --kv-rank and --svd.
+struct LatentFlags {
+    std::optional<std::int64_t> rope_dim, kv_rank;
+    Factorization factorization = Factorization::joint;
+};
+void add_latent_options(CLI::App& command, LatentFlags& flags);
+
+/// Samples for calibration.
+struct SampleFlags {
+    std::int64_t samples = 1024;
+    std::optional<std::int64_t> seq_len;
+};
+void add_sample_options(CLI::App& command, SampleFlags& flags);
+
+/// "5GB", "500MiB", "1000" -> bytes. @throws CLI::ValidationError
+[[nodiscard]] std::uint64_t parse_size(const std::string& text);
+
+/// An option whose value is one of a table's names. `key` is the member that the name stands for.
+template <typename Rows, typename Key, typename Value>
+CLI::Option* add_choice(CLI::App& command, const std::string& name, Value& value, const Rows& rows, Key key,
+                        const std::string& help) {
+    std::string names, initial;
+    for (const auto& row : rows) {
+        names += (names.empty() ? "" : ",") + std::string(row.name);
+        if (row.*key == value) initial = row.name;
+    }
+    const auto parse = [name, names, &value, rows, key](const std::string& text) {
+        for (const auto& row : rows) {
+            if (row.name == text) return void(value = row.*key);
+        }
+        throw CLI::ValidationError(name, "'" + text + "' is not one of " + names);
+    };
+    return command.add_option_function<std::string>(name, parse, help)
+        ->type_name("{" + names + "}")
+        ->default_str(initial)
+        ->run_callback_for_default(false);
+}
+
+/// Checks a whole number without putting the range into the help.
+[[nodiscard]] CLI::Validator in_range(std::int64_t low, std::int64_t high);
+
+}  // namespace mha2mla::tool

@@ -1,0 +1,74 @@
+#include "output.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+
+#include "mha2mla/error.hpp"
+
+namespace mha2mla::tool {
+
+void print_json(const nlohmann::ordered_json& json) { std::printf("%s\n", json.dump(2).c_str()); }
+
+void print_table(const std::vector<std::pair<std::string, std::string>>& rows) {
+    std::size_t width = 0;
+    for (const auto& [name, value] : rows) width = std::max(width, name.size());
+    for (const auto& [name, value] : rows) {
+        std::printf("%-*s  %s\n", static_cast<int>(width), name.c_str(), value.c_str());
+    }
+}
+
+void flush_stdout() {
+    if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {
+        throw Error(ErrorCode::io, "cannot write the result to standard output; was the pipe closed?");
+    }
+}
+
+std::string human_count(std::int64_t count) {
+    constexpr std::pair<double, char> kUnits[] = {{1e9, 'B'}, {1e6, 'M'}, {1e3, 'K'}};
+    for (const auto& [size, letter] : kUnits) {
+        if (static_cast<double>(count) >= size) return fixed(static_cast<double>(count) / size, 2) + letter;
+    }
+    return std::to_string(count);
+}
+
+std::string human_bytes(double bytes) {
+    const std::string digits = fixed(bytes, bytes == std::floor(bytes) ? 0 : 1);
+    const std::size_t point = std::min(digits.find('.'), digits.size());
+    std::string grouped;
+    for (std::size_t i = 0; i < digits.size(); ++i) {
+        if (i > 0 && i < point && (point - i) % 3 == 0) grouped += ',';
+        grouped += digits[i];
+    }
+    return grouped;
+}
+
+std::string human_reduction(double reduction) {
+    char text[32];
+    std::snprintf(text, sizeof text, "%+.2f%%", -100 * reduction);
+    return text;
+}
+
+std::string fixed(double value, int digits) {
+    char text[64];
+    std::snprintf(text, sizeof text, "%.*f", digits, value);
+    return text;
+}
+
+nlohmann::ordered_json number(double value) {
+    if (value == std::floor(value) && std::abs(value) < 9e15) return static_cast<std::int64_t>(value);
+    return value;
+}
+
+nlohmann::ordered_json plan_json(const Plan& plan, int kv_bits) {
+    nlohmann::ordered_json json;
+    json["parameters"] = {{"original", plan.parameters_original}, {"converted", plan.parameters_converted}};
+    json["latent_width"] = plan.latent_width;
+    json["kv_cache"] = {{"kv_bits", kv_bits},
+                        {"original_bytes_per_token", number(plan.original_bytes_per_token)},
+                        {"converted_bytes_per_token", number(plan.converted_bytes_per_token)},
+                        {"reduction", plan.reduction()}};
+    return json;
+}
+
+}  // namespace mha2mla::tool

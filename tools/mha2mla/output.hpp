@@ -1,0 +1,42 @@
+#pragma once
+/// Results on stdout.
+
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "mha2mla/plan.hpp"
+
+namespace mha2mla::tool {
+
+/// Thrown by a command that succeeded but ends with another code than 0, after its result was printed.
+struct ExitWith {
+    int code;
+};
+
+/// Prints one JSON document.
+void print_json(const nlohmann::ordered_json& json);
+
+/// Prints "name   value" lines with the values in one column.
+void print_table(const std::vector<std::pair<std::string, std::string>>& rows);
+
+/// @throws Error{io} if stdout could not take everything (closed pipe, full disk).
+void flush_stdout();
+
+/// 134515008 -> "134.52M"
+[[nodiscard]] std::string human_count(std::int64_t count);
+/// 21504 -> "21,504"; a fraction keeps one digit.
+[[nodiscard]] std::string human_bytes(double bytes);
+/// 0.6875 -> "-68.75%"
+[[nodiscard]] std::string human_reduction(double reduction);
+/// Four digits after the point.
+[[nodiscard]] std::string fixed(double value, int digits = 4);
+/// A whole number where it is one, as scripts expect of a count of bytes.
+[[nodiscard]] nlohmann::ordered_json number(double value);
+
+/// The object `parameters` and `kv_cache` of a plan.
+[[nodiscard]] nlohmann::ordered_json plan_json(const Plan& plan, int kv_bits);
+
+}  // namespace mha2mla::tool
