@@ -1,0 +1,139 @@
+// What convert leaves on disk.
+#include <algorithm>
+
+#include "support/program.hpp"
+#include "support/shared.hpp"
+#include "support/temporary.hpp"
+
+namespace mha2mla::test {
+namespace {
+
+namespace fs = std::filesystem;
+const std::string kModel = example("kjv-1.8M").string();
+
+std::vector<std::string> convert_uniform(const fs::path& out) {
+    return {"convert", kModel, out.string(), "--rope", "uniform"};
+}
+
+TEST(ConvertCli, BytesDoNotDependOnTheThreadCount) {
+    const TemporaryDirectory directory;
+    std::vector<std::string> files;
+    for (const char* threads : {"1", "2", "5"}) {
+        const fs::path out = directory.path() / threads;
+        auto arguments = convert_uniform(out);
+        arguments.insert(arguments.end(), {"--threads", threads});
+        ASSERT_EQ(run_program(arguments).exit_code, 0);
+        files.push_back(read_text(out / "model.safetensors"));
+    }
+    EXPECT_EQ(files[0], files[1]);
+    EXPECT_EQ(files[0], files[2]);
+}
+
+TEST(ConvertCli, ConfigKeepsEveryKeyAndAddsTheReferencesOwn) {
+    const TemporaryDirectory directory;
+    const fs::path out = directory.path() / "out";
+    auto arguments = convert_uniform(out);
+    arguments.insert(arguments.end(), {"--rope-dim", "8", "--kv-rank", "16", "--svd", "split"});
+    ASSERT_EQ(run_program(arguments).exit_code, 0);
+    const auto before = read_json(fs::path(kModel) / "config.json");
+    auto after = read_json(out / "config.json");
+    const auto mla = after.at("mha2mla");
+    after.erase("mha2mla");
+    EXPECT_EQ(before, after);
+    EXPECT_EQ(mla.at("partial_rope_version"), "uniform");
+    EXPECT_EQ(mla.at("rope_dim_for_mla"), 8);
+    EXPECT_EQ(mla.at("svd_init_method"), "split");
+    EXPECT_EQ(mla.at("low_rank"), 8);  // for keys and for values each, which builds d_kv = 16
+    EXPECT_EQ(mla.at("kept_pairs").at(3).at(2), (nlohmann::json{0, 4, 8, 12}));
+}
+
+TEST(ConvertCli, TensorsAreTheReferences) {
+    const TemporaryDirectory directory;
+    const fs::path out = directory.path() / "out";
+    ASSERT_EQ(run_program(convert_uniform(out)).exit_code, 0);
+    const Checkpoint source = Checkpoint::open(kModel);
+    const Checkpoint converted = Checkpoint::open(out);
+    const auto shape = [&](const char* name) {
+        const TensorView* view = converted.find(std::string("model.layers.2.self_attn.") + name);
+        return view == nullptr ? Shape{-1} : view->shape;
+    };
+    EXPECT_EQ(shape("q_proj.weight"), (Shape{192, 192}));
+    EXPECT_EQ(shape("k_r_proj.weight"), (Shape{3 * 4, 192}));
+    EXPECT_EQ(shape("kv_proj.down_kv.weight"), (Shape{3 * 16, 192}));
+    EXPECT_EQ(shape("kv_proj.up_k.weight"), (Shape{3 * 28, 48}));
+    EXPECT_EQ(shape("kv_proj.up_v.weight"), (Shape{3 * 32, 48}));
+    EXPECT_EQ(shape("k_proj.weight"), Shape{-1});
+    EXPECT_EQ(shape("v_proj.weight"), Shape{-1});
+    for (const auto& tensor : source.files()[0].tensors()) {  // everything else is the same bytes
+        if (tensor.name.find("self_attn") != std::string::npos && tensor.name.find("o_proj") == std::string::npos)
+            continue;
+        EXPECT_TRUE(std::ranges::equal(tensor.data, converted.find(tensor.name)->data)) << tensor.name;
+    }
+    EXPECT_TRUE(fs::exists(out / "tokenizer.json"));
+    EXPECT_TRUE(fs::exists(out / "generation_config.json"));
+}
+
+TEST(ConvertCli, SelectionsThatTheReferenceCannotRepeatComeAsARankFile) {
+    const TemporaryDirectory directory;
+    auto arguments = convert_uniform(directory.path() / "out");
+    arguments.insert(arguments.end(), {"--rope-dim", "6"});
+    ASSERT_EQ(run_program(arguments).exit_code, 0);
+    const auto mla = read_json(directory.path() / "out/config.json").at("mha2mla");
+    EXPECT_EQ(mla.at("partial_rope_version"), "2-norm");
+    EXPECT_EQ(mla.at("rope_selection"), "uniform");
+    EXPECT_TRUE(fs::exists(directory.path() / "out" / mla.at("qk_tensor_path").get<std::string>()));
+}
+
+TEST(ConvertCli, DtypeAndShardsChangeTheFilesButNotTheModel) {
+    const TemporaryDirectory directory;
+    const auto nll = [&](const fs::path& model) {
+        const auto result = run_program({"eval", model.string(), "--text", example("kjv-eval.txt").string(),
+                                         "--context", "128", "--max-windows", "4", "--json"});
+        return nlohmann::json::parse(result.out).at("nll").get<double>();
+    };
+    std::vector<double> values;
+    for (const char* dtype : {"auto", "f32", "f16"}) {
+        const fs::path out = directory.path() / dtype;
+        auto arguments = convert_uniform(out);
+        arguments.insert(arguments.end(), {"--dtype", dtype, "--max-shard-size", "1MB"});
+        ASSERT_EQ(run_program(arguments).exit_code, 0);
+        EXPECT_TRUE(fs::exists(out / "model.safetensors.index.json"));
+        values.push_back(nll(out));
+    }
+    EXPECT_EQ(read_json(directory.path() / "f16/config.json").at("torch_dtype"), "float16");
+    EXPECT_NEAR(values[1], values[2], 2e-3);
+    EXPECT_NEAR(values[0], values[1], 2e-2);  // BF16 rounds the factors
+}
+
+TEST(ConvertCli, DryRunWritesNothing) {
+    const TemporaryDirectory directory;
+    const fs::path out = directory.path() / "out";
+    const auto result = run_program({"convert", kModel, out.string(), "--rope", "high", "--dry-run"});
+    EXPECT_EQ(result.exit_code, 0);
+    EXPECT_NE(result.out.find("-68.75%"), std::string::npos);
+    EXPECT_FALSE(fs::exists(out));
+}
+
+TEST(ConvertCli, AFullDiskLeavesNothing) {
+    const TemporaryDirectory directory;
+    const fs::path out = directory.path() / "out";
+    // A file-size limit fails a write just as a full disk does: 1000 blocks of 512 or 1024 bytes.
+    const auto result = run_program(convert_uniform(out), "ulimit -f 1000;");
+    EXPECT_EQ(result.exit_code, 1);
+    EXPECT_NE(result.err.find("model.safetensors"), std::string::npos) << result.err;
+    EXPECT_NE(result.err.find("free some space"), std::string::npos) << result.err;
+    EXPECT_FALSE(fs::exists(out));
+}
+
+TEST(ConvertCli, AnInterruptLeavesNothingAndExitsWith130) {
+    const TemporaryDirectory directory;
+    const fs::path out = directory.path() / "out";
+    const auto result = run_program({"convert", kModel, out.string(), "--calibration-text",
+                                     example("kjv-calibration.txt").string(), "--samples", "100000"},
+                                    "timeout --preserve-status -s INT 1");
+    EXPECT_EQ(result.exit_code, 130) << result.err;
+    EXPECT_FALSE(fs::exists(out));
+}
+
+}  // namespace
+}  // namespace mha2mla::test

@@ -1,0 +1,92 @@
+// Errors as a person at the terminal sees them: one line that names the thing and the remedy, and the exit code.
+#include <algorithm>
+
+#include "support/program.hpp"
+#include "support/shared.hpp"
+#include "support/temporary.hpp"
+
+namespace mha2mla::test {
+namespace {
+
+const std::string kModel = example("kjv-1.8M").string();
+const std::string kText = example("kjv-eval.txt").string();
+
+void expect_failure(const std::vector<std::string>& arguments, int code, const std::vector<std::string>& needles) {
+    const auto result = run_program(arguments);
+    EXPECT_EQ(result.exit_code, code) << result.err;
+    EXPECT_EQ(result.out, "");
+    const auto at = result.err.find("error: ");
+    ASSERT_NE(at, std::string::npos) << result.err;
+    const std::string line = result.err.substr(at, result.err.find('\n', at) - at);
+    for (const auto& needle : needles) EXPECT_NE(line.find(needle), std::string::npos) << needle << " in: " << line;
+}
+
+TEST(ErrorCli, WrongOptionsExitWith2) {
+    expect_failure({}, 2, {"subcommand"});
+    expect_failure({"frobnicate"}, 2, {"frobnicate"});
+    expect_failure({"eval", kModel, "--no-such-option"}, 2, {"--no-such-option"});
+    expect_failure({"eval", kModel}, 2, {"--text", "--tokens"});
+    expect_failure({"eval", kModel, "--text", kText, "--context", "1"}, 2, {"--context"});
+    expect_failure({"convert", kModel, "/tmp/x", "--rope", "best"}, 2, {"--rope", "best", "uniform"});
+    expect_failure({"convert", kModel, "/tmp/x"}, 2, {"--calibration-text", "--stats", "--rope uniform"});
+    expect_failure({"convert", kModel, "/tmp/x", "--rope", "high", "--rope-dim", "5"}, 2, {"rope-dim", "even", "32"});
+    expect_failure({"convert", kModel, "/tmp/x", "--rope", "high", "--kv-rank", "100"}, 2, {"kv-rank 100", "at most"});
+    expect_failure({"convert", kModel, "/tmp/x", "--rope", "high", "--max-shard-size", "5 potatoes"}, 2,
+                   {"5 potatoes", "5GB"});
+    expect_failure({"convert", kModel, "/tmp/x", "--rope", "high", "--uniform-start", "1"}, 2, {"--uniform-start"});
+    expect_failure({"convert", kModel, kModel, "--rope", "high"}, 2, {"same directory"});
+    expect_failure({"calibrate", kModel, "--text", kText}, 2, {"--output"});
+    expect_failure({"plan", kModel, "--kv-bits", "5"}, 2, {"--kv-bits"});
+    expect_failure({"eval", kModel, "--text", kText, "--context", "10000000"}, 2, {"fewer than one window"});
+}
+
+TEST(ErrorCli, MissingFilesExitWith1AndAreNamed) {
+    expect_failure({"eval", "/no/such/dir", "--text", kText}, 1, {"/no/such/dir"});
+    expect_failure({"eval", kModel, "--text", "/no/such.txt"}, 1, {"/no/such.txt", "No such file"});
+    expect_failure({"convert", kModel, "/tmp/x", "--stats", "/no/such.safetensors"}, 1, {"/no/such.safetensors"});
+    expect_failure({"plan", "/no/config.json"}, 1, {"/no/config.json"});
+}
+
+TEST(ErrorCli, AnOutputThatExistsIsNotTouched) {
+    const TemporaryDirectory directory;
+    write_text(directory.path() / "precious.txt", "mine");
+    expect_failure({"convert", kModel, directory.path().string(), "--rope", "high"}, 1, {"--overwrite"});
+    EXPECT_EQ(read_text(directory.path() / "precious.txt"), "mine");
+}
+
+TEST(ErrorCli, AnUnknownFamilyIsNamed) {
+    const TemporaryDirectory directory;
+    auto config = read_json(std::filesystem::path(kModel) / "config.json");
+    config["model_type"] = "mamba";
+    write_text(directory.path() / "config.json", config.dump());
+    expect_failure({"plan", directory.path().string()}, 1, {"'mamba'", "llama"});
+}
+
+TEST(ErrorCli, AConvertedCheckpointIsNotConvertedAgain) {
+    const TemporaryDirectory directory;
+    const std::string once = (directory.path() / "once").string();
+    ASSERT_EQ(run_program({"convert", kModel, once, "--rope", "high"}).exit_code, 0);
+    expect_failure({"convert", once, (directory.path() / "twice").string(), "--rope", "high"}, 2,
+                   {"already converted"});
+    expect_failure({"calibrate", once, "--text", kText, "-o", (directory.path() / "s").string()}, 2,
+                   {"already converted"});
+}
+
+TEST(ErrorCli, ATruncatedShardIsNamed) {
+    const TemporaryDirectory directory;
+    for (const char* name : {"config.json", "tokenizer.json"}) {
+        std::filesystem::copy_file(std::filesystem::path(kModel) / name, directory.path() / name);
+    }
+    const std::string weights = read_text(std::filesystem::path(kModel) / "model.safetensors");
+    write_text(directory.path() / "model.safetensors", weights.substr(0, weights.size() / 2));
+    expect_failure({"inspect", directory.path().string()}, 1, {"model.safetensors", "truncated"});
+}
+
+TEST(ErrorCli, AClosedPipeIsReported) {
+    const auto result = run_program({"inspect", kModel}, "exec >/dev/full;");
+    EXPECT_EQ(result.exit_code, 1);
+    EXPECT_NE(result.err.find("standard output"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace mha2mla::test
