@@ -19,10 +19,11 @@ struct ConvertOptions {
     RopeOptions rope;
     std::int64_t kv_rank = 0;  // d_kv
     Factorization factorization = Factorization::joint;
-    SigmaPlacement sigma = SigmaPlacement::balanced;
+    SvdOptions svd;
     std::optional<Dtype> dtype;  // of every floating-point tensor; absent: each keeps its own
     std::uint64_t max_shard_bytes = 5'000'000'000;
     bool overwrite = false;
+    std::int64_t layers_at_once = 1;  // each on a thread of its own, with its attention matrices in memory
 };
 
 struct ConvertReport {
@@ -36,8 +37,9 @@ struct ConvertReport {
 /// holds files and `overwrite` is not given.
 void check_destination(const Model& source, const std::filesystem::path& destination, bool overwrite);
 
-/// Converts `source` into the directory `destination`. Holds one layer's attention matrices at a time; everything
-/// that is not attention is copied file to file. The output appears at once, when it is whole.
+/// Converts `source` into the directory `destination`. Holds the attention matrices of
+/// `layers_at_once` layers;
+/// everything that is not attention is copied file to file. The output appears at once, when it is whole.
 ///
 /// Tensor names, row order and the keys of config.json are those of the reference implementation, see docs.
 /// @param ranks needed by the 2-norm selection.

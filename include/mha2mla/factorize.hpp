@@ -16,6 +16,17 @@ enum class SigmaPlacement : std::uint8_t {
     down,      ///< all into the down projection
 };
 
+/// What the decomposition is computed in. The approximation error exceeds the optimal one, relatively, by
+enum class SvdPrecision : std::uint8_t {
+    f64,  ///< less than 1e-9, before the factors are rounded to float32
+    f32,  ///< up to about 3e-4 on large matrices with outliers, in half the time and memory
+};
+
+struct SvdOptions {
+    SigmaPlacement sigma = SigmaPlacement::balanced;
+    SvdPrecision precision = SvdPrecision::f64;
+};
+
 /// A ≈ up · down with the smallest Frobenius error of its rank (Eckart-Young).
 struct LowRank {
     Matrix up;                   // [rows of A, rank]
@@ -24,12 +35,13 @@ struct LowRank {
     double retained_energy = 0;  // ‖up·down‖²
 };
 
-/// Truncated SVD of A, not randomised: the Frobenius error exceeds the optimal one by less than 1e-5 of it.
-/// Each component's sign is fixed, so that the factors do not depend on the BLAS in use beyond rounding.
+/// Truncated SVD of A, not randomised, on the calling thread: the eigenvectors of the Gram matrix of A's smaller side
+/// by tridiagonalisation and divide and conquer, of which only `rank` are transformed back, and one product for the
+/// other factor. Each component's sign is fixed, so that the factors do not depend on the BLAS in use beyond rounding.
 ///
 /// @param a [rows, columns], finite.
 /// @throws Error{usage} if rank is not in [1, min(rows, columns)], Error{numeric} if A is not finite or LAPACK fails.
-[[nodiscard]] LowRank truncated_svd(Eigen::Ref<const Matrix> a, std::int64_t rank, SigmaPlacement sigma);
+[[nodiscard]] LowRank truncated_svd(const Matrix& a, std::int64_t rank, const SvdOptions& options);
 
 /// Projections of one layer from the hidden state to NoPE keys and values. An empty down means that the up
 /// projection reads the hidden state itself.
@@ -44,6 +56,6 @@ struct KvFactors {
 /// @param widths latent widths of the layer, see latent_widths().
 /// @throws Error{usage} naming the largest possible rank, Error{numeric}.
 [[nodiscard]] KvFactors factorize(Factorization factorization, const Matrix& k_nope, const Matrix& v,
-                                  const LatentWidths& widths, SigmaPlacement sigma);
+                                  const LatentWidths& widths, const SvdOptions& options);
 
 }  // namespace mha2mla

@@ -1,8 +1,10 @@
 #include "mha2mla/convert.hpp"
 
+#include <algorithm>
 #include <cstring>
 #include <numeric>
 
+#include "../linalg/parallel.hpp"
 #include "layer_rows.hpp"
 #include "layout.hpp"
 #include "mha2mla/error.hpp"
@@ -60,7 +62,7 @@ double convert_layer(CheckpointWriter& writer, const Model& source, std::int64_t
     write_rows(writer, names.q + ".weight", *view.q.weight, rows.query, dtype(view.q.weight));
     write_rows(writer, names.k_rope + ".weight", *view.k.weight, rows.key_rope, dtype(view.k.weight));
     const KvFactors factors =
-        factorize(options.factorization, rows_of(keys, rows.key_nope), values, widths, options.sigma);
+        factorize(options.factorization, rows_of(keys, rows.key_nope), values, widths, options.svd);
     if (options.factorization == Factorization::joint) {
         write_matrix(writer, names.down_kv + ".weight", factors.down_k, dtype(view.k.weight));
     } else {
@@ -113,10 +115,15 @@ ConvertReport convert(const Model& source, const std::filesystem::path& destinat
     const OutputLayout layout = lay_out_conversion(source, options);
     CheckpointWriter writer(destination, layout.tensors, {options.max_shard_bytes, options.overwrite});
     const std::int64_t layers = source.config.num_hidden_layers;
-    for (std::int64_t layer = 0; layer < layers; ++layer) {
-        observer.step("convert", layer, layers);
-        const auto& pairs = report.selection.pairs[static_cast<std::size_t>(layer)];
-        report.retained_energy.push_back(convert_layer(writer, source, layer, options, pairs));
+    const std::int64_t wave = options.layers_at_once;
+    report.retained_energy.resize(static_cast<std::size_t>(layers));
+    for (std::int64_t first = 0; first < layers; first += wave) {
+        observer.step("convert", first, layers);
+        parallel_for(std::min(wave, layers - first), [&](std::int64_t i, std::vector<float>&) {
+            const auto layer = static_cast<std::size_t>(first + i);
+            report.retained_energy[layer] =
+                convert_layer(writer, source, first + i, options, report.selection.pairs[layer]);
+        });
     }
     observer.step("convert", layers, layers);
     const auto copies = static_cast<std::int64_t>(layout.copies.size());

@@ -4,13 +4,13 @@ namespace mha2mla {
 namespace {
 
 /// Factorises one of the two, or leaves it whole where its width is 0.
-void factorize_one(const Matrix& weight, std::int64_t width, SigmaPlacement sigma, Matrix& down, Matrix& up,
+void factorize_one(const Matrix& weight, std::int64_t width, const SvdOptions& options, Matrix& down, Matrix& up,
                    KvFactors& factors) {
     if (width == 0) {
         up = weight;
         return;
     }
-    LowRank svd = truncated_svd(weight, width, sigma);
+    LowRank svd = truncated_svd(weight, width, options);
     down = std::move(svd.down);
     up = std::move(svd.up);
     factors.total_energy += svd.total_energy;
@@ -20,10 +20,11 @@ void factorize_one(const Matrix& weight, std::int64_t width, SigmaPlacement sigm
 }  // namespace
 
 /// Split SVD (MHA2MLA, section 3.2): keys and values each get factors of their own, or stay whole.
-KvFactors factorize_apart(const Matrix& k_nope, const Matrix& v, const LatentWidths& widths, SigmaPlacement sigma) {
+KvFactors factorize_apart(const Matrix& k_nope, const Matrix& v, const LatentWidths& widths,
+                          const SvdOptions& options) {
     KvFactors factors;
-    factorize_one(k_nope, widths.key, sigma, factors.down_k, factors.up_k, factors);
-    factorize_one(v, widths.value, sigma, factors.down_v, factors.up_v, factors);
+    factorize_one(k_nope, widths.key, options, factors.down_k, factors.up_k, factors);
+    factorize_one(v, widths.value, options, factors.down_v, factors.up_v, factors);
     return factors;
 }
 

@@ -4,7 +4,7 @@
 namespace mha2mla {
 
 // Each is documented where it is defined.
-KvFactors factorize_joint(const Matrix& k_nope, const Matrix& v, const LatentWidths& widths, SigmaPlacement sigma);
-KvFactors factorize_apart(const Matrix& k_nope, const Matrix& v, const LatentWidths& widths, SigmaPlacement sigma);
+KvFactors factorize_joint(const Matrix& k_nope, const Matrix& v, const LatentWidths& widths, const SvdOptions& options);
+KvFactors factorize_apart(const Matrix& k_nope, const Matrix& v, const LatentWidths& widths, const SvdOptions& options);
 
 }  // namespace mha2mla

@@ -5,7 +5,7 @@
 namespace mha2mla {
 namespace {
 
-using Function = KvFactors (*)(const Matrix&, const Matrix&, const LatentWidths&, SigmaPlacement);
+using Function = KvFactors (*)(const Matrix&, const Matrix&, const LatentWidths&, const SvdOptions&);
 
 /// In the order of kFactorizations.
 constexpr std::array<Function, kFactorizations.size()> kFunctions = {
@@ -15,8 +15,8 @@ constexpr std::array<Function, kFactorizations.size()> kFunctions = {
 }  // namespace
 
 KvFactors factorize(Factorization factorization, const Matrix& k_nope, const Matrix& v, const LatentWidths& widths,
-                    SigmaPlacement sigma) {
-    return kFunctions.at(static_cast<std::size_t>(factorization))(k_nope, v, widths, sigma);
+                    const SvdOptions& options) {
+    return kFunctions.at(static_cast<std::size_t>(factorization))(k_nope, v, widths, options);
 }
 
 }  // namespace mha2mla

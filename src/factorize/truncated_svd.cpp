@@ -1,53 +1,110 @@
 #include <cblas.h>
-#include <lapacke.h>
 
 #include <algorithm>
 #include <cmath>
+#include <span>
 #include <vector>
 
+#include "../linalg/symmetric_eigen.hpp"
 #include "mha2mla/error.hpp"
 #include "mha2mla/factorize.hpp"
 
 namespace mha2mla {
 namespace {
 
-/// Eigenvectors of the `rank` largest eigenvalues of a symmetric matrix, largest first.
-struct Leading {
-    MatrixD vectors;             // [rank, n]: one in each row
-    std::vector<double> values;  // [rank]
-};
+// BLAS by element type. `smaller` is the Gram matrix of A's smaller side: A·Aᵀ if A is wide, Aᵀ·A if it is tall.
 
-/// @param gram lower triangle of [n, n]; overwritten.
-Leading leading_eigenvectors(MatrixD& gram, std::int64_t rank) {
-    const auto n = static_cast<lapack_int>(gram.rows());
-    std::vector<double> values(static_cast<std::size_t>(n));
-    // A row-major lower triangle is a column-major upper one; the result's columns are rows to us.
-    const auto info = LAPACKE_dsyevd(LAPACK_COL_MAJOR, 'V', 'U', n, gram.data(), n, values.data());
-    if (info != 0) {
-        throw Error(ErrorCode::numeric,
-                    "eigenvalue decomposition failed (LAPACK dsyevd returned " + std::to_string(info) + ")");
-    }
-    Leading leading;
-    leading.vectors.resize(rank, n);
-    for (std::int64_t i = 0; i < rank; ++i) {
-        leading.vectors.row(i) = gram.row(n - 1 - i);
-        leading.values.push_back(std::max(0.0, values[static_cast<std::size_t>(n - 1 - i)]));
-    }
-    return leading;
+void gram(bool wide, blasint n, blasint k, const float* a, blasint stride, float* out) {
+    cblas_ssyrk(CblasRowMajor, CblasLower, wide ? CblasNoTrans : CblasTrans, n, k, 1.0F, a, stride, 0.0F, out, n);
+}
+void gram(bool wide, blasint n, blasint k, const double* a, blasint stride, double* out) {
+    cblas_dsyrk(CblasRowMajor, CblasLower, wide ? CblasNoTrans : CblasTrans, n, k, 1.0, a, stride, 0.0, out, n);
+}
+void multiply(CBLAS_TRANSPOSE transpose_b, blasint m, blasint n, blasint k, const float* a, blasint a_stride,
+              const float* b, blasint b_stride, float* c) {
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, transpose_b, m, n, k, 1.0F, a, a_stride, b, b_stride, 0.0F, c, n);
+}
+void multiply(CBLAS_TRANSPOSE transpose_b, blasint m, blasint n, blasint k, const double* a, blasint a_stride,
+              const double* b, blasint b_stride, double* c) {
+    cblas_dgemm(CblasRowMajor, CblasNoTrans, transpose_b, m, n, k, 1.0, a, a_stride, b, b_stride, 0.0, c, n);
 }
 
-/// Makes the entry of largest magnitude of each row positive.
-void fix_signs(MatrixD& rows) {
-    for (Eigen::Index i = 0; i < rows.rows(); ++i) {
-        Eigen::Index largest = 0;
-        rows.row(i).cwiseAbs().maxCoeff(&largest);
-        if (rows(i, largest) < 0) rows.row(i) *= -1.0;
+template <typename Real>
+using RowMajor = Eigen::Matrix<Real, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+
+/// Makes the entry of largest magnitude of each vector positive.
+template <typename Real>
+void fix_signs(std::vector<Real>& vectors, std::size_t length) {
+    for (std::size_t first = 0; first < vectors.size(); first += length) {
+        const std::span<Real> vector(vectors.data() + first, length);
+        const auto largest =
+            std::max_element(vector.begin(), vector.end(), [](Real a, Real b) { return std::abs(a) < std::abs(b); });
+        if (*largest >= 0) continue;
+        for (Real& value : vector) value = -value;
     }
+}
+
+/// Shares out the singular values: `orthonormal` has unit vectors and `projected` vectors of length σ, one in each of
+/// `count` vectors. @param kept exponent of σ that stays with `projected`.
+double place_sigma(Eigen::Ref<Matrix> orthonormal, Eigen::Ref<Matrix> projected, bool vectors_are_columns,
+                   double kept) {
+    double energy = 0;
+    const Eigen::Index count = vectors_are_columns ? projected.cols() : projected.rows();
+    for (Eigen::Index i = 0; i < count; ++i) {
+        const auto scale = [&](auto&& unit, auto&& sized) {
+            const double singular = std::sqrt(sized.template cast<double>().squaredNorm());
+            energy += singular * singular;
+            if (singular <= 0) return;
+            sized *= static_cast<float>(std::pow(singular, kept - 1.0));
+            unit *= static_cast<float>(std::pow(singular, 1.0 - kept));
+        };
+        if (vectors_are_columns) {
+            scale(orthonormal.row(i), projected.col(i));
+        } else {
+            scale(orthonormal.col(i), projected.row(i));
+        }
+    }
+    return energy;
+}
+
+/// @param a [rows, columns], contiguous.
+template <typename Real>
+LowRank decompose(const Real* a, std::int64_t rows, std::int64_t columns, std::int64_t rank, SigmaPlacement sigma) {
+    const bool wide = rows <= columns;
+    const std::int64_t n = std::min(rows, columns);
+    const auto narrow = [](std::int64_t value) { return static_cast<blasint>(value); };
+    LeadingEigen<Real> leading;
+    {
+        std::vector<Real> matrix(static_cast<std::size_t>(n * n));
+        gram(wide, narrow(n), narrow(std::max(rows, columns)), a, narrow(columns), matrix.data());
+        leading = leading_eigenvectors(matrix, n, rank);
+    }
+    fix_signs(leading.vectors, static_cast<std::size_t>(n));
+    // A ≈ U (Uᵀ A) or (A V) Vᵀ: a projection, and so the best approximation whatever the size of the singular values.
+    const Eigen::Map<const RowMajor<Real>> basis(leading.vectors.data(), rank, n);
+    LowRank result;
+    RowMajor<Real> projected(wide ? rank : rows, wide ? columns : rank);
+    if (wide) {
+        multiply(CblasNoTrans, narrow(rank), narrow(columns), narrow(n), basis.data(), narrow(n), a, narrow(columns),
+                 projected.data());
+        result.up = basis.transpose().template cast<float>();
+        result.down = projected.template cast<float>();
+        const double kept = sigma == SigmaPlacement::up ? 0.0 : sigma == SigmaPlacement::down ? 1.0 : 0.5;
+        result.retained_energy = place_sigma(result.up, result.down, false, kept);
+    } else {
+        multiply(CblasTrans, narrow(rows), narrow(rank), narrow(n), a, narrow(columns), basis.data(), narrow(n),
+                 projected.data());
+        result.up = projected.template cast<float>();
+        result.down = basis.template cast<float>();
+        const double kept = sigma == SigmaPlacement::up ? 1.0 : sigma == SigmaPlacement::down ? 0.0 : 0.5;
+        result.retained_energy = place_sigma(result.down, result.up, true, kept);
+    }
+    return result;
 }
 
 }  // namespace
 
-LowRank truncated_svd(Eigen::Ref<const Matrix> a, std::int64_t rank, SigmaPlacement sigma) {
+LowRank truncated_svd(const Matrix& a, std::int64_t rank, const SvdOptions& options) {
     const std::int64_t smaller = std::min(a.rows(), a.cols());
     if (rank < 1 || rank > smaller) {
         throw Error(ErrorCode::usage, "rank " + std::to_string(rank) + " is not possible for a matrix of " +
@@ -55,42 +112,26 @@ LowRank truncated_svd(Eigen::Ref<const Matrix> a, std::int64_t rank, SigmaPlacem
                                           "; choose from 1 to " + std::to_string(smaller));
     }
     if (!a.allFinite()) throw Error(ErrorCode::numeric, "the matrix to factorise is not finite");
-    // The Gram matrix of the smaller side has A's singular values squared; in double that loses nothing that
-    // float32 weights hold. B = A or Aᵀ, so that its rows are the smaller side and B = U Σ Vᵀ.
-    const bool wide = a.rows() <= a.cols();
-    const MatrixD b = wide ? MatrixD(a.cast<double>()) : MatrixD(a.transpose().cast<double>());
-    MatrixD gram = MatrixD::Zero(smaller, smaller);
-    cblas_dsyrk(CblasRowMajor, CblasLower, CblasNoTrans, static_cast<blasint>(smaller), static_cast<blasint>(b.cols()),
-                1.0, b.data(), static_cast<blasint>(b.cols()), 0.0, gram.data(), static_cast<blasint>(smaller));
+    const double norm = std::sqrt(a.cast<double>().squaredNorm());
+    // Extreme weights are scaled by a power of two, which changes no digit, to keep their squares in range.
+    const bool extreme = norm > 0 && (norm < 1e-9 || norm > 1e9);
+    const float scale = extreme ? static_cast<float>(std::exp2(-std::floor(std::log2(norm)))) : 1.0F;
     LowRank result;
-    result.total_energy = gram.trace();
-    Leading leading = leading_eigenvectors(gram, rank);
-    fix_signs(leading.vectors);
-    // Uᵀ B = Σ Vᵀ: the best approximation is the projection U (Uᵀ B), whatever the size of the singular values.
-    MatrixD projected(rank, b.cols());
-    cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, static_cast<blasint>(rank), static_cast<blasint>(b.cols()),
-                static_cast<blasint>(smaller), 1.0, leading.vectors.data(), static_cast<blasint>(smaller), b.data(),
-                static_cast<blasint>(b.cols()), 0.0, projected.data(), static_cast<blasint>(b.cols()));
-    for (std::int64_t i = 0; i < rank; ++i) {
-        const double singular = projected.row(i).norm();
-        result.retained_energy += singular * singular;
-        // Moves part of Σ from the projected side to the orthonormal side.
-        const bool projected_is_down = wide;
-        double kept = 0.5;
-        if (sigma == SigmaPlacement::up) kept = projected_is_down ? 0.0 : 1.0;
-        if (sigma == SigmaPlacement::down) kept = projected_is_down ? 1.0 : 0.0;
-        if (singular > 0) {
-            projected.row(i) *= std::pow(singular, kept - 1.0);
-            leading.vectors.row(i) *= std::pow(singular, 1.0 - kept);
-        }
-    }
-    if (wide) {
-        result.up = leading.vectors.transpose().cast<float>();
-        result.down = projected.cast<float>();
+    if (options.precision == SvdPrecision::f64) {
+        const MatrixD scaled = (a * scale).cast<double>();
+        result = decompose(scaled.data(), a.rows(), a.cols(), rank, options.sigma);
+    } else if (scale == 1.0F) {
+        result = decompose(a.data(), a.rows(), a.cols(), rank, options.sigma);
     } else {
-        result.up = projected.transpose().cast<float>();
-        result.down = leading.vectors.cast<float>();
+        const Matrix scaled = a * scale;
+        result = decompose(scaled.data(), a.rows(), a.cols(), rank, options.sigma);
     }
+    // What was scaled goes back to where Σ is.
+    const float share = options.sigma == SigmaPlacement::balanced ? std::sqrt(scale) : scale;
+    if (options.sigma != SigmaPlacement::down) result.up *= 1.0F / share;
+    if (options.sigma != SigmaPlacement::up) result.down *= 1.0F / share;
+    result.total_energy = norm * norm;
+    result.retained_energy /= static_cast<double>(scale) * scale;
     return result;
 }
 

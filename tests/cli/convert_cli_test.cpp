@@ -21,7 +21,7 @@ TEST(ConvertCli, BytesDoNotDependOnTheThreadCount) {
     for (const char* threads : {"1", "2", "5"}) {
         const fs::path out = directory.path() / threads;
         auto arguments = convert_uniform(out);
-        arguments.insert(arguments.end(), {"--threads", threads});
+        arguments.insert(arguments.end(), {"--threads", threads, "--layers-at-once", threads});
         ASSERT_EQ(run_program(arguments).exit_code, 0);
         files.push_back(read_text(out / "model.safetensors"));
     }

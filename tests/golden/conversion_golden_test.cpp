@@ -87,7 +87,7 @@ TEST(ConversionGolden, SigmaPlacementDoesNotChangeTheModel) {
         ConvertOptions options;
         options.rope = {"uniform", 8, 0};
         options.kv_rank = 16;
-        options.sigma = sigma;
+        options.svd.sigma = sigma;
         options.dtype = Dtype::f32;
         const auto output = directory.path() / std::to_string(results.size());
         (void)convert(source, output, options, nullptr, observer);

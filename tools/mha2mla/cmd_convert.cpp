@@ -19,6 +19,12 @@ struct SigmaRow {
 constexpr std::array<SigmaRow, 3> kSigmas = {
     {{SigmaPlacement::balanced, "balanced"}, {SigmaPlacement::up, "up"}, {SigmaPlacement::down, "down"}}};
 
+struct PrecisionRow {
+    SvdPrecision precision;
+    std::string_view name;
+};
+constexpr std::array<PrecisionRow, 2> kPrecisions = {{{SvdPrecision::f64, "f64"}, {SvdPrecision::f32, "f32"}}};
+
 /// Of the whole output; nothing: each tensor keeps its own.
 struct OutputDtypeRow {
     std::optional<Dtype> dtype;
@@ -32,11 +38,12 @@ struct ConvertFlags {
     std::string rope = "2-norm";
     std::int64_t uniform_start = 0;
     LatentFlags latent;
-    SigmaPlacement sigma = SigmaPlacement::balanced;
+    SvdOptions svd;
     std::optional<Dtype> dtype;
     std::uint64_t max_shard_bytes = 5'000'000'000;
     TokenOptions calibration;
     SampleFlags samples;
+    std::int64_t layers_at_once = 1;
     bool overwrite = false, dry_run = false, json = false;
 };
 
@@ -45,10 +52,11 @@ ConvertOptions to_options(const ConvertFlags& flags, const ModelConfig& config) 
     options.rope = {flags.rope, flags.latent.rope_dim.value_or(default_rope_dim(config)), flags.uniform_start};
     options.kv_rank = flags.latent.kv_rank.value_or(default_kv_rank(config));
     options.factorization = flags.latent.factorization;
-    options.sigma = flags.sigma;
+    options.svd = flags.svd;
     options.dtype = flags.dtype;
     options.max_shard_bytes = flags.max_shard_bytes;
     options.overwrite = flags.overwrite;
+    options.layers_at_once = flags.layers_at_once;
     return options;
 }
 
@@ -155,8 +163,10 @@ void add_convert(CLI::App& app, Context& context) {
         ->type_name("N")
         ->capture_default_str();
     add_latent_options(*command, flags->latent);
-    add_choice(*command, "--sigma", flags->sigma, kSigmas, &SigmaRow::sigma,
+    add_choice(*command, "--sigma", flags->svd.sigma, kSigmas, &SigmaRow::sigma,
                "Which factor takes the singular values; the product is the same");
+    add_choice(*command, "--svd-precision", flags->svd.precision, kPrecisions, &PrecisionRow::precision,
+               "f64 reaches the optimal error; f32 takes half the time and memory");
     add_token_options(*command, flags->calibration, "calibration-");
     add_sample_options(*command, flags->samples);
     command->add_option("--stats", flags->stats, "Statistics that calibrate wrote, instead of calibration text")
@@ -176,6 +186,12 @@ void add_convert(CLI::App& app, Context& context) {
     command->add_flag("--overwrite", flags->overwrite, "Replace a destination that holds files");
     command->add_flag("--dry-run", flags->dry_run, "Check everything and print what would be done");
     add_threads_option(*command, context);
+    command
+        ->add_option("--layers-at-once", flags->layers_at_once,
+                     "Layers to factorise side by side, each on a core and with its matrices in memory")
+        ->check(in_range(1, 4096))
+        ->type_name("N")
+        ->capture_default_str();
     add_json_option(*command, flags->json);
     command->footer(
         "The defaults are the paper's: 2-norm selection, joint SVD, a cache smaller by 68.75%.\n"
