@@ -109,6 +109,7 @@ std::uint64_t byte_count(Dtype dtype, const Shape& shape) {
 
 void to_float(const TensorView& tensor, std::uint64_t first, std::span<float> out) {
     const std::byte* data = tensor.data.data() + first * dtype_bits(tensor.dtype) / 8;
+    if (out.empty()) return;  // an empty tensor has no address to copy from or to
     switch (tensor.dtype) {
         case Dtype::f32:
             std::memcpy(out.data(), data, out.size_bytes());

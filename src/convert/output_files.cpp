@@ -6,6 +6,7 @@
 
 #include "../checkpoint/json_file.hpp"
 #include "../model/latent_json.hpp"
+#include "model_card.hpp"
 
 namespace mha2mla {
 namespace fs = std::filesystem;
@@ -54,8 +55,10 @@ void add_side_files(CheckpointWriter& writer, const Model& source, const Convert
     }
     for (const auto& entry : fs::directory_iterator(source.checkpoint.directory())) {
         const std::string name = entry.path().filename().string();
-        if (entry.is_regular_file() && !is_left_out(name)) writer.copy_file(name, entry.path());
+        if (!entry.is_regular_file() || is_left_out(name)) continue;
+        writer.copy_file(name == "README.md" ? "README.source.md" : name, entry.path());
     }
+    writer.add_file("README.md", model_card(source, options, report));
     writer.add_file("config.json", config_text(source, options, report, rank_file));
 }
 

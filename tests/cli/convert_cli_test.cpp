@@ -69,6 +69,8 @@ TEST(ConvertCli, TensorsAreTheReferences) {
             continue;
         EXPECT_TRUE(std::ranges::equal(tensor.data, converted.find(tensor.name)->data)) << tensor.name;
     }
+    EXPECT_NE(read_text(out / "README.md").find("480"), std::string::npos) << "the card says what the cache became";
+    EXPECT_EQ(read_text(out / "README.source.md"), read_text(fs::path(kModel) / "README.md"));
     EXPECT_TRUE(fs::exists(out / "tokenizer.json"));
     EXPECT_TRUE(fs::exists(out / "generation_config.json"));
 }

@@ -34,6 +34,8 @@ TEST(ErrorCli, WrongOptionsExitWith2) {
     expect_failure({"convert", kModel, "/tmp/x", "--rope", "high", "--max-shard-size", "5 potatoes"}, 2,
                    {"5 potatoes", "5GB"});
     expect_failure({"convert", kModel, "/tmp/x", "--rope", "high", "--uniform-start", "1"}, 2, {"--uniform-start"});
+    expect_failure({"convert", kModel, "/tmp/x", "--rope", "high", "--samples", "9"}, 2,
+                   {"--samples", "--calibration-text"});
     expect_failure({"convert", kModel, kModel, "--rope", "high"}, 2, {"same directory"});
     expect_failure({"calibrate", kModel, "--text", kText}, 2, {"--output"});
     expect_failure({"plan", kModel, "--kv-bits", "5"}, 2, {"--kv-bits"});

@@ -17,16 +17,17 @@ CalibrationStats run_calibration(const Model& model, const TokenOptions& tokens,
         context.observer.warn("--seq-len " + std::to_string(seq_len) + " is longer than the model's " +
                               std::to_string(trained) + " positions");
     }
-    auto ids = load_tokens(tokens, model, samples.samples * seq_len);
+    const std::int64_t wanted = samples.samples.value_or(SampleFlags::kDefaultSamples);
+    auto ids = load_tokens(tokens, model, wanted * seq_len);
     const auto available = static_cast<std::int64_t>(ids.size()) / seq_len;
     if (available == 0) {
         throw Error(ErrorCode::usage, tokens.name() + ": " + std::to_string(ids.size()) +
                                           " tokens are less than one sequence of " + std::to_string(seq_len) +
                                           "; give more text or a smaller --seq-len");
     }
-    if (available < samples.samples) {
+    if (available < wanted) {
         context.observer.warn(tokens.name() + " has only " + std::to_string(available) + " sequences of " +
-                              std::to_string(seq_len) + " tokens, not " + std::to_string(samples.samples));
+                              std::to_string(seq_len) + " tokens, not " + std::to_string(wanted));
     }
     ids.resize(static_cast<std::size_t>(available * seq_len));
     CalibrationStats stats = calibrate(model, ids, seq_len, context.observer);

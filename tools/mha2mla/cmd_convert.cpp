@@ -78,6 +78,10 @@ void check_flags(const ConvertFlags& flags, Context& context) {
     if (!needs_ranks && sources > 0) {
         context.observer.warn("--rope " + flags.rope + " needs no statistics; those given are not used");
     }
+    if ((flags.samples.samples || flags.samples.seq_len) && !flags.calibration.given()) {
+        throw Error(ErrorCode::usage,
+                    "--samples and --seq-len only go with --calibration-text or --calibration-tokens");
+    }
     if (flags.uniform_start != 0 && flags.rope != "uniform") {
         throw Error(ErrorCode::usage, "--uniform-start only goes with --rope uniform");
     }

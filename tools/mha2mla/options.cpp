@@ -108,7 +108,7 @@ void add_sample_options(CLI::App& command, SampleFlags& flags) {
     command.add_option("--samples", flags.samples, "Sequences to run through the model")
         ->check(in_range(1, std::int64_t{1} << 32))
         ->type_name("N")
-        ->capture_default_str();
+        ->default_str(std::to_string(SampleFlags::kDefaultSamples));
     command
         .add_option("--seq-len", flags.seq_len,
                     "Tokens of a sequence; default: 2048 or max_position_embeddings if less")

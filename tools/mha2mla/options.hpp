@@ -52,8 +52,8 @@ void add_latent_options(CLI::App& command, LatentFlags& flags);
 
 /// Samples for calibration.
 struct SampleFlags {
-    std::int64_t samples = 1024;
-    std::optional<std::int64_t> seq_len;
+    static constexpr std::int64_t kDefaultSamples = 1024;
+    std::optional<std::int64_t> samples, seq_len;
 };
 void add_sample_options(CLI::App& command, SampleFlags& flags);
 
