@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -33,11 +34,14 @@ public:
             metadata_key_ = name;
             if (header_.metadata.contains(name)) fail("__metadata__ key '" + name + "' is defined twice");
         } else {
-            const int field = name == "dtype" ? 0 : name == "shape" ? 1 : name == "data_offsets" ? 2 : -1;
-            if (field < 0) fail(where() + ": unknown key '" + name + "'");
+            constexpr std::array<std::string_view, 3> kFields = {"dtype", "shape", "data_offsets"};
+            constexpr std::array<Expect, 3> kExpected = {Expect::dtype, Expect::shape, Expect::offsets};
+            const auto field =
+                static_cast<std::size_t>(std::find(kFields.begin(), kFields.end(), name) - kFields.begin());
+            if (field == kFields.size()) fail(where() + ": unknown key '" + name + "'");
             if (seen_[field]) fail(where() + ": key '" + name + "' is given twice");
             seen_[field] = true;
-            expect_ = field == 0 ? Expect::dtype : field == 1 ? Expect::shape : Expect::offsets;
+            expect_ = kExpected[field];
         }
         return true;
     }

@@ -13,7 +13,11 @@ namespace mha2mla {
 namespace {
 
 using Json = nlohmann::ordered_json;
-constexpr std::int64_t kMaxDimension = std::int64_t{1} << 31;  // larger is a damaged file, not a model
+// Larger is a damaged file, not a model. Within these limits no count of parameters or cache bytes overflows 64 bits.
+constexpr std::int64_t kMaxWidth = std::int64_t{1} << 22;
+constexpr std::int64_t kMaxVocabulary = std::int64_t{1} << 26;
+constexpr std::int64_t kMaxLayers = std::int64_t{1} << 12;
+constexpr std::int64_t kMaxPositions = std::int64_t{1} << 31;
 constexpr std::size_t kMaxConfigBytes = 8'000'000;
 
 constexpr std::array<ModelFamily, 1> kFamilies = {{
@@ -41,11 +45,12 @@ public:
         }
         return value->get<std::int64_t>();
     }
-    [[nodiscard]] std::int64_t dimension(const char* key, std::optional<std::int64_t> fallback = std::nullopt) const {
+    [[nodiscard]] std::int64_t dimension(const char* key, std::int64_t largest,
+                                         std::optional<std::int64_t> fallback = std::nullopt) const {
         const auto value = integer(key);
         if (!value && !fallback) fail(key, "is missing; is this the config.json of a language model?");
         const std::int64_t result = value ? *value : *fallback;
-        if (result < 1 || result > kMaxDimension) fail(key, "is out of range: " + std::to_string(result));
+        if (result < 1 || result > largest) fail(key, "is out of range: " + std::to_string(result));
         return result;
     }
     [[nodiscard]] double positive(const char* key, double fallback) const {
@@ -157,12 +162,12 @@ ModelConfig read_config(const std::filesystem::path& config_json) {
     config.model_type = keys.text("model_type", "");
     if (config.model_type.empty()) keys.fail("model_type", "is missing; is this a Hugging Face config.json?");
     refuse_unsupported(keys, file, config.model_type);
-    config.vocab_size = keys.dimension("vocab_size");
-    config.hidden_size = keys.dimension("hidden_size");
-    config.intermediate_size = keys.dimension("intermediate_size");
-    config.num_hidden_layers = keys.dimension("num_hidden_layers");
-    config.num_attention_heads = keys.dimension("num_attention_heads");
-    config.num_key_value_heads = keys.dimension("num_key_value_heads", config.num_attention_heads);
+    config.vocab_size = keys.dimension("vocab_size", kMaxVocabulary);
+    config.hidden_size = keys.dimension("hidden_size", kMaxWidth);
+    config.intermediate_size = keys.dimension("intermediate_size", kMaxWidth);
+    config.num_hidden_layers = keys.dimension("num_hidden_layers", kMaxLayers);
+    config.num_attention_heads = keys.dimension("num_attention_heads", kMaxWidth);
+    config.num_key_value_heads = keys.dimension("num_key_value_heads", kMaxWidth, config.num_attention_heads);
     if (config.num_attention_heads % config.num_key_value_heads != 0) {
         keys.fail("num_key_value_heads", "(" + std::to_string(config.num_key_value_heads) +
                                              ") must divide num_attention_heads (" +
@@ -171,12 +176,16 @@ ModelConfig read_config(const std::filesystem::path& config_json) {
     if (keys.find("head_dim") == nullptr && config.hidden_size % config.num_attention_heads != 0) {
         keys.fail("num_attention_heads", "must divide hidden_size where head_dim is not given");
     }
-    config.head_dim =
-        keys.dimension("head_dim", std::max<std::int64_t>(1, config.hidden_size / config.num_attention_heads));
+    config.head_dim = keys.dimension("head_dim", kMaxWidth,
+                                     std::max<std::int64_t>(1, config.hidden_size / config.num_attention_heads));
     if (config.head_dim % 2 != 0 || config.head_dim > 512) {
         keys.fail("head_dim", "must be even and at most 512, not " + std::to_string(config.head_dim));
     }
-    config.max_position_embeddings = keys.dimension("max_position_embeddings", 2048);
+    if (config.num_attention_heads * config.head_dim > kMaxWidth) {
+        keys.fail("num_attention_heads",
+                  "times head_dim is out of range: " + std::to_string(config.num_attention_heads * config.head_dim));
+    }
+    config.max_position_embeddings = keys.dimension("max_position_embeddings", kMaxPositions, 2048);
     config.rms_norm_eps = keys.positive("rms_norm_eps", 1e-6);
     read_rope(json, keys, file, config);
     config.attention_bias = keys.flag("attention_bias", false);

@@ -21,6 +21,7 @@
 #include "mha2mla/checkpoint.hpp"
 #include "mha2mla/convert.hpp"
 #include "mha2mla/model.hpp"
+#include "mha2mla/plan.hpp"
 #include "support/expect_error.hpp"
 #include "support/temporary.hpp"
 #include "support/tiny_model.hpp"
@@ -95,6 +96,23 @@ TEST(BadConfig, NumbersOfTheWrongKind) {
         text.replace(text.find("\"HUGE\""), 6, "99999999999999999999");
         expect_config_text_error(ErrorCode::format, {named, "whole number"}, text);
     }
+}
+
+TEST(BadConfig, WhatIsInRangeNeverOverflowsAPlan) {
+    Json config = tiny_config();
+    config["vocab_size"] = 1 << 26;
+    config["hidden_size"] = config["intermediate_size"] = 1 << 22;
+    config["num_hidden_layers"] = 1 << 12;
+    config["num_attention_heads"] = config["num_key_value_heads"] = 1 << 13;
+    config["head_dim"] = 512;
+    const TemporaryDirectory root;
+    write_text(root / "config.json", config.dump());
+    const ModelConfig largest = read_config(root / "config.json");
+    const Plan plan = plan_conversion(largest, {64, 256, Factorization::joint, 16});  // UBSan watches
+    EXPECT_GT(plan.parameters_original, plan.parameters_converted);
+    EXPECT_GT(plan.parameters_converted, 0);
+    config["num_attention_heads"] = 1 << 14;
+    expect_config_text_error(ErrorCode::format, {"'num_attention_heads'", "out of range"}, config.dump());
 }
 
 TEST(BadConfig, RequiredNumbersAreMissing) {
