@@ -312,7 +312,7 @@ TEST(BadModel, MoreLayersAnnouncedThanStored) {
     Json config = tiny_config();
     config["num_hidden_layers"] = 3;
     expect_model_error(ErrorCode::format, {"model.layers.2."}, config, tiny_tensors());
-    config["num_hidden_layers"] = std::int64_t{1} << 31;
+    config["num_hidden_layers"] = std::int64_t{1} << 12;
     expect_model_error(ErrorCode::format, {"model.layers.2."}, config, tiny_tensors());
 }
 
