@@ -74,7 +74,7 @@ CalibrationStats calibrate(const Model& model, std::span<const TokenId> ids, std
     const std::int64_t key_size = stats.kv_heads * stats.pairs;
     stats.mean_query_norm.resize(static_cast<std::size_t>(stats.layers * query_size));
     stats.mean_key_norm.resize(static_cast<std::size_t>(stats.layers * key_size));
-    const auto tap = [&](std::int64_t layer, Eigen::Ref<const Matrix> q, Eigen::Ref<const Matrix> k) {
+    const auto tap = [&](std::int64_t layer, const Eigen::Ref<const Matrix>& q, const Eigen::Ref<const Matrix>& k) {
         add_norms(q, stats.pairs,
                   std::span(stats.mean_query_norm)
                       .subspan(static_cast<std::size_t>(layer * query_size), static_cast<std::size_t>(query_size)));

@@ -40,7 +40,7 @@ void load_as_float(const std::byte* data, std::span<float> out) {
 /// BF16 is the upper half of a float32.
 void load_bf16(const std::byte* data, std::span<float> out) {
     for (std::size_t i = 0; i < out.size(); ++i) {
-        std::uint16_t half;
+        std::uint16_t half = 0;
         std::memcpy(&half, data + 2 * i, 2);
         const std::uint32_t bits = static_cast<std::uint32_t>(half) << 16U;
         std::memcpy(&out[i], &bits, 4);

@@ -121,7 +121,7 @@ struct CheckpointWriter::Impl {
         const std::size_t count = shard + 1;
         for (std::size_t i = 0; i < count; ++i) {
             char name[64];
-            std::snprintf(name, sizeof name, "model-%05zu-of-%05zu.safetensors", i + 1, count);
+            (void)std::snprintf(name, sizeof name, "model-%05zu-of-%05zu.safetensors", i + 1, count);
             shard_names.emplace_back(count == 1 ? "model.safetensors" : name);
         }
         if (count == 1) return;

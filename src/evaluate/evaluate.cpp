@@ -13,7 +13,7 @@ constexpr std::int64_t kBatchBytes = 256'000'000;  // hidden states of one batch
 constexpr std::int64_t kLogitBytes = 64'000'000;   // logits that are looked at together
 
 /// log Σ exp(row), in double.
-double log_sum_exp(Eigen::Ref<const Matrix> row) {
+double log_sum_exp(const Eigen::Ref<const Matrix>& row) {
     const double top = row.maxCoeff();
     return top + std::log((row.cast<double>().array() - top).exp().sum());
 }

@@ -68,7 +68,7 @@ public:
         literal("t");
         literal("Q");
         if (number() != 0) bad();  // storage offset
-        const Shape shape = triple();
+        Shape shape = triple();
         const Shape strides = triple();
         // Bounding each first keeps the product far from overflow.
         const auto in_range = [](std::int64_t size) { return size >= 1 && size <= 65536; };
@@ -117,7 +117,7 @@ private:
         literal("X");
         const std::uint32_t length = little_endian(4);
         if (length > 256 || data_.size() - position_ < length) bad();
-        const std::string result(data_.substr(position_, length));
+        std::string result(data_.substr(position_, length));
         position_ += length;
         return result;
     }
