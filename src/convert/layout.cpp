@@ -1,5 +1,8 @@
 #include "layout.hpp"
 
+#include <map>
+#include <set>
+
 namespace mha2mla {
 namespace {
 

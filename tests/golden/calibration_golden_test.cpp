@@ -4,6 +4,7 @@
 #include "mha2mla/threads.hpp"
 #include "mha2mla/token_file.hpp"
 #include "support/shared.hpp"
+#include "support/temporary.hpp"
 
 namespace mha2mla::test {
 namespace {
@@ -58,11 +59,11 @@ TEST(CalibrationGolden, DoesNotDependOnThreadsAndSurvivesAFile) {
     }
     EXPECT_EQ(one.mean_query_norm, three.mean_query_norm);  // bit for bit
     EXPECT_EQ(one.mean_key_norm, three.mean_key_norm);
-    const auto path = std::filesystem::temp_directory_path() / "mha2mla-stats-test.safetensors";
+    const TemporaryDirectory directory;
+    const auto path = directory.path() / "stats.safetensors";
     one.model = "a model";
     save_stats(path, one);
     const CalibrationStats loaded = load_stats(path);
-    std::filesystem::remove(path);
     EXPECT_EQ(loaded.mean_query_norm, one.mean_query_norm);
     EXPECT_EQ(loaded.mean_key_norm, one.mean_key_norm);
     EXPECT_EQ(loaded.sequences, 64);
