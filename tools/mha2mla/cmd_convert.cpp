@@ -181,11 +181,7 @@ void add_convert(CLI::App& app, Context& context) {
         ->type_name("FILE");
     add_choice(*command, "--dtype", flags->dtype, kOutputDtypes, &OutputDtypeRow::dtype,
                "dtype of the output; auto keeps each tensor's");
-    command
-        ->add_option_function<std::string>(
-            "--max-shard-size", [flags](const std::string& text) { flags->max_shard_bytes = parse_size(text); },
-            "Largest weight file, such as 5GB or 500MiB")
-        ->type_name("SIZE")
+    add_size(*command, "--max-shard-size", flags->max_shard_bytes, "Largest weight file, such as 5GB or 500MiB")
         ->default_str("5GB");
     command->add_flag("--overwrite", flags->overwrite, "Replace a destination that holds files");
     command->add_flag("--dry-run", flags->dry_run, "Check everything and print what would be done");

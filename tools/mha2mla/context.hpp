@@ -2,6 +2,7 @@
 /// What every subcommand has at hand: logging, progress and interruption. Results go to stdout, all this to stderr.
 
 #include <chrono>
+#include <cstdint>
 #include <string>
 
 #include "mha2mla/observer.hpp"
@@ -24,7 +25,8 @@ void install_interrupt_handler();
 
 struct Context {
     LogObserver observer;
-    int threads = 0;  // 0: all
+    int threads = 0;               // 0: all
+    std::uint64_t max_memory = 0;  // bytes that a run may take; 0: half of what is available
 };
 
 /// Exit code of an error: 2 for usage, 130 for an interruption, 1 for all others.

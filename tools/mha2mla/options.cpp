@@ -9,6 +9,36 @@
 #include "mha2mla/tokenizer.hpp"
 
 namespace mha2mla::tool {
+namespace {
+
+/// @throws CLI::ValidationError naming the option.
+std::uint64_t parse_size(const std::string& name, const std::string& text) {
+    static constexpr std::pair<std::string_view, std::uint64_t> kUnits[] = {
+        {"", 1},
+        {"b", 1},
+        {"kb", 1'000},
+        {"mb", 1'000'000},
+        {"gb", 1'000'000'000},
+        {"tb", 1'000'000'000'000},
+        {"kib", 1U << 10},
+        {"mib", 1U << 20U},
+        {"gib", 1ULL << 30U},
+        {"tib", 1ULL << 40U},
+    };
+    std::uint64_t count = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), count);
+    std::string unit(end, text.data() + text.size());
+    std::transform(unit.begin(), unit.end(), unit.begin(),
+                   [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+    for (const auto& [suffix, size] : kUnits) {
+        std::uint64_t bytes = 0;
+        if (suffix == unit && error == std::errc() && !__builtin_mul_overflow(count, size, &bytes) && bytes > 0)
+            return bytes;
+    }
+    throw CLI::ValidationError(name, "'" + text + "' is not a size such as 5GB, 500MB or 2GiB");
+}
+
+}  // namespace
 
 void add_checkpoint_option(CLI::App& command, std::filesystem::path& path, const char* name, const char* help) {
     command.add_option(name, path, help)->required()->type_name("DIR");
@@ -21,6 +51,18 @@ void add_threads_option(CLI::App& command, Context& context) {
         ->check(in_range(0, 4096))
         ->type_name("N")
         ->capture_default_str();
+}
+
+void add_max_memory_option(CLI::App& command, Context& context) {
+    add_size(command, "--max-memory", context.max_memory,
+             "Memory that the run may take, such as 8GB; default: half of what is available");
+}
+
+CLI::Option* add_size(CLI::App& command, const std::string& name, std::uint64_t& bytes, const std::string& help) {
+    return command
+        .add_option_function<std::string>(
+            name, [name, &bytes](const std::string& text) { bytes = parse_size(name, text); }, help)
+        ->type_name("SIZE");
 }
 
 void add_token_options(CLI::App& command, TokenOptions& options, const std::string& prefix) {
@@ -124,32 +166,6 @@ CLI::Validator in_range(std::int64_t low, std::int64_t high) {
         return "'" + text + "' is not a whole number from " + std::to_string(low) + " to " + std::to_string(high);
     };
     return {check, ""};
-}
-
-std::uint64_t parse_size(const std::string& text) {
-    static constexpr std::pair<std::string_view, std::uint64_t> kUnits[] = {
-        {"", 1},
-        {"b", 1},
-        {"kb", 1'000},
-        {"mb", 1'000'000},
-        {"gb", 1'000'000'000},
-        {"tb", 1'000'000'000'000},
-        {"kib", 1U << 10},
-        {"mib", 1U << 20U},
-        {"gib", 1ULL << 30U},
-        {"tib", 1ULL << 40U},
-    };
-    std::uint64_t count = 0;
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), count);
-    std::string unit(end, text.data() + text.size());
-    std::transform(unit.begin(), unit.end(), unit.begin(),
-                   [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-    for (const auto& [name, size] : kUnits) {
-        std::uint64_t bytes = 0;
-        if (name == unit && error == std::errc() && !__builtin_mul_overflow(count, size, &bytes) && bytes > 0)
-            return bytes;
-    }
-    throw CLI::ValidationError("--max-shard-size", "'" + text + "' is not a size such as 5GB, 500MB or 2GiB");
 }
 
 }  // namespace mha2mla::tool

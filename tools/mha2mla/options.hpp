@@ -18,6 +18,7 @@ void add_checkpoint_option(CLI::App& command, std::filesystem::path& path, const
                            const char* help = "Checkpoint directory (config.json, *.safetensors)");
 void add_json_option(CLI::App& command, bool& json);
 void add_threads_option(CLI::App& command, Context& context);
+void add_max_memory_option(CLI::App& command, Context& context);
 
 /// Where tokens come from: a text and a tokenizer, or a file of token ids.
 struct TokenOptions {
@@ -57,8 +58,8 @@ struct SampleFlags {
 };
 void add_sample_options(CLI::App& command, SampleFlags& flags);
 
-/// "5GB", "500MiB", "1000" -> bytes. @throws CLI::ValidationError
-[[nodiscard]] std::uint64_t parse_size(const std::string& text);
+/// An option whose value is a size: "5GB", "500MiB", "1000".
+CLI::Option* add_size(CLI::App& command, const std::string& name, std::uint64_t& bytes, const std::string& help);
 
 /// An option whose value is one of a table's names. `key` is the member that the name stands for.
 template <typename Rows, typename Key, typename Value>
