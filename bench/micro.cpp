@@ -17,19 +17,19 @@ namespace {
 using namespace mha2mla;
 const std::filesystem::path kExamples = MHA2MLA_EXAMPLES_DIR;
 
-/// Arguments: rows, columns, rank, precision (0: f64, 1: f32).
+/// Arguments: rows, columns, rank, method (0: standard, 1: strict, 2: fast).
 void TruncatedSvd(benchmark::State& state) {
     const ThreadScope threads(1);
     std::mt19937 generator(1);
     std::normal_distribution<float> normal;
     const Matrix a = Matrix::NullaryExpr(state.range(0), state.range(1), [&] { return normal(generator); });
-    const auto precision = state.range(3) == 0 ? SvdPrecision::f64 : SvdPrecision::f32;
+    const auto method = static_cast<SvdMethod>(state.range(3));
     for (auto _ : state) {
-        benchmark::DoNotOptimize(truncated_svd(a, state.range(2), {SigmaPlacement::balanced, precision}));
+        benchmark::DoNotOptimize(truncated_svd(a, state.range(2), {SigmaPlacement::balanced, method}));
     }
 }
 BENCHMARK(TruncatedSvd)
-    ->ArgNames({"rows", "columns", "rank", "f32"})
+    ->ArgNames({"rows", "columns", "rank", "method"})
     ->Args({360, 576, 96, 0})  // SmolLM-135M
     ->Args({360, 576, 96, 1})
     ->Args({1920, 4096, 512, 0})  // Llama-3-8B

@@ -71,9 +71,12 @@ struct TensorView {
 
 /// Elements [first, first + out.size()) as float32. @throws Error{unsupported} unless is_compute_dtype.
 void to_float(const TensorView& tensor, std::uint64_t first, std::span<float> out);
-/// All elements as float32. @throws Error{unsupported} as above, Error{numeric} naming the first element that
-/// is not finite.
+/// The same. @throws Error{unsupported} as above, Error{numeric} naming the first element that is not finite.
+void to_finite_float(const TensorView& tensor, std::uint64_t first, std::span<float> out);
+/// All elements. Throws as above.
 [[nodiscard]] std::vector<float> to_finite_floats(const TensorView& tensor);
+/// Looks at all elements a little at a time. Throws as above.
+void check_finite(const TensorView& tensor);
 /// float32 to bytes of `dtype`, rounding to nearest even.
 /// @throws Error{numeric} if a finite value does not fit `dtype`; `what` names the tensor in the message.
 [[nodiscard]] std::vector<std::byte> from_floats(std::span<const float> values, Dtype dtype, std::string_view what);
@@ -184,6 +187,8 @@ public:
 
     /// Gives a tensor its data. Each tensor exactly once. @throws Error{io} if the disk is full.
     void write(std::string_view name, std::span<const std::byte> data);
+    /// Gives a tensor the part of its data that starts at byte `offset`; the parts must not overlap.
+    void write_part(std::string_view name, std::uint64_t offset, std::span<const std::byte> data);
     /// The same from a mapped file, without passing through this process's memory where the kernel can.
     void copy(std::string_view name, const TensorView& source, const SafetensorsFile& file);
     /// Adds a small file such as config.json; renamed after the weights, config.json last of all.

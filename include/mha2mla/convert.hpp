@@ -23,7 +23,7 @@ struct ConvertOptions {
     std::optional<Dtype> dtype;  // of every floating-point tensor; absent: each keeps its own
     std::uint64_t max_shard_bytes = 5'000'000'000;
     bool overwrite = false;
-    std::int64_t layers_at_once = 1;  // each on a thread of its own, with its attention matrices in memory
+    std::uint64_t max_memory = 0;  // private bytes of the run; 0: default_convert_memory()
 };
 
 struct ConvertReport {
@@ -37,13 +37,18 @@ struct ConvertReport {
 /// holds files and `overwrite` is not given.
 void check_destination(const Model& source, const std::filesystem::path& destination, bool overwrite);
 
-/// Converts `source` into the directory `destination`. Holds the attention matrices of
-/// `layers_at_once` layers;
-/// everything that is not attention is copied file to file. The output appears at once, when it is whole.
+/// Private memory that convert() keeps to if it is not told otherwise, whatever the depth of the model: two layers'
+/// attention matrices in float32 and 200 MB.
+[[nodiscard]] std::uint64_t default_convert_memory(const ModelConfig& config);
+
+/// Converts `source` into the directory `destination`. As many layers are factorised side by side as there are threads
+/// and the memory holds; meanwhile everything that is not attention is copied file to file. The output appears at
+/// once, when it is whole, and its bytes depend on neither threads nor memory.
 ///
 /// Tensor names, row order and the keys of config.json are those of the reference implementation, see docs.
 /// @param ranks needed by the 2-norm selection.
-/// @throws Error{usage} for impossible options or source == destination, Error{numeric} naming a query, key or value
+/// @throws Error{usage} for impossible options, too little memory or source == destination, Error{numeric} naming a
+/// query, key or value
 ///         tensor that is not finite (others are copied unseen), Error{io}, Error{interrupted}. Nothing that looks
 ///         finished is left behind.
 [[nodiscard]] ConvertReport convert(const Model& source, const std::filesystem::path& destination,

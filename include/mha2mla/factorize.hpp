@@ -16,15 +16,17 @@ enum class SigmaPlacement : std::uint8_t {
     down,      ///< all into the down projection
 };
 
-/// What the decomposition is computed in. The approximation error exceeds the optimal one, relatively, by
-enum class SvdPrecision : std::uint8_t {
-    f64,  ///< less than 1e-9, before the factors are rounded to float32
-    f32,  ///< up to about 3e-4 on large matrices with outliers, in half the time and memory
+/// How the singular vectors are found. The approximation error exceeds the optimal one, relatively, by
+enum class SvdMethod : std::uint8_t {
+    standard,  ///< at most 1e-5: float32 where the spectrum allows it, otherwise double
+    strict,    ///< at most 1e-9, before the factors are rounded to float32: double throughout
+    fast,      ///< at most a bound that the caller gives: iterates until it is met if the rank is small
 };
 
 struct SvdOptions {
     SigmaPlacement sigma = SigmaPlacement::balanced;
-    SvdPrecision precision = SvdPrecision::f64;
+    SvdMethod method = SvdMethod::standard;
+    double max_excess = 1e-3;  // of SvdMethod::fast
 };
 
 /// A ≈ up · down with the smallest Frobenius error of its rank (Eckart-Young).
@@ -33,15 +35,22 @@ struct LowRank {
     Matrix down;                 // [rank, columns of A]
     double total_energy = 0;     // ‖A‖²
     double retained_energy = 0;  // ‖up·down‖²
+    double excess = 0;           // estimate of ‖A − up·down‖² / (the least possible) − 1
 };
 
-/// Truncated SVD of A, not randomised, on the calling thread: the eigenvectors of the Gram matrix of A's smaller side
-/// by tridiagonalisation and divide and conquer, of which only `rank` are transformed back, and one product for the
-/// other factor. Each component's sign is fixed, so that the factors do not depend on the BLAS in use beyond rounding.
+/// Truncated SVD of A by the eigenvectors of the Gram matrix of its smaller side, of which only `rank` are computed,
+/// and one product for the other factor. Each component's sign is fixed, so that the factors do not depend on the BLAS
+/// in use beyond rounding, and the bits do not depend on the number of threads. docs/method.md says which method runs
+/// when, and how the excess is known.
+///
+/// Memory beside A: svd_bytes() at most; half of it where float32 will do.
 ///
 /// @param a [rows, columns], finite.
 /// @throws Error{usage} if rank is not in [1, min(rows, columns)], Error{numeric} if A is not finite or LAPACK fails.
-[[nodiscard]] LowRank truncated_svd(const Matrix& a, std::int64_t rank, const SvdOptions& options);
+[[nodiscard]] LowRank truncated_svd(const Eigen::Ref<const Matrix>& a, std::int64_t rank, const SvdOptions& options);
+
+/// Memory that truncated_svd() may take beside the matrix and the result.
+[[nodiscard]] std::uint64_t svd_bytes(std::uint64_t rows, std::uint64_t columns);
 
 /// Projections of one layer from the hidden state to NoPE keys and values. An empty down means that the up
 /// projection reads the hidden state itself.
@@ -52,10 +61,12 @@ struct KvFactors {
     double total_energy = 0, retained_energy = 0;  // of what was factorised
 };
 
-/// @param k_nope [num_kv_heads * (head_dim - rope_dim), hidden], v [num_kv_heads * head_dim, hidden]
+/// @param kv [num_kv_heads * (head_dim - rope_dim) + num_kv_heads * head_dim, hidden], the NoPE key rows above the
+///           value rows.
+/// @param nope_rows how many of them are key rows.
 /// @param widths latent widths of the layer, see latent_widths().
 /// @throws Error{usage} naming the largest possible rank, Error{numeric}.
-[[nodiscard]] KvFactors factorize(Factorization factorization, const Matrix& k_nope, const Matrix& v,
+[[nodiscard]] KvFactors factorize(Factorization factorization, const Matrix& kv, std::int64_t nope_rows,
                                   const LatentWidths& widths, const SvdOptions& options);
 
 }  // namespace mha2mla

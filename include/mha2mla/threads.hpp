@@ -21,6 +21,9 @@ private:
     int blas_before_;
 };
 
+/// Limits the parallel regions that the calling thread starts from now on.
+void set_team_size(int threads);
+
 /// Threads that a parallel region would use now.
 [[nodiscard]] int thread_count();
 

@@ -19,7 +19,7 @@ struct Slot {
     std::size_t shard = 0;
     std::uint64_t begin = 0;  // in the shard's data section
     std::uint64_t bytes = 0;
-    bool written = false;
+    std::uint64_t written = 0;
 };
 
 /// Header of one file, padded with spaces so that the data starts at a multiple of 8, as the format advises.
@@ -65,7 +65,7 @@ std::vector<Slot> make_slots(std::vector<TensorSpec> tensors) {
     std::vector<Slot> slots;
     for (auto& spec : tensors) {
         const std::uint64_t bytes = byte_count(spec.dtype, spec.shape);
-        slots.push_back({std::move(spec), 0, 0, bytes, false});
+        slots.push_back({std::move(spec), 0, 0, bytes, 0});
     }
     return slots;
 }
@@ -150,15 +150,16 @@ struct CheckpointWriter::Impl {
         }
     }
 
-    Slot& claim(std::string_view name, std::uint64_t bytes) {
+    /// The slot that `bytes` more are going to be written to.
+    const Slot& claim(std::string_view name, std::uint64_t offset, std::uint64_t bytes) {
         const std::lock_guard lock(mutex);
         const auto it = by_name.find(name);
         if (it == by_name.end()) misuse("not announced", name);
         Slot& slot = slots[it->second];
-        if (slot.written || slot.bytes != bytes) {
+        if (offset > slot.bytes || bytes > slot.bytes - offset || bytes > slot.bytes - slot.written) {
             misuse("written twice or with another size", name);
         }
-        slot.written = true;
+        slot.written += bytes;
         return slot;
     }
 
@@ -223,13 +224,15 @@ CheckpointWriter::~CheckpointWriter() {
     if (impl_->created_directory) fs::remove(impl_->directory, ignored);
 }
 
-void CheckpointWriter::write(std::string_view name, std::span<const std::byte> data) {
-    const Slot& slot = impl_->claim(name, data.size());
-    impl_->shards[slot.shard].write_at(impl_->data_start[slot.shard] + slot.begin, data);
+void CheckpointWriter::write(std::string_view name, std::span<const std::byte> data) { write_part(name, 0, data); }
+
+void CheckpointWriter::write_part(std::string_view name, std::uint64_t offset, std::span<const std::byte> data) {
+    const Slot& slot = impl_->claim(name, offset, data.size());
+    impl_->shards[slot.shard].write_at(impl_->data_start[slot.shard] + slot.begin + offset, data);
 }
 
 void CheckpointWriter::copy(std::string_view name, const TensorView& source, const SafetensorsFile& file) {
-    const Slot& slot = impl_->claim(name, source.data.size());
+    const Slot& slot = impl_->claim(name, 0, source.data.size());
     impl_->shards[slot.shard].copy_at(impl_->data_start[slot.shard] + slot.begin, file.file().descriptor(),
                                       source.file_offset, source.data);
 }
@@ -246,7 +249,7 @@ void CheckpointWriter::copy_file(const std::string& file_name, const fs::path& s
 
 void CheckpointWriter::commit() {
     for (const auto& slot : impl_->slots) {
-        if (!slot.written) misuse("never written", slot.spec.name);
+        if (slot.written != slot.bytes) misuse("never written as a whole", slot.spec.name);
     }
     for (auto& shard : impl_->shards) shard.flush();
     for (auto& [name, file] : impl_->files) file.flush();

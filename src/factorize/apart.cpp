@@ -4,8 +4,8 @@ namespace mha2mla {
 namespace {
 
 /// Factorises one of the two, or leaves it whole where its width is 0.
-void factorize_one(const Matrix& weight, std::int64_t width, const SvdOptions& options, Matrix& down, Matrix& up,
-                   KvFactors& factors) {
+void factorize_one(const Eigen::Ref<const Matrix>& weight, std::int64_t width, const SvdOptions& options, Matrix& down,
+                   Matrix& up, KvFactors& factors) {
     if (width == 0) {
         up = weight;
         return;
@@ -20,11 +20,11 @@ void factorize_one(const Matrix& weight, std::int64_t width, const SvdOptions& o
 }  // namespace
 
 /// Split SVD (MHA2MLA, section 3.2): keys and values each get factors of their own, or stay whole.
-KvFactors factorize_apart(const Matrix& k_nope, const Matrix& v, const LatentWidths& widths,
+KvFactors factorize_apart(const Matrix& kv, std::int64_t nope_rows, const LatentWidths& widths,
                           const SvdOptions& options) {
     KvFactors factors;
-    factorize_one(k_nope, widths.key, options, factors.down_k, factors.up_k, factors);
-    factorize_one(v, widths.value, options, factors.down_v, factors.up_v, factors);
+    factorize_one(kv.topRows(nope_rows), widths.key, options, factors.down_k, factors.up_k, factors);
+    factorize_one(kv.bottomRows(kv.rows() - nope_rows), widths.value, options, factors.down_v, factors.up_v, factors);
     return factors;
 }
 

@@ -4,7 +4,9 @@
 namespace mha2mla {
 
 // Each is documented where it is defined.
-KvFactors factorize_joint(const Matrix& k_nope, const Matrix& v, const LatentWidths& widths, const SvdOptions& options);
-KvFactors factorize_apart(const Matrix& k_nope, const Matrix& v, const LatentWidths& widths, const SvdOptions& options);
+KvFactors factorize_joint(const Matrix& kv, std::int64_t nope_rows, const LatentWidths& widths,
+                          const SvdOptions& options);
+KvFactors factorize_apart(const Matrix& kv, std::int64_t nope_rows, const LatentWidths& widths,
+                          const SvdOptions& options);
 
 }  // namespace mha2mla

@@ -5,7 +5,7 @@
 namespace mha2mla {
 namespace {
 
-using Function = KvFactors (*)(const Matrix&, const Matrix&, const LatentWidths&, const SvdOptions&);
+using Function = KvFactors (*)(const Matrix&, std::int64_t, const LatentWidths&, const SvdOptions&);
 
 /// In the order of kFactorizations.
 constexpr std::array<Function, kFactorizations.size()> kFunctions = {
@@ -14,9 +14,9 @@ constexpr std::array<Function, kFactorizations.size()> kFunctions = {
 
 }  // namespace
 
-KvFactors factorize(Factorization factorization, const Matrix& k_nope, const Matrix& v, const LatentWidths& widths,
+KvFactors factorize(Factorization factorization, const Matrix& kv, std::int64_t nope_rows, const LatentWidths& widths,
                     const SvdOptions& options) {
-    return kFunctions.at(static_cast<std::size_t>(factorization))(k_nope, v, widths, options);
+    return kFunctions.at(static_cast<std::size_t>(factorization))(kv, nope_rows, widths, options);
 }
 
 }  // namespace mha2mla

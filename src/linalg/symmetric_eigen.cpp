@@ -5,7 +5,9 @@
 #include <algorithm>
 #include <string>
 
+#include "blas.hpp"
 #include "mha2mla/error.hpp"
+#include "parallel.hpp"
 
 namespace mha2mla {
 namespace {
@@ -14,11 +16,11 @@ namespace {
 // routines answer in a float, which rounds the size that divide and conquer needs from n = 4096 on.
 
 lapack_int tridiagonalise(lapack_int n, float* a, float* d, float* e, float* tau, std::vector<float>& work) {
-    return LAPACKE_ssytrd_work(LAPACK_COL_MAJOR, 'U', n, a, n, d, e, tau, work.data(),
+    return LAPACKE_ssytrd_work(LAPACK_COL_MAJOR, 'L', n, a, n, d, e, tau, work.data(),
                                static_cast<lapack_int>(work.size()));
 }
 lapack_int tridiagonalise(lapack_int n, double* a, double* d, double* e, double* tau, std::vector<double>& work) {
-    return LAPACKE_dsytrd_work(LAPACK_COL_MAJOR, 'U', n, a, n, d, e, tau, work.data(),
+    return LAPACKE_dsytrd_work(LAPACK_COL_MAJOR, 'L', n, a, n, d, e, tau, work.data(),
                                static_cast<lapack_int>(work.size()));
 }
 lapack_int divide_and_conquer(lapack_int n, float* d, float* e, float* z, std::vector<float>& work,
@@ -31,21 +33,75 @@ lapack_int divide_and_conquer(lapack_int n, double* d, double* e, double* z, std
     return LAPACKE_dstedc_work(LAPACK_COL_MAJOR, 'I', n, d, e, z, n, work.data(), static_cast<lapack_int>(work.size()),
                                iwork.data(), static_cast<lapack_int>(iwork.size()));
 }
-lapack_int back_transform(lapack_int n, lapack_int count, const float* a, const float* tau, float* z,
-                          std::vector<float>& work) {
-    return LAPACKE_sormtr_work(LAPACK_COL_MAJOR, 'L', 'U', 'N', n, count, a, n, tau, z, n, work.data(),
-                               static_cast<lapack_int>(work.size()));
-}
-lapack_int back_transform(lapack_int n, lapack_int count, const double* a, const double* tau, double* z,
-                          std::vector<double>& work) {
-    return LAPACKE_dormtr_work(LAPACK_COL_MAJOR, 'L', 'U', 'N', n, count, a, n, tau, z, n, work.data(),
-                               static_cast<lapack_int>(work.size()));
-}
 
 void check(lapack_int info, const char* routine) {
     if (info == 0) return;
     throw Error(ErrorCode::numeric, std::string("eigenvalue decomposition failed: LAPACK ") + routine + " returned " +
                                         std::to_string(info));
+}
+
+/// Reflectors of the tridiagonalisation that are applied together.
+constexpr std::int64_t kReflectors = 128;
+/// Vectors that one thread transforms back together.
+constexpr std::int64_t kVectors = 128;
+
+/// The product of the reflectors H_first … H_last-1 as I - Vᵀ T V.
+template <typename Real>
+struct ReflectorBlock {
+    std::int64_t first, count;
+    RowMajor<Real> t;  // [count, count], upper triangular
+};
+
+/// Turns the rows of `matrix` into explicit reflectors (row j: zeros up to column j, 1, then what sytrd left) and
+/// gathers them into blocks (Joffrain et al. 2006: T⁻¹ is the upper triangle of V·Vᵀ with 1/τ as its diagonal).
+template <typename Real>
+std::vector<ReflectorBlock<Real>> block_reflectors(std::vector<Real>& matrix, std::int64_t n, std::vector<Real>& tau) {
+    std::vector<ReflectorBlock<Real>> blocks;
+    for (std::int64_t first = 0; first < n - 1; first += kReflectors) {
+        blocks.push_back({first, std::min(kReflectors, n - 1 - first), {}});
+    }
+    parallel_for(static_cast<std::int64_t>(blocks.size()), [&](std::int64_t b, std::vector<float>&) {
+        ReflectorBlock<Real>& block = blocks[static_cast<std::size_t>(b)];
+        RowMajor<Real> inverse(block.count, block.count);
+        for (std::int64_t i = 0; i < block.count; ++i) {
+            const std::int64_t j = block.first + i;
+            Real* row = matrix.data() + j * n;
+            std::fill(row + block.first, row + j + 1, Real(0));
+            row[j + 1] = Real(1);
+            // τ = 0 stands for the identity, which an empty reflector is too.
+            if (tau[static_cast<std::size_t>(j)] == Real(0)) std::fill(row + j + 1, row + n, Real(0));
+        }
+        const Real* v = matrix.data() + block.first * n + block.first + 1;
+        syrk(CblasNoTrans, block.count, n - 1 - block.first, Real(1), v, n, Real(0), inverse.data(), block.count);
+        for (std::int64_t i = 0; i < block.count; ++i) {
+            const Real factor = tau[static_cast<std::size_t>(block.first + i)];
+            inverse(i, i) = factor == Real(0) ? Real(1) : Real(1) / factor;
+        }
+        block.t =
+            inverse.template triangularView<Eigen::Upper>().solve(RowMajor<Real>::Identity(block.count, block.count));
+    });
+    return blocks;
+}
+
+/// vectors ← vectors · Qᵀ, a few rows at a time.
+template <typename Real>
+void back_transform(const std::vector<Real>& reflectors, std::int64_t n,
+                    const std::vector<ReflectorBlock<Real>>& blocks, RowMajor<Real>& vectors) {
+    parallel_for((vectors.rows() + kVectors - 1) / kVectors, [&](std::int64_t tile, std::vector<float>&) {
+        const std::int64_t rows = std::min<std::int64_t>(kVectors, vectors.rows() - tile * kVectors);
+        RowMajor<Real> projected(rows, kReflectors), combined(rows, kReflectors);
+        for (auto block = blocks.rbegin(); block != blocks.rend(); ++block) {
+            const std::int64_t length = n - 1 - block->first;
+            const Real* v = reflectors.data() + block->first * n + block->first + 1;
+            Real* x = vectors.data() + tile * kVectors * n + block->first + 1;
+            gemm(CblasNoTrans, CblasTrans, rows, block->count, length, Real(1), x, n, v, n, Real(0), projected.data(),
+                 kReflectors);
+            gemm(CblasNoTrans, CblasTrans, rows, block->count, block->count, Real(1), projected.data(), kReflectors,
+                 block->t.data(), block->count, Real(0), combined.data(), kReflectors);
+            gemm(CblasNoTrans, CblasNoTrans, rows, length, block->count, Real(-1), combined.data(), kReflectors, v, n,
+                 Real(1), x, n);
+        }
+    });
 }
 
 }  // namespace
@@ -54,28 +110,23 @@ template <typename Real>
 LeadingEigen<Real> leading_eigenvectors(std::vector<Real>& matrix, std::int64_t n, std::int64_t count) {
     const auto size = static_cast<std::size_t>(n);
     const auto order = static_cast<lapack_int>(n);
-    constexpr std::size_t kBlock = 64;  // columns that LAPACK handles together
-    std::vector<Real> d(size), e(size), tau(size), z(size * size);
-    // A row-major lower triangle is a column-major upper one.
+    std::vector<Real> d(size), e(size), tau(size);
     {
-        std::vector<Real> work(kBlock * size);
+        // A row-major upper triangle is a column-major lower one.
+        std::vector<Real> work(64 * size);
         check(tridiagonalise(order, matrix.data(), d.data(), e.data(), tau.data(), work), "sytrd");
     }
+    LeadingEigen<Real> result;
     {
+        std::vector<Real> z(size * size);
         std::vector<Real> work(1 + 4 * size + size * size);
         std::vector<lapack_int> iwork(3 + 5 * size);
         check(divide_and_conquer(order, d.data(), e.data(), z.data(), work, iwork), "stedc");
+        // Eigenvalues rise, so the wanted columns are the last ones.
+        result.values.assign(d.rbegin(), d.rend());
+        result.vectors = Eigen::Map<const RowMajor<Real>>(z.data(), n, n).bottomRows(count).colwise().reverse();
     }
-    // Eigenvalues rise, so the wanted columns are the last ones.
-    Real* wanted = z.data() + (size - static_cast<std::size_t>(count)) * size;
-    std::vector<Real> work(kBlock * (size + kBlock + 1));
-    check(back_transform(order, static_cast<lapack_int>(count), matrix.data(), tau.data(), wanted, work), "ormtr");
-    LeadingEigen<Real> result;
-    result.vectors.resize(static_cast<std::size_t>(count) * size);
-    for (std::size_t i = 0; i < static_cast<std::size_t>(count); ++i) {
-        result.values.push_back(d[size - 1 - i]);
-        std::copy_n(z.data() + (size - 1 - i) * size, size, result.vectors.data() + i * size);
-    }
+    back_transform(matrix, n, block_reflectors(matrix, n, tau), result.vectors);
     return result;
 }
 

@@ -2,19 +2,20 @@
 #include <cstdint>
 #include <vector>
 
+#include "tiled.hpp"
+
 namespace mha2mla {
 
-/// The `count` largest eigenvalues, falling, and their eigenvectors, one after another.
 template <typename Real>
 struct LeadingEigen {
-    std::vector<Real> values;   // [count]
-    std::vector<Real> vectors;  // [count, n]
+    std::vector<Real> values;  // [n], all of them, falling
+    RowMajor<Real> vectors;    // [count, n], one in a row, of the largest values
 };
 
 /// Householder tridiagonalisation, divide and conquer on the tridiagonal matrix, and the back-transformation of the
-/// wanted vectors only. Runs on the calling thread.
+/// `count` wanted vectors only (Golub and Van Loan, Matrix Computations, 8.3-8.4).
 ///
-/// @param matrix [n, n] row-major, of which the lower triangle is read; overwritten.
+/// @param matrix [n, n] row-major, of which the upper triangle is read; overwritten.
 /// @throws Error{numeric} if LAPACK fails.
 template <typename Real>
 [[nodiscard]] LeadingEigen<Real> leading_eigenvectors(std::vector<Real>& matrix, std::int64_t n, std::int64_t count);

@@ -16,6 +16,8 @@ ThreadScope::~ThreadScope() {
     openblas_set_num_threads(blas_before_);
 }
 
+void set_team_size(int threads) { omp_set_num_threads(threads); }
+
 int thread_count() { return omp_get_max_threads(); }
 
 }  // namespace mha2mla

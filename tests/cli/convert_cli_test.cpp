@@ -15,13 +15,13 @@ std::vector<std::string> convert_uniform(const fs::path& out) {
     return {"convert", kModel, out.string(), "--rope", "uniform"};
 }
 
-TEST(ConvertCli, BytesDoNotDependOnTheThreadCount) {
+TEST(ConvertCli, BytesDependOnNeitherThreadsNorMemory) {
     const TemporaryDirectory directory;
     std::vector<std::string> files;
-    for (const char* threads : {"1", "2", "5"}) {
+    for (const auto& [threads, memory] : {std::pair{"1", "1GB"}, {"2", "60MB"}, {"5", "1GB"}}) {
         const fs::path out = directory.path() / threads;
         auto arguments = convert_uniform(out);
-        arguments.insert(arguments.end(), {"--threads", threads, "--layers-at-once", threads});
+        arguments.insert(arguments.end(), {"--threads", threads, "--max-memory", memory});
         ASSERT_EQ(run_program(arguments).exit_code, 0);
         files.push_back(read_text(out / "model.safetensors"));
     }

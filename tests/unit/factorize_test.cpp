@@ -1,9 +1,12 @@
 #include "mha2mla/factorize.hpp"
 
 #include <Eigen/Eigenvalues>
+#include <Eigen/QR>
+#include <array>
 #include <random>
 
 #include "mha2mla/error.hpp"
+#include "mha2mla/threads.hpp"
 #include "support/expect_error.hpp"
 
 namespace mha2mla::test {
@@ -50,10 +53,75 @@ TEST(TruncatedSvd, ErrorIsTheTailOfTheSpectrum) {  // Eckart-Young, with Eigen a
         const Eigen::VectorXd spectrum = singular_values(c.matrix);
         const double optimal = spectrum.tail(spectrum.size() - c.rank).squaredNorm();
         for (const auto sigma : {SigmaPlacement::balanced, SigmaPlacement::up, SigmaPlacement::down}) {
-            for (const auto& [precision, excess] : {std::pair{SvdPrecision::f64, 1e-5}, {SvdPrecision::f32, 1e-3}}) {
-                const double error = squared_error(c.matrix, truncated_svd(c.matrix, c.rank, {sigma, precision}));
-                EXPECT_LE(std::sqrt(error), std::sqrt(optimal) * (1 + excess) + 1e-6 * c.matrix.norm()) << c.name;
+            const double error = squared_error(c.matrix, truncated_svd(c.matrix, c.rank, {sigma}));
+            EXPECT_LE(std::sqrt(error), std::sqrt(optimal) * (1 + 1e-5) + 1e-6 * c.matrix.norm()) << c.name;
+        }
+    }
+}
+
+struct Spectrum {
+    const char* name;
+    double (*sigma)(int i);
+    std::int64_t rank;
+};
+
+/// Shapes of spectra that weights have, and some that break float32.
+constexpr std::array kSpectra = {
+    Spectrum{"slow decay with outliers", [](int i) { return std::pow(1.0 + i, -0.4) * (i < 3 ? 10 - 2 * i : 1); }, 120},
+    Spectrum{"fast decay", [](int i) { return std::exp(-i / 12.0); }, 150},
+    Spectrum{"flat", [](int) { return 1.0; }, 100},
+    Spectrum{"low rank", [](int i) { return i < 40 ? 1.0 : 0.0; }, 60},
+    Spectrum{"huge outliers", [](int i) { return i < 5 ? 1e4 : std::pow(1.0 + i, -0.3); }, 120},
+    Spectrum{"small rank", [](int i) { return std::pow(1.0 + i, -0.7); }, 8},
+};
+
+/// A matrix with exactly this spectrum but for rounding, larger than what is always decomposed in double.
+Matrix with_spectrum(const Spectrum& spectrum, std::int64_t rows, std::int64_t cols) {
+    const auto orthonormal = [](std::int64_t size, std::int64_t count, unsigned seed) {
+        const Eigen::MatrixXd random = random_matrix(size, count, seed).cast<double>();
+        const Eigen::HouseholderQR<Eigen::MatrixXd> qr(random);
+        return Eigen::MatrixXd(qr.householderQ() * Eigen::MatrixXd::Identity(size, count));
+    };
+    const std::int64_t n = std::min(rows, cols);
+    Eigen::MatrixXd left = orthonormal(rows, n, 31);
+    for (std::int64_t i = 0; i < n; ++i) left.col(i) *= spectrum.sigma(static_cast<int>(i));
+    return (left * orthonormal(cols, n, 32).transpose()).cast<float>();
+}
+
+/// Rounding the factors to float32 alone costs about this share of the matrix's energy.
+constexpr double kFactorRounding = 1e-14;
+
+TEST(TruncatedSvd, EachMethodKeepsItsPromise) {
+    for (const auto& spectrum : kSpectra) {
+        for (const auto& [rows, cols] : {std::pair{300, 420}, {400, 288}}) {
+            const Matrix a = with_spectrum(spectrum, rows, cols);
+            const Eigen::VectorXd singular = singular_values(a);
+            const double optimal = singular.tail(singular.size() - spectrum.rank).squaredNorm();
+            const double rounding = kFactorRounding * singular.squaredNorm();
+            const auto excess = [&](const SvdOptions& options) {
+                return squared_error(a, truncated_svd(a, spectrum.rank, options)) - optimal - 4 * rounding;
+            };
+            EXPECT_LE(excess({SigmaPlacement::balanced, SvdMethod::standard}), 1e-5 * optimal) << spectrum.name;
+            EXPECT_LE(excess({SigmaPlacement::balanced, SvdMethod::strict}), 1e-9 * optimal) << spectrum.name;
+            for (const double bound : {1e-1, 1e-2, 1e-3}) {
+                EXPECT_LE(excess({SigmaPlacement::balanced, SvdMethod::fast, bound}), bound * optimal) << spectrum.name;
             }
+        }
+    }
+}
+
+TEST(TruncatedSvd, BitsDoNotDependOnTheThreads) {
+    const Matrix a = with_spectrum(kSpectra[0], 600, 700);
+    for (const auto method : {SvdMethod::standard, SvdMethod::strict, SvdMethod::fast}) {
+        const auto with_threads = [&](int threads) {
+            const ThreadScope scope(threads);
+            return truncated_svd(a, 20, {SigmaPlacement::balanced, method});
+        };
+        const LowRank one = with_threads(1);
+        for (const int threads : {2, 3, 7}) {
+            const LowRank many = with_threads(threads);
+            EXPECT_EQ(one.up, many.up) << threads;
+            EXPECT_EQ(one.down, many.down) << threads;
         }
     }
 }
@@ -110,8 +178,10 @@ TEST(TruncatedSvd, RefusesImpossibleRanksAndNaN) {
 TEST(Factorize, JointIsNeverWorseThanSplitAtTheSameWidth) {
     const Matrix k = random_matrix(24, 48, 11);
     const Matrix v = random_matrix(32, 48, 12);
+    Matrix kv(k.rows() + v.rows(), k.cols());
+    kv << k, v;
     const auto error = [&](Factorization f, const LatentWidths& widths) {
-        const KvFactors factors = factorize(f, k, v, widths, {});
+        const KvFactors factors = factorize(f, kv, k.rows(), widths, {});
         const Matrix& down_v = factors.down_v.size() > 0 ? factors.down_v : factors.down_k;
         return (k - factors.up_k * factors.down_k).squaredNorm() + (v - factors.up_v * down_v).squaredNorm();
     };
@@ -122,11 +192,13 @@ TEST(Factorize, JointIsNeverWorseThanSplitAtTheSameWidth) {
 TEST(Factorize, PartsThatAreNotFactorisedStayWhole) {
     const Matrix k = random_matrix(6, 16, 13);
     const Matrix v = random_matrix(8, 16, 14);
-    const auto key = factorize(Factorization::key, k, v, {3, 0, 11}, {});
+    Matrix kv(k.rows() + v.rows(), k.cols());
+    kv << k, v;
+    const auto key = factorize(Factorization::key, kv, k.rows(), {3, 0, 11}, {});
     EXPECT_EQ(key.up_v, v);
     EXPECT_EQ(key.down_v.size(), 0);
     EXPECT_EQ(key.down_k.rows(), 3);
-    const auto none = factorize(Factorization::none, k, v, {0, 0, 14}, {});
+    const auto none = factorize(Factorization::none, kv, k.rows(), {0, 0, 14}, {});
     EXPECT_EQ(none.up_k, k);
     EXPECT_EQ(none.up_v, v);
 }

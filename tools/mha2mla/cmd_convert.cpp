@@ -19,11 +19,12 @@ struct SigmaRow {
 constexpr std::array<SigmaRow, 3> kSigmas = {
     {{SigmaPlacement::balanced, "balanced"}, {SigmaPlacement::up, "up"}, {SigmaPlacement::down, "down"}}};
 
-struct PrecisionRow {
-    SvdPrecision precision;
+struct MethodRow {
+    SvdMethod method;
     std::string_view name;
 };
-constexpr std::array<PrecisionRow, 2> kPrecisions = {{{SvdPrecision::f64, "f64"}, {SvdPrecision::f32, "f32"}}};
+constexpr std::array<MethodRow, 3> kMethods = {
+    {{SvdMethod::standard, "standard"}, {SvdMethod::strict, "strict"}, {SvdMethod::fast, "fast"}}};
 
 /// Of the whole output; nothing: each tensor keeps its own.
 struct OutputDtypeRow {
@@ -43,11 +44,10 @@ struct ConvertFlags {
     std::uint64_t max_shard_bytes = 5'000'000'000;
     TokenOptions calibration;
     SampleFlags samples;
-    std::int64_t layers_at_once = 1;
     bool overwrite = false, dry_run = false, json = false;
 };
 
-ConvertOptions to_options(const ConvertFlags& flags, const ModelConfig& config) {
+ConvertOptions to_options(const ConvertFlags& flags, const ModelConfig& config, const Context& context) {
     ConvertOptions options;
     options.rope = {flags.rope, flags.latent.rope_dim.value_or(default_rope_dim(config)), flags.uniform_start};
     options.kv_rank = flags.latent.kv_rank.value_or(default_kv_rank(config));
@@ -56,7 +56,7 @@ ConvertOptions to_options(const ConvertFlags& flags, const ModelConfig& config) 
     options.dtype = flags.dtype;
     options.max_shard_bytes = flags.max_shard_bytes;
     options.overwrite = flags.overwrite;
-    options.layers_at_once = flags.layers_at_once;
+    options.max_memory = context.max_memory;
     return options;
 }
 
@@ -140,7 +140,7 @@ void run(const ConvertFlags& flags, Context& context) {
     check_flags(flags, context);
     const ThreadScope threads(context.threads);
     const Model model = Model::open(flags.source);
-    const ConvertOptions options = to_options(flags, model.config);
+    const ConvertOptions options = to_options(flags, model.config, context);
     // Impossible options and an existing output are reported before a long calibration, not after it.
     const Plan plan =
         plan_conversion(model.config, {options.rope.rope_dim, options.kv_rank, options.factorization, 16});
@@ -169,8 +169,15 @@ void add_convert(CLI::App& app, Context& context) {
     add_latent_options(*command, flags->latent);
     add_choice(*command, "--sigma", flags->svd.sigma, kSigmas, &SigmaRow::sigma,
                "Which factor takes the singular values; the product is the same");
-    add_choice(*command, "--svd-precision", flags->svd.precision, kPrecisions, &PrecisionRow::precision,
-               "f64 reaches the optimal error; f32 takes half the time and memory");
+    add_choice(*command, "--svd-method", flags->svd.method, kMethods, &MethodRow::method,
+               "How close the error of the SVD comes to the least possible one of its rank:\n"
+               "  standard: within 1e-5 of it, as precise as float32 weights deserve\n"
+               "  strict: within 1e-9, in double, in twice the time and memory\n"
+               "  fast: within --svd-excess, quicker where the rank is small");
+    command->add_option("--svd-excess", flags->svd.max_excess, "Relative excess error that --svd-method fast may leave")
+        ->check(CLI::Range(1e-6, 1.0).description(""))
+        ->type_name("X")
+        ->capture_default_str();
     add_token_options(*command, flags->calibration, "calibration-");
     add_sample_options(*command, flags->samples);
     command->add_option("--stats", flags->stats, "Statistics that calibrate wrote, instead of calibration text")
@@ -186,12 +193,9 @@ void add_convert(CLI::App& app, Context& context) {
     command->add_flag("--overwrite", flags->overwrite, "Replace a destination that holds files");
     command->add_flag("--dry-run", flags->dry_run, "Check everything and print what would be done");
     add_threads_option(*command, context);
-    command
-        ->add_option("--layers-at-once", flags->layers_at_once,
-                     "Layers to factorise side by side, each on a core and with its matrices in memory")
-        ->check(in_range(1, 4096))
-        ->type_name("N")
-        ->capture_default_str();
+    add_size(*command, "--max-memory", context.max_memory,
+             "Private memory that the run may take, such as 8GB: more lets it convert more layers at once;\n"
+             "default: two layers' attention matrices in float32 and 200 MB");
     add_json_option(*command, flags->json);
     command->footer(
         "The defaults are the paper's: 2-norm selection, joint SVD, a cache smaller by 68.75%.\n"

@@ -1,0 +1,113 @@
+#include "convert_layer.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <numeric>
+
+#include "layer_rows.hpp"
+#include "layout.hpp"
+#include "mha2mla/error.hpp"
+
+namespace mha2mla {
+namespace {
+
+std::vector<std::int64_t> in_order(std::int64_t count) {
+    std::vector<std::int64_t> rows(static_cast<std::size_t>(count));
+    std::iota(rows.begin(), rows.end(), 0);
+    return rows;
+}
+
+/// Writes rows of a weight or bias in a new order, byte for byte unless the dtype changes.
+void write_rows(CheckpointWriter& writer, const std::string& name, const TensorView& tensor,
+                const std::vector<std::int64_t>& rows, Dtype dtype) {
+    const std::int64_t columns = tensor.cols();
+    const std::size_t row_bytes = byte_count(dtype, {columns});
+    std::vector<std::byte> bytes(rows.size() * row_bytes);
+    std::vector<float> values(dtype == tensor.dtype ? 0 : static_cast<std::size_t>(columns));
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+        if (dtype == tensor.dtype) {
+            std::memcpy(bytes.data() + i * row_bytes,
+                        tensor.data.data() + static_cast<std::size_t>(rows[i]) * row_bytes, row_bytes);
+            continue;
+        }
+        to_float(tensor, static_cast<std::uint64_t>(rows[i] * columns), values);
+        const auto converted = from_floats(values, dtype, tensor.name);
+        std::copy(converted.begin(), converted.end(), bytes.begin() + static_cast<std::ptrdiff_t>(i * row_bytes));
+    }
+    writer.write(name, bytes);
+}
+
+void write_matrix(CheckpointWriter& writer, const std::string& name, const Matrix& matrix, Dtype dtype) {
+    if (!matrix.allFinite()) throw Error(ErrorCode::numeric, name + ": factorisation gave values that are not finite");
+    writer.write(name, from_floats({matrix.data(), static_cast<std::size_t>(matrix.size())}, dtype, name));
+}
+
+/// The NoPE key rows above the value rows, straight from the file. [nope_rows.size() + value rows, hidden]
+Matrix gather_kv(const TensorView& keys, const std::vector<std::int64_t>& nope_rows, const TensorView& values) {
+    const std::int64_t columns = values.cols();
+    const auto nope = static_cast<std::int64_t>(nope_rows.size());
+    Matrix kv(nope + values.rows(), columns);
+    for (std::int64_t i = 0; i < kv.rows(); ++i) {
+        const bool key = i < nope;
+        const std::int64_t row = key ? nope_rows[static_cast<std::size_t>(i)] : i - nope;
+        to_finite_float(key ? keys : values, static_cast<std::uint64_t>(row * columns),
+                        {kv.data() + i * columns, static_cast<std::size_t>(columns)});
+    }
+    return kv;
+}
+
+}  // namespace
+
+double convert_layer(CheckpointWriter& writer, const Model& source, std::int64_t layer, const ConvertOptions& options,
+                     const std::vector<std::vector<std::int64_t>>& pairs) {
+    const ModelConfig& config = source.config;
+    const AttentionView& view = *source.layers[static_cast<std::size_t>(layer)].attention;
+    const LayerNames names(layer);
+    const LayerRows rows = layer_rows(config, pairs);
+    for (const TensorView* tensor : {view.q.weight, view.q.bias, view.k.weight, view.k.bias, view.v.bias}) {
+        if (tensor != nullptr) check_finite(*tensor);
+    }
+    const auto widths = latent_widths(options.factorization, config.num_key_value_heads, config.head_dim,
+                                      options.rope.rope_dim, options.kv_rank);
+    const auto dtype = [&](const TensorView* tensor) { return output_dtype(tensor->dtype, options.dtype); };
+
+    write_rows(writer, names.q + ".weight", *view.q.weight, rows.query, dtype(view.q.weight));
+    write_rows(writer, names.k_rope + ".weight", *view.k.weight, rows.key_rope, dtype(view.k.weight));
+    const KvFactors factors = factorize(options.factorization, gather_kv(*view.k.weight, rows.key_nope, *view.v.weight),
+                                        static_cast<std::int64_t>(rows.key_nope.size()), widths, options.svd);
+    if (options.factorization == Factorization::joint) {
+        write_matrix(writer, names.down_kv + ".weight", factors.down_k, dtype(view.k.weight));
+    } else {
+        if (widths.key > 0) write_matrix(writer, names.down_k + ".weight", factors.down_k, dtype(view.k.weight));
+        if (widths.value > 0) write_matrix(writer, names.down_v + ".weight", factors.down_v, dtype(view.v.weight));
+    }
+    write_matrix(writer, names.up_k + ".weight", factors.up_k, dtype(view.k.weight));
+    write_matrix(writer, names.up_v + ".weight", factors.up_v, dtype(view.v.weight));
+
+    // Biases follow their rows: they are added after the up projection.
+    if (view.q.bias != nullptr) write_rows(writer, names.q + ".bias", *view.q.bias, rows.query, dtype(view.q.bias));
+    if (view.k.bias != nullptr) {
+        write_rows(writer, names.k_rope + ".bias", *view.k.bias, rows.key_rope, dtype(view.k.bias));
+        write_rows(writer, names.up_k + ".bias", *view.k.bias, rows.key_nope, dtype(view.k.bias));
+    }
+    if (view.v.bias != nullptr) {
+        write_rows(writer, names.up_v + ".bias", *view.v.bias, in_order(view.v.bias->rows()), dtype(view.v.bias));
+    }
+    return factors.total_energy > 0 ? factors.retained_energy / factors.total_energy : 1.0;
+}
+
+void copy_tensor(CheckpointWriter& writer, const Model& source, const TensorView& tensor,
+                 const ConvertOptions& options) {
+    const Dtype dtype = output_dtype(tensor.dtype, options.dtype);
+    if (dtype == tensor.dtype) return writer.copy(tensor.name, tensor, source.checkpoint.file_of(tensor));
+    constexpr std::uint64_t kStep = 1U << 20U;
+    const std::uint64_t count = element_count(tensor.shape);
+    std::vector<float> values(std::min(kStep, count));
+    for (std::uint64_t first = 0; first < count; first += kStep) {
+        const auto part = std::span(values).first(std::min(kStep, count - first));
+        to_finite_float(tensor, first, part);
+        writer.write_part(tensor.name, first * dtype_bits(dtype) / 8, from_floats(part, dtype, tensor.name));
+    }
+}
+
+}  // namespace mha2mla

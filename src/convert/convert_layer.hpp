@@ -1,0 +1,19 @@
+#pragma once
+#include <cstdint>
+#include <vector>
+
+#include "mha2mla/convert.hpp"
+
+namespace mha2mla {
+
+/// Everything of one layer that changes, written to `writer`.
+/// @param pairs kept pairs of each KV head.
+/// @return the share of energy that the truncated SVD keeps.
+double convert_layer(CheckpointWriter& writer, const Model& source, std::int64_t layer, const ConvertOptions& options,
+                     const std::vector<std::vector<std::int64_t>>& pairs);
+
+/// A tensor that keeps its values: inside the kernel, or a little at a time if its dtype changes.
+void copy_tensor(CheckpointWriter& writer, const Model& source, const TensorView& tensor,
+                 const ConvertOptions& options);
+
+}  // namespace mha2mla

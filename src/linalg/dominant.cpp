@@ -1,0 +1,68 @@
+#include "dominant.hpp"
+
+#include <Eigen/Eigenvalues>
+#include <Eigen/QR>
+#include <algorithm>
+#include <cmath>
+#include <random>
+
+#include "blas.hpp"
+#include "mha2mla/matrix.hpp"
+
+namespace mha2mla {
+namespace {
+
+constexpr std::int64_t kBlock = 16;
+constexpr int kSteps = 4;
+
+/// x · gram for a symmetric matrix of which the upper triangle is filled.
+MatrixD times_gram(const MatrixD& x, const std::vector<float>& gram) {
+    const Matrix in = x.cast<float>();
+    Matrix out(x.rows(), x.cols());
+    const blasint n = blas_int(x.cols());
+    cblas_ssymm(CblasRowMajor, CblasRight, CblasUpper, blas_int(x.rows()), n, 1.0F, gram.data(), n, in.data(), n, 0.0F,
+                out.data(), n);
+    return out.cast<double>();
+}
+
+/// An orthonormal basis of the rows.
+MatrixD orthonormal(const MatrixD& rows) {
+    const Eigen::HouseholderQR<Eigen::MatrixXd> qr(rows.transpose());
+    return (qr.householderQ() * Eigen::MatrixXd::Identity(rows.cols(), rows.rows())).transpose();
+}
+
+}  // namespace
+
+DominantPart deflate_dominant(std::vector<float>& gram, std::int64_t n, std::int64_t most, double tolerance) {
+    const std::int64_t width = std::min({kBlock, most, n});
+    std::mt19937 generator(0);  // any start will do, the same for everyone
+    MatrixD basis = MatrixD::NullaryExpr(width, n, [&] { return static_cast<double>(generator()) / 0x1p32 - 0.5; });
+    for (int step = 0; step < kSteps; ++step) basis = times_gram(orthonormal(basis), gram);
+    basis = orthonormal(basis);
+    const MatrixD image = times_gram(basis, gram);
+    const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> ritz(basis * image.transpose());
+    const Eigen::MatrixXd rotation = ritz.eigenvectors().transpose().colwise().reverse();
+    const Eigen::VectorXd values = ritz.eigenvalues().reverse();
+    const MatrixD vectors = rotation * basis;
+    const MatrixD residuals = rotation * image - values.asDiagonal() * vectors;
+    DominantPart part;
+    std::int64_t count = 0;
+    for (; count < width && values[count] > 0; ++count) {
+        const double coupling = residuals.row(count).squaredNorm() / values[count];
+        if (part.coupling + coupling > tolerance) break;
+        part.coupling += coupling;
+        part.values.push_back(values[count]);
+    }
+    part.vectors = vectors.topRows(count).cast<float>();
+    if (count == 0) return part;
+    // Where it had θ the matrix gets minus the mean of its other eigenvalues: gram − Uᵀ(Θ + mean)U.
+    double trace = 0;
+    for (std::int64_t i = 0; i < n; ++i) trace += gram[static_cast<std::size_t>(i * n + i)];
+    const double mean = std::max(0.0, trace - values.head(count).sum()) / static_cast<double>(n);
+    Matrix scaled = part.vectors;
+    for (std::int64_t i = 0; i < count; ++i) scaled.row(i) *= static_cast<float>(std::sqrt(values[i] + mean));
+    syrk(CblasTrans, n, count, -1.0F, scaled.data(), n, 1.0F, gram.data(), n);
+    return part;
+}
+
+}  // namespace mha2mla
