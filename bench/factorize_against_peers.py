@@ -77,7 +77,7 @@ class Ours:
     def __init__(self, options, method, matrix_file, shape, directory):
         self.name, self.shape = f"mha2mla {method}", shape
         self.factors = Path(directory) / method
-        program = measuring.built(options.build, "bench/factorize_once")
+        program = options.build / "bench/factorize_once"
         self.process = subprocess.Popen(
             [program, matrix_file, *map(str, shape), "--method", method, "--threads", str(options.threads), "--layers",
              str(options.layers), "--repeat", "1000000", "--paced", "--factors", self.factors],
@@ -200,6 +200,7 @@ def parse_options():
 
 def main():
     options = parse_options()
+    measuring.built(options.build, "bench/factorize_once")
     measuring.limit_threads(options.threads)
     machine = f"{measuring.machine()}; {options.threads} threads"
     if not options.json:

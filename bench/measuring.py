@@ -1,4 +1,5 @@
 """What the benchmark scripts share. Run as a program it prints one line that describes this machine."""
+import importlib
 import os
 import platform
 import statistics
@@ -7,20 +8,26 @@ from pathlib import Path
 
 
 def limit_threads(count):
-    """Must come before numpy and torch are imported: OpenBLAS and OpenMP read these once."""
+    """Imports numpy, and torch where it is called later, so that they use `count` threads: OpenBLAS and OpenMP read
+    these variables once, when they are loaded."""
     if "numpy" in sys.modules or "torch" in sys.modules:
         raise RuntimeError("limit_threads() comes too late: numpy or torch is imported already")
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = str(count)
+    import_or_exit("numpy")
 
 
 def import_torch(threads):
-    try:
-        import torch
-    except ImportError:
-        sys.exit(f"error: {sys.executable} has no torch; install Debian's python3-torch and run with /usr/bin/python3")
+    torch = import_or_exit("torch")
     torch.set_num_threads(threads)
     return torch
+
+
+def import_or_exit(module):
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        sys.exit(f"error: {sys.executable} has no {module}; install Debian's python3-{module} and use /usr/bin/python3")
 
 
 def all_threads():

@@ -9,8 +9,9 @@ import struct
 import sys
 from pathlib import Path
 
+import measuring
+
 PRESETS = {
-    # what HF's config.json of each says
     "smollm-135m": dict(hidden=576, intermediate=1536, layers=30, heads=9, kv_heads=3, vocab=49152, tied=True,
                         rope_theta=10000.0, positions=2048, dtype="BF16"),
     "smollm-1.7b": dict(hidden=2048, intermediate=8192, layers=24, heads=32, kv_heads=32, vocab=49152, tied=True,
@@ -22,7 +23,7 @@ PRESETS = {
 }
 OVERRIDES = ("hidden", "intermediate", "layers", "heads", "kv_heads", "vocab")
 DTYPES = {"F32": ("float32", 4), "F16": ("float16", 2), "BF16": ("bfloat16", 2)}
-BLOCK = 16_777_259  # elements; a prime, so that no two rows of a matrix repeat
+BLOCK = 16_777_259  # random elements, which larger tensors repeat; a prime, so that no two rows are alike
 PIECE = 1 << 24  # elements written at once
 
 
@@ -187,6 +188,7 @@ def main():
     options = parser.parse_args()
     if options.directory.exists():
         sys.exit(f"error: {options.directory} exists; choose another place")
+    measuring.import_or_exit("numpy")
     total = make_checkpoint(options.directory, model_of(options), options.shard_size, options.seed)
     print(f"{options.directory}: {total:,} bytes of weights")
 
