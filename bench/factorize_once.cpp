@@ -3,6 +3,7 @@
 // Prints one JSON line per repetition: {"seconds": 1.25}. With --paced each repetition waits for a line on standard
 // input, so that a script can take turns with other programs.
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <filesystem>
@@ -11,6 +12,7 @@
 #include <nlohmann/json.hpp>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "mha2mla/error.hpp"
@@ -83,6 +85,9 @@ LowRank factorize_all(const std::vector<Matrix>& layers, std::int64_t rank, cons
 void run(const Flags& flags) {
     const ThreadScope threads(flags.threads);
     const SvdOptions& options = options_of(flags.method);
+    if (flags.rank > std::min(flags.rows, flags.columns)) {
+        throw std::runtime_error("the rank exceeds the smaller side of the matrix");  // no exception may leave OpenMP
+    }
     const std::vector<Matrix> layers(static_cast<std::size_t>(flags.layers), read_matrix(flags));
     LowRank result;
     std::string line;
