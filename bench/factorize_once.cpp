@@ -105,7 +105,7 @@ void run(const Flags& flags) {
 
 }  // namespace
 
-int main(int argc, char** argv) {
+int main(int argc, char** argv) try {
     Flags flags;
     CLI::App app("Times the truncated SVD of one matrix");
     std::string methods;
@@ -124,11 +124,9 @@ int main(int argc, char** argv) {
     app.add_option("--factors", flags.factors, "Write the last factors to PREFIX.up.f32 and PREFIX.down.f32")
         ->type_name("PREFIX");
     CLI11_PARSE(app, argc, argv);
-    try {
-        run(flags);
-    } catch (const std::exception& error) {
-        std::cerr << "error: " << error.what() << '\n';
-        return 1;
-    }
+    run(flags);
     return 0;
+} catch (const std::exception& error) {
+    std::cerr << "error: " << error.what() << '\n';
+    return 1;
 }
