@@ -1,0 +1,76 @@
+"""What the benchmark scripts share. Run as a program it prints one line that describes this machine."""
+import importlib
+import os
+import platform
+import statistics
+import sys
+from pathlib import Path
+
+
+def limit_threads(count):
+    """Imports numpy, and torch where it is called later, so that they use `count` threads: OpenBLAS and OpenMP read
+    these variables once, when they are loaded."""
+    if "numpy" in sys.modules or "torch" in sys.modules:
+        raise RuntimeError("limit_threads() comes too late: numpy or torch is imported already")
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = str(count)
+    import_or_exit("numpy")
+
+
+def import_torch(threads):
+    torch = import_or_exit("torch")
+    torch.set_num_threads(threads)
+    return torch
+
+
+def import_or_exit(module):
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        sys.exit(f"error: {sys.executable} has no {module}; install Debian's python3-{module} and use /usr/bin/python3")
+
+
+def all_threads():
+    return len(os.sched_getaffinity(0))
+
+
+def spread(values):
+    """Median, smallest and largest."""
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def spread_text(values, digits=2):
+    s = spread(values)
+    return f"{s['median']:.{digits}f} ({s['min']:.{digits}f}-{s['max']:.{digits}f})"
+
+
+def add_build_option(parser):
+    parser.add_argument("--build", type=Path, default=Path("build/bench"), metavar="DIR",
+                        help="build directory of an optimised developer build (default: %(default)s)")
+
+
+def built(build, program):
+    path = build / program
+    if not path.is_file():
+        sys.exit(f"error: {path} does not exist; build it as docs/benchmarks.md says, or give --build DIR")
+    return path
+
+
+def field(path, key):
+    with open(path) as lines:
+        for line in lines:
+            name, _, value = line.partition(":")
+            if name.strip() == key:
+                return value.strip()
+    return "unknown"
+
+
+def machine():
+    """One line: processor, cores, memory, kernel."""
+    memory = int(field("/proc/meminfo", "MemTotal").split()[0]) / 2**20
+    return (f"{field('/proc/cpuinfo', 'model name')}, {all_threads()} cores, {memory:.0f} GiB, "
+            f"Linux {platform.release()}, Python {platform.python_version()}")
+
+
+if __name__ == "__main__":
+    print(machine())
