@@ -29,8 +29,8 @@ struct Method {
     SvdOptions options;
 };
 const Method kMethods[] = {
-    {"strict", {SigmaPlacement::balanced, SvdPrecision::f64}},
-    {"fast", {SigmaPlacement::balanced, SvdPrecision::f32}},
+    {"standard", {SigmaPlacement::balanced, SvdMethod::standard}},
+    {"strict", {SigmaPlacement::balanced, SvdMethod::strict}},
 };
 
 struct Flags {
