@@ -27,8 +27,14 @@ ConvertReport convert(const Model& source, const std::filesystem::path& destinat
     const OutputLayout layout = lay_out_conversion(source, options);
     CheckpointWriter writer(destination, layout.tensors, {options.max_shard_bytes, options.overwrite});
     report.retained_energy.resize(source.layers.size());
+    const auto read_ahead = [&](std::int64_t layer) {
+        if (layer >= source.config.num_hidden_layers) return;
+        const AttentionView& view = *source.layers[static_cast<std::size_t>(layer)].attention;
+        for (const auto* linear : {&view.q, &view.k, &view.v}) source.checkpoint.will_need(*linear->weight);
+    };
     const auto layer_piece = [&](std::int64_t layer) {
         set_team_size(schedule.threads_per_layer);
+        read_ahead(layer + schedule.layers_at_once);
         const auto index = static_cast<std::size_t>(layer);
         report.retained_energy[index] = convert_layer(writer, source, layer, options, report.selection.pairs[index]);
     };

@@ -64,7 +64,7 @@ SingularBasis<float> krylov_basis(const MatrixRef& a, std::int64_t rank, double 
     const std::int64_t width = std::min(block_width(rank), n);
     std::mt19937 generator(0);  // any start will do, the same for everyone
     Matrix block = Matrix::NullaryExpr(width, n, [&] { return static_cast<float>(generator()) * 0x1p-32F - 0.5F; });
-    const double total = a.cast<double>().squaredNorm();
+    const double total = squared_norm(a);
     Matrix basis(0, n), image(0, std::max(a.rows(), a.cols()));
     double retained = 0, gain = 0;
     SingularBasis<float> result;

@@ -99,7 +99,7 @@ LowRank truncated_svd(const Eigen::Ref<const Matrix>& a, std::int64_t rank, cons
                                           std::to_string(a.rows()) + " x " + std::to_string(a.cols()) +
                                           "; choose from 1 to " + std::to_string(smaller));
     }
-    const double norm = std::sqrt(a.cast<double>().squaredNorm());
+    const double norm = std::sqrt(squared_norm(a));
     if (!std::isfinite(norm)) throw Error(ErrorCode::numeric, "the matrix to factorise is not finite");
     // Extreme weights are scaled by a power of two, which changes no digit, to keep their squares in range.
     const bool extreme = norm > 0 && (norm < 1e-9 || norm > 1e9);

@@ -1,6 +1,7 @@
 #include "tiled.hpp"
 
 #include <algorithm>
+#include <numeric>
 #include <type_traits>
 
 #include "blas.hpp"
@@ -32,6 +33,15 @@ Block<Real> block_of(const MatrixRef& a, std::int64_t row, std::int64_t rows, st
 }
 
 }  // namespace
+
+double squared_norm(const MatrixRef& a) {
+    std::vector<double> sums(static_cast<std::size_t>(tiles(a.rows())));
+    parallel_for(tiles(a.rows()), [&](std::int64_t tile, std::vector<float>&) {
+        const auto rows = a.middleRows(tile * kTile, std::min<std::int64_t>(kTile, a.rows() - tile * kTile));
+        sums[static_cast<std::size_t>(tile)] = rows.cast<double>().squaredNorm();
+    });
+    return std::accumulate(sums.begin(), sums.end(), 0.0);
+}
 
 template <typename Real>
 std::vector<Real> gram_of_smaller_side(const MatrixRef& a) {

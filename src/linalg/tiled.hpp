@@ -1,5 +1,5 @@
 #pragma once
-/// The two large products of a truncated SVD, cut into tiles that do not depend on the number of threads.
+/// The large sums of a truncated SVD, cut into tiles that do not depend on the number of threads.
 
 #include <Eigen/Core>
 #include <vector>
@@ -12,6 +12,9 @@ using MatrixRef = Eigen::Ref<const Matrix>;
 
 template <typename Real>
 using RowMajor = Eigen::Matrix<Real, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+
+/// ‖A‖², summed in double.
+[[nodiscard]] double squared_norm(const MatrixRef& a);
 
 /// Gram matrix of A's smaller side, computed in Real: A·Aᵀ if A has no more rows than columns, otherwise Aᵀ·A.
 /// @return [n, n] row-major, the upper triangle filled.
