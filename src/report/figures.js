@@ -52,7 +52,7 @@ const legend = (low, high) => `<span class="legend">${low}<i style="background:$
 
 // Where the cells of a heat map of `rows` x `columns` go.
 function heatGeometry(rows, columns, width, rowHeight) {
-  const left = 40, bottom = 32;
+  const left = 54, bottom = 44;
   const cell = Math.max(3, Math.min(34, (width - left - 6) / columns));
   const top = 10;
   return {rows, columns, left, top, cell, rowHeight, width: left + cell * columns + 6,
@@ -74,16 +74,16 @@ function heatCells(g, value) {
 
 // Row names at the left, pairs below, and wavelengths below those where θ is known.
 function heatAxes(g, rowName, theta) {
-  let out = labelled(g.rows, g.rowHeight, 11).map(row =>
+  let out = labelled(g.rows, g.rowHeight, 13).map(row =>
     text(g.left - 7, g.top + (row + 0.5) * g.rowHeight + 4, rowName(row), 'text-anchor="end"')).join("");
   const centre = k => g.left + (k + 0.5) * g.cell;
-  for (const k of labelled(g.columns, g.cell, 24)) out += text(centre(k), g.bottom + 14, k, 'text-anchor="middle"');
-  if (theta.length === 0) return out + text(g.left, g.bottom + 28, "pair, fast to slow");
+  for (const k of labelled(g.columns, g.cell, 24)) out += text(centre(k), g.bottom + 22, k, 'text-anchor="middle"');
+  if (theta.length === 0) return out + text(g.left, g.bottom + 36, "pair, fast to slow");
   for (const k of labelled(g.columns, g.cell, 52)) {
-    out += text(centre(k), g.bottom + 28, tokens(theta[k]), 'text-anchor="middle" opacity="0.75"');
+    out += text(centre(k), g.bottom + 36, tokens(theta[k]), 'text-anchor="middle" opacity="0.75"');
   }
-  return out + text(g.left - 7, g.bottom + 14, "pair", 'text-anchor="end"') +
-    text(g.left - 7, g.bottom + 28, "tokens", 'text-anchor="end" opacity="0.75"');
+  return out + text(g.left - 14, g.bottom + 22, "pair", 'text-anchor="end"') +
+    text(g.left - 14, g.bottom + 36, "tokens", 'text-anchor="end" opacity="0.75"');
 }
 
 // A wavelength, briefly: "6.28", "1.2k", "3.4M".
@@ -108,7 +108,7 @@ const box = (x0, y0, x1, y1) => `M${round(x0)} ${round(y0)}H${round(x1)}V${round
 
 // Lines over x. series: {points: [[x, y], ...], cls, name?, color?}; bands: {points: [[x, low, high], ...], cls}.
 function lineChart(width, {label, series, bands = [], byChance, x, y, xName, yName, logY = false, whole = true}) {
-  const left = 46, right = 74, top = 12, bottom = 36, height = 240;
+  const left = 46, right = series.some(s => s.name) ? 74 : 12, top = 24, bottom = 36, height = 250;
   const w = width - left - right, h = height - top - bottom;
   const px = v => left + (x[1] === x[0] ? w / 2 : (v - x[0]) / (x[1] - x[0]) * w);
   const py = v => top + h - (logY ? Math.log(v / y[0]) / Math.log(y[1] / y[0]) : (v - y[0]) / (y[1] - y[0])) * h;
@@ -121,7 +121,7 @@ function lineChart(width, {label, series, bands = [], byChance, x, y, xName, yNa
   if (whole) columns = columns.filter(Number.isInteger);
   for (const v of columns) out += text(px(v), top + h + 16, v, 'text-anchor="middle"');
   out += path(`M${left} ${top + h}h${round(w)}`, 'class="axis"') + text(left + w / 2, height - 3, xName, 'text-anchor="middle"');
-  out += text(4, 10, yName);
+  out += text(2, 9, yName);
   const trace = points => points.map(([a, b], i) => (i ? "L" : "M") + round(px(a)) + " " + round(py(b))).join("");
   for (const b of bands) {
     out += path(trace(b.points.map(p => [p[0], p[2]])) + trace(b.points.map(p => [p[0], p[1]]).reverse()).replace("M", "L") + "z",

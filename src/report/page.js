@@ -48,7 +48,7 @@ function drawKeptByPair(counts) {
   }
   out += heatAxes({...g, rows: 0}, () => "", theta);
   fixed.forEach((s, i) => {
-    const y = g.bottom + 44 + 15 * i;
+    const y = g.bottom + 54 + 15 * i;
     out += text(g.left - 7, y + 4, strategies[s].name, `text-anchor="end" class="named ${styleOf(s)}"`);
     for (const [first, last] of runs(strategies[s].kept[r - 1])) {
       out += path(box(g.left + first * g.cell, y - 3.5, g.left + (last + 1) * g.cell - 1, y + 3.5), `class="fill ${styleOf(s)}"`);
@@ -91,6 +91,12 @@ function fillTables() {
 
 // ---- Spectra
 
+// Earlier layers darker, all of them visible on the page's background.
+function depth(layer) {
+  const [from, to] = matchMedia("(prefers-color-scheme: dark)").matches ? [0.4, 1] : [0, 0.8];
+  return viridis(from + (to - from) * layer / Math.max(1, L - 1));
+}
+
 function drawSpectra() {
   if (!data.spectra) return;
   const element = find("retained");
@@ -109,7 +115,7 @@ function drawSpectra() {
     if (!points.length) continue;
     const low = Math.max(1e-6, Math.min(...points.map(p => p[1])));
     find("spectrum-" + name).innerHTML = lineChart(widthOf(find("spectrum-" + name)), {label: "Singular values by layer", logY: true,
-      series: curves.map((curve, layer) => ({points: curve.filter(p => p[1] >= low), color: viridis(L < 2 ? 0.3 : 0.9 * layer / (L - 1))})),
+      series: curves.map((curve, layer) => ({points: curve.filter(p => p[1] >= low), color: depth(layer)})),
       x: [1, Math.max(...points.map(p => p[0]))], y: [10 ** Math.floor(Math.log10(low * 0.999)), 1], xName: "index", yName: "σ / σ₁"});
   }
 }
@@ -153,11 +159,12 @@ const figures = [];  // of each layer: {element, drawn, g}
 
 function makeLayers() {
   const parent = find("layer-figures");
-  if (P > 20) parent.style.gridTemplateColumns = "minmax(0, 1fr)";
+  if (P <= 20) for (const id of ["kept-by-pair", "kept-by-layer"]) find(id).parentElement.classList.remove("wide");
+  else parent.style.gridTemplateColumns = "minmax(0, 1fr)";
   const rowHeight = K > 16 ? 14 : K > 8 ? 18 : 24;
   parent.innerHTML = Array.from({length: L}, (_, layer) =>
     `<figure class="layer" data-layer="${layer}"><div class="layer-head"><h3>Layer ${layer}</h3><span class="range"></span></div>` +
-    `<div class="heat" style="min-height:${K * rowHeight + 42}px"></div>` +
+    `<div class="heat" style="min-height:${K * rowHeight + 54}px"></div>` +
     `<details><summary>Norms of the query and key heads</summary><div class="norms"></div></details></figure>`).join("");
   for (const element of parent.children) {
     figures.push({element, rowHeight, layer: figures.length, drawn: false, chosen: -1});
@@ -193,7 +200,7 @@ function drawOutlines(f) {
     let d = "";
     const x = k => g.left + k * g.cell - 0.5;
     if (strategy.kept) {
-      const inset = Math.min(1 + s, g.cell / 4), beyond = 2 * s;
+      const inset = Math.min(0.7 * s, g.cell / 5), beyond = 2 * s;
       for (const [first, last] of runs(strategy.kept[r - 1])) d += box(x(first) + inset, g.top - beyond, x(last + 1) - inset, g.bottom + beyond - 1);
     } else {
       for (let head = 0; head < K; ++head) {
@@ -351,7 +358,10 @@ function start() {
   parent.addEventListener("focusout", hideTip);
   parent.addEventListener("click", event => { const cell = cellAt(event); if (cell) choose(cell.f, cell.head); });
   parent.addEventListener("keydown", moveByKey);
-  addEventListener("beforeprint", () => figures.forEach(f => drawLayer(f)));
+  addEventListener("beforeprint", () => {
+    figures.forEach(f => drawLayer(f));
+    for (const details of document.querySelectorAll("#changes details")) details.open = true;
+  });
   let resized = 0, width = innerWidth;
   addEventListener("resize", () => {
     if (innerWidth === width) return;

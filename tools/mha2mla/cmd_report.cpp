@@ -28,7 +28,8 @@ void check_outputs(const ReportFlags& flags) {
     }
     std::map<std::filesystem::path, std::string> taken;
     for (const auto& [format, path] : flags.outputs) {
-        const auto canonical = path == kStdout ? path : std::filesystem::weakly_canonical(path);
+        const auto canonical =
+            path == kStdout ? path : std::filesystem::weakly_canonical(std::filesystem::absolute(path));
         const auto [other, is_new] = taken.emplace(canonical, format);
         if (!is_new) {
             throw Error(ErrorCode::usage,
