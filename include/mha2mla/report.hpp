@@ -95,8 +95,8 @@ struct Report {
 /// The pairs that 2-norm keeps by these statistics: what layer_spectra() needs for a report.
 [[nodiscard]] RopeSelection report_selection(const NamedStats& stats, std::int64_t rope_dim);
 
-/// @throws Error{format} and Error{unsupported} as shape_of(), Error{usage} for an impossible rope_dim, or naming both
-///         files if the statistics to compare with have another shape.
+/// @throws Error{format} and Error{unsupported} as shape_of(), Error{numeric} if scores overflow, Error{usage} for an
+///         impossible rope_dim, or naming both files if the statistics to compare with have another shape.
 [[nodiscard]] Report make_report(NamedStats source, ReportOptions options);
 
 /// One row per format; the program makes an option --<name> FILE of each.

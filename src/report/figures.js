@@ -20,8 +20,8 @@ const mean = list => list.reduce((a, b) => a + b, 0) / list.length;
 const text = (x, y, words, how = "") => `<text x="${round(x)}" y="${round(y)}" ${how}>${words}</text>`;
 const path = (d, how) => d ? `<path d="${d}" ${how}/>` : "";
 const svg = (width, height, label, body, how = "") =>
-  `<svg viewBox="0 0 ${round(width)} ${round(height)}" width="${round(width)}" height="${round(height)}" role="img" ` +
-  `aria-label="${label}" ${how}>${body}</svg>`;
+  `<svg viewBox="0 0 ${round(width)} ${round(height)}" width="${round(width)}" height="${round(height)}" ${how} role="img" ` +
+  `aria-label="${label}">${body}</svg>`;
 
 // About `count` round values between low and high.
 function ticks(low, high, count) {
@@ -80,10 +80,10 @@ function heatAxes(g, rowName, theta) {
   for (const k of labelled(g.columns, g.cell, 24)) out += text(centre(k), g.bottom + 22, k, 'text-anchor="middle"');
   if (theta.length === 0) return out + text(g.left, g.bottom + 36, "pair, fast to slow");
   for (const k of labelled(g.columns, g.cell, 52)) {
-    out += text(centre(k), g.bottom + 36, tokens(theta[k]), 'text-anchor="middle" opacity="0.75"');
+    out += text(centre(k), g.bottom + 36, tokens(theta[k]), 'text-anchor="middle"');
   }
   return out + text(g.left - 14, g.bottom + 22, "pair", 'text-anchor="end"') +
-    text(g.left - 14, g.bottom + 36, "tokens", 'text-anchor="end" opacity="0.75"');
+    text(g.left - 14, g.bottom + 36, "tokens", 'text-anchor="end"');
 }
 
 // A wavelength, briefly: "6.28", "1.2k", "3.4M".

@@ -185,7 +185,7 @@ function drawLayer(f, again = false) {
   f.g = heatGeometry(K, P, widthOf(heat), f.rowHeight);
   heat.innerHTML = svg(f.g.width, f.g.height, `Layer ${layer}: scores of ${K} KV heads by ${P} rotary pairs. Arrow keys move, Enter shows norms.`,
     heatCells(f.g, (head, k) => scale.at(data.scores[at(layer, head, k)])) + heatAxes(f.g, head => head, theta) +
-    '<g class="outlines"></g><path class="cursor"/>', 'tabindex="0"');
+    '<g class="outlines"></g><path class="cursor"/>', 'tabindex="0" role="application"');
   f.element.querySelector(".range").innerHTML = legend(short(scale.low), short(scale.high));
   f.element.dataset.drawn = "true";
   drawOutlines(f);
@@ -247,7 +247,7 @@ function showTip(f, head, k, x, y) {
   tip.innerHTML = `<b>Layer ${layer}, KV head ${head}, pair ${k}</b>` + row("score", short(data.scores[at(layer, head, k)])) +
     row("rank", `${data.ranks[at(layer, head, k)] + 1} of ${P}`) +
     (theta.length ? row("θ", short(theta[k]) + " rad/token") + row("wavelength", tokens(theta[k]) + " tokens") : "") +
-    row("mean ‖k‖", short(data.keyNorms[at(layer, head, k)])) + (group <= 8 ? row("mean ‖q‖", norms.join(" · ")) : "") +
+    row("mean ‖k‖", short(data.keyNorms[at(layer, head, k)])) + (group <= 32 ? row("mean ‖q‖", norms.join(" · ")) : "") +
     row("kept by", by.join(", ") || "none");
   tip.hidden = false;
   const w = tip.offsetWidth, h = tip.offsetHeight;
@@ -373,6 +373,8 @@ function start() {
   redraw();
   drawSpectra();
   fromFragment();
+  const section = find(location.hash.slice(1));  // what was hidden when the browser looked for it
+  if (section) section.scrollIntoView();
 }
 
 start();

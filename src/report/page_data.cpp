@@ -38,7 +38,7 @@ public:
     }
     template <typename Items>
     void numbers(const Items& items) {
-        list(items, [this](const auto& item) { number(item); });
+        list(items, [this](const auto& item) { this->number(item); });
     }
     [[nodiscard]] std::string finish() { return std::move(out_) + '}'; }
 

@@ -12,10 +12,9 @@
 namespace mha2mla {
 namespace {
 
-/// Σ over the pairs; 0 stands for a head without any score, whose pairs then count as all the same.
 double total(std::span<const double> scores) { return std::accumulate(scores.begin(), scores.end(), 0.0); }
 
-/// Adds one KV head's share to the means of its layer.
+/// Adds one KV head's share to the means of its layer. Pairs of a head without any score count as all the same.
 void add_concentration(std::span<const double> scores, double weight, LayerSummary& summary) {
     std::vector<double> share(scores.begin(), scores.end());
     const double sum = total(scores);
@@ -33,6 +32,17 @@ void add_concentration(std::span<const double> scores, double weight, LayerSumma
     }
     summary.gini += weight * below / count;
     summary.effective_pairs += weight * std::exp(entropy);
+}
+
+/// Norms of a damaged file can be finite and their products not.
+void check_finite(const Report& report, const std::string& name) {
+    for (std::int64_t layer = 0; layer < report.shape.num_hidden_layers; ++layer) {
+        for (std::int64_t head = 0; head < report.shape.num_key_value_heads; ++head) {
+            if (std::isfinite(total(report.head_scores(layer, head)))) continue;
+            throw Error(ErrorCode::numeric, name + ": the scores of layer " + std::to_string(layer) + ", KV head " +
+                                                std::to_string(head) + " are too large for a double; calibrate again");
+        }
+    }
 }
 
 /// What every strategy keeps at r pairs.
@@ -109,6 +119,7 @@ Report make_report(NamedStats source, ReportOptions options) {
     report.shape = shape_of(source);
     report.rope_dim = report_rope_dim(report.shape, options.rope_dim);
     report.scores = source.stats.scores();
+    check_finite(report, source.name);
     report.ranks = two_norm_ranks(source.stats);
     const std::int64_t pairs = report.shape.num_pairs();
     const std::int64_t kv_heads = report.shape.num_key_value_heads;

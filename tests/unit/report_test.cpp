@@ -108,6 +108,7 @@ TEST(Report, ImpossibleInputsAreRefused) {
     no_pairs.stats.layers = no_pairs.stats.heads = no_pairs.stats.kv_heads = 1;
     expect_error(ErrorCode::format, {"none.safetensors", "[1, 1, 1, 0]"}, report(no_pairs, at(2)));
     expect_error(ErrorCode::unsupported, {"256"}, report(stats_of(1, 1, 1, std::vector<double>(300, 1.0)), at(2)));
+    expect_error(ErrorCode::numeric, {"layer 0, KV head 1"}, report(stats_of(1, 2, 3, {1, 1, 1e308, 1}), at(2)));
     ReportOptions options = at(2);
     options.other = stats_of(1, 1, 1, {1, 2, 3});
     options.other->name = "other.safetensors";
