@@ -38,7 +38,7 @@ std::string escape(std::string_view text) {
 
 std::string fixed(double value, int digits) {
     char text[64];
-    std::snprintf(text, sizeof text, "%.*f", digits, value);
+    (void)std::snprintf(text, sizeof text, "%.*f", digits, value);
     return text;
 }
 std::string percent(double share) { return fixed(100 * share, 1) + "%"; }

@@ -135,7 +135,7 @@ void run(const ReportFlags& flags, Context& context) {
         if (output == flags.outputs.end()) continue;
         const std::string text = format.render(report);
         if (output->second == kStdout) {
-            std::fwrite(text.data(), 1, text.size(), stdout);
+            (void)std::fwrite(text.data(), 1, text.size(), stdout);  // flush_stdout() tells of failures
             printed = true;
         } else {
             write_file_atomically(output->second, text);
