@@ -1,0 +1,81 @@
+#include <algorithm>
+#include <array>
+
+#include "../convert/layer_rows.hpp"
+#include "../linalg/parallel.hpp"
+#include "mha2mla/error.hpp"
+#include "mha2mla/spectrum.hpp"
+
+namespace mha2mla {
+namespace {
+
+Matrix finite_matrix(const TensorView& tensor) {
+    const auto values = to_finite_floats(tensor);
+    return Eigen::Map<const Matrix>(values.data(), tensor.rows(), tensor.cols());
+}
+
+LayerSpectra spectra_of(const Model& model, std::int64_t layer, const std::vector<std::vector<std::int64_t>>& pairs) {
+    const AttentionView& view = *model.layers[static_cast<std::size_t>(layer)].attention;
+    const LayerRows rows = layer_rows(model.config, pairs);
+    const Matrix key_nope = finite_matrix(*view.k.weight)(rows.key_nope, Eigen::all);
+    const Matrix value = finite_matrix(*view.v.weight);
+    Matrix joint(key_nope.rows() + value.rows(), value.cols());
+    joint << key_nope, value;
+    LayerSpectra result;
+    const std::array<std::pair<const Matrix*, Spectrum*>, 3> work = {
+        {{&joint, &result.joint}, {&key_nope, &result.key_nope}, {&value, &result.value}}};
+    parallel_for(std::int64_t{work.size()}, [&](std::int64_t i, std::vector<float>&) {
+        const auto& [matrix, spectrum] = work[static_cast<std::size_t>(i)];
+        *spectrum = {matrix->rows(), matrix->cols(), singular_values(*matrix)};
+    });
+    return result;
+}
+
+double share(double part, double whole) { return whole > 0 ? part / whole : 1.0; }
+
+}  // namespace
+
+double Spectrum::energy(std::int64_t rank) const {
+    double sum = 0;
+    const auto count = std::min(values.size(), static_cast<std::size_t>(std::max<std::int64_t>(0, rank)));
+    for (std::size_t i = count; i-- > 0;) sum += values[i] * values[i];  // small ones first
+    return sum;
+}
+
+std::vector<LayerSpectra> layer_spectra(const Model& model, const RopeSelection& selection, Observer& observer) {
+    if (model.config.latent) {
+        throw Error(ErrorCode::usage, model.checkpoint.directory().string() +
+                                          ": already converted to MLA; its key and value matrices are gone. Give the "
+                                          "original checkpoint");
+    }
+    const std::int64_t layers = model.config.num_hidden_layers;
+    if (selection.pairs.size() != static_cast<std::size_t>(layers)) {
+        throw Error(ErrorCode::usage, "the selection has " + std::to_string(selection.pairs.size()) +
+                                          " layers, the checkpoint " + std::to_string(layers));
+    }
+    std::vector<LayerSpectra> result;
+    for (std::int64_t layer = 0; layer < layers; ++layer) {
+        observer.step("singular values", layer, layers);
+        result.push_back(spectra_of(model, layer, selection.pairs[static_cast<std::size_t>(layer)]));
+    }
+    return result;
+}
+
+std::vector<RetainedEnergy> retained_energies(const ModelConfig& config, std::int64_t rope_dim,
+                                              const LayerSpectra& spectra) {
+    const std::int64_t step = std::max<std::int64_t>(1, config.head_dim / 16);
+    const double split_energy = spectra.key_nope.energy() + spectra.value.energy();
+    std::vector<RetainedEnergy> result;
+    for (std::int64_t kv_rank = step; kv_rank <= config.head_dim; kv_rank += step) {
+        const auto widths = [&](Factorization factorization) {
+            return latent_widths(factorization, config.num_key_value_heads, config.head_dim, rope_dim, kv_rank);
+        };
+        const LatentWidths joint = widths(Factorization::joint);
+        const LatentWidths split = widths(Factorization::split);
+        result.push_back({kv_rank, joint.cached, share(spectra.joint.energy(joint.key), spectra.joint.energy()),
+                          share(spectra.key_nope.energy(split.key) + spectra.value.energy(split.value), split_energy)});
+    }
+    return result;
+}
+
+}  // namespace mha2mla

@@ -1,0 +1,82 @@
+#!/usr/bin/env bash
+# Opens the HTML report in a headless Chromium and looks at what it drew. Exits with 77, which CTest shows as skipped,
+# where there is no Chromium.
+# Usage: report_test.sh MHA2MLA MAKE_STATS EXAMPLES
+set -euo pipefail
+program=$1 make_stats=$2 examples=$3
+browser=$(command -v chromium || command -v chromium-browser || command -v google-chrome || true)
+[ -n "$browser" ] || { echo "SKIPPED: no Chromium here; apt-get install chromium"; exit 77; }
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+failures=0
+
+fail() { echo "FAILED: $*"; failures=$((failures + 1)); }
+# The page's DOM after its scripts ran. The window is tall, so that every layer of a small model comes into view.
+dom() {
+  timeout 120 "$browser" --headless --no-sandbox --disable-gpu --user-data-dir="$work/profile" --window-size="1280,${2:-9000}" \
+    --virtual-time-budget=10000 --dump-dom "file://$1" 2>/dev/null
+}
+count() { { grep -o -- "$1" "$2" || true; } | wc -l; }
+expect_count() {  # WHAT PATTERN FILE NUMBER
+  local found; found=$(count "$2" "$3")
+  [ "$found" -eq "$4" ] || fail "$1: $found instead of $4"
+}
+
+# A hostile model name, statistics to compare with, and a page of every section.
+"$make_stats" "$work/a.safetensors" 4 6 3 16 '</script><script>document.title="owned"</script>"><b id=owned>&'
+"$program" calibrate "$examples/kjv-1.8M" --text "$examples/kjv-eval.txt" --samples 4 --seq-len 64 \
+  -o "$work/b.safetensors" >/dev/null
+"$program" report "$work/b.safetensors" --checkpoint "$examples/kjv-1.8M" --spectra --compare "$work/a.safetensors" \
+  --html "$work/full.html" >/dev/null
+"$program" report "$work/a.safetensors" --rope-theta 10000 --compare "$work/b.safetensors" --html "$work/hostile.html" >/dev/null
+
+dom "$work/full.html" >"$work/full.dom"
+expect_count "heat maps drawn" 'data-drawn="true"' "$work/full.dom" 4
+expect_count "marks of 2-norm" 'class="mark s0"' "$work/full.dom" 4
+expect_count "marks of uniform" 'class="mark s3"' "$work/full.dom" 4
+expect_count "outlines at the default" 'class="layer" data-layer="[0-9]*" data-drawn="true" data-rope-dim="4"' "$work/full.dom" 4
+for figure in kept-by-pair kept-by-layer agreement concentration retained spectrum-joint spectrum-key spectrum-value comparison-plot; do
+  grep -q "id=\"$figure\">.*<svg" "$work/full.dom" || fail "figure $figure was not drawn"
+done
+
+# The script's tables at the rope-dim that the program used are the program's own.
+table() { sed -n "/<table id=\"$1\"/,/<\/table>/p" "$2" | grep -o '<t[dh][^<]*' | sed 's/.*>//'; }
+for id in layer-table strategy-table comparison-table; do
+  [ "$(table $id "$work/full.html" | wc -l)" -gt 8 ] || fail "$id is empty"
+  [ "$(table $id "$work/full.html")" = "$(table $id "$work/full.dom")" ] || fail "$id: the script and the program disagree"
+done
+
+# Another rope-dim by the fragment: outlines move, and tables become what the program writes for it.
+dom "$work/full.html#rope-dim=8" >"$work/eight.dom"
+"$program" report "$work/b.safetensors" --compare "$work/a.safetensors" --rope-dim 8 --html "$work/eight.html" >/dev/null
+expect_count "outlines at 8" 'class="layer" data-layer="[0-9]*" data-drawn="true" data-rope-dim="8"' "$work/eight.dom" 4
+marks() { grep -o '<path d="[^"]*" class="mark s[0-9]"' "$1"; }
+[ "$(marks "$work/full.dom")" != "$(marks "$work/eight.dom")" ] || fail "rope-dim 8 has the outlines of rope-dim 4"
+for id in layer-table strategy-table comparison-table; do
+  [ "$(table $id "$work/eight.html")" = "$(table $id "$work/eight.dom")" ] || fail "$id at 8: the script and the program disagree"
+done
+dom "$work/full.html#rope-dim=7" >"$work/odd.dom"
+[ "$(marks "$work/full.dom")" = "$(marks "$work/odd.dom")" ] || fail "an odd rope-dim in the fragment was taken"
+
+# Names from files are text, and the page asks the network for nothing.
+dom "$work/hostile.html" >"$work/hostile.dom"
+expect_count "heat maps of the hostile page" 'data-drawn="true"' "$work/hostile.dom" 4
+grep -q 'id="owned"\|<title>owned' "$work/hostile.dom" && fail "a model name became markup"
+for page in full hostile; do
+  grep -Eqi '(https?|wss?|ftp)://|url\(|@import|<link|<img|src=|fetch\(|XMLHttpRequest' "$work/$page.html" && fail "$page.html points outside itself"
+done
+
+# A large model: 32 layers, 32 KV heads, 64 pairs.
+"$make_stats" "$work/big.safetensors" 32 32 32 64 big
+"$program" report "$work/big.safetensors" --rope-theta 10000 --html "$work/big.html" >/dev/null
+bytes=$(stat -c %s "$work/big.html")
+[ "$bytes" -lt 5000000 ] || fail "the page of a large model has $bytes bytes"
+dom "$work/big.html#layers" 1000 >"$work/big.dom"
+drawn=$(count 'data-drawn="true"' "$work/big.dom")
+expect_count "layers of the large model" 'class="layer" data-layer="[0-9]' "$work/big.dom" 32
+[ "$drawn" -gt 0 ] || fail "no layer in view was drawn"
+[ "$drawn" -lt 32 ] || fail "layers out of view were drawn"
+echo "large model: $bytes bytes, $drawn of 32 layers drawn at once"
+
+[ "$failures" -eq 0 ] && echo "all checks passed"
+exit $((failures > 0))

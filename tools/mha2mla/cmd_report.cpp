@@ -1,0 +1,184 @@
+#include <map>
+#include <memory>
+
+#include "commands.hpp"
+#include "mha2mla/error.hpp"
+#include "mha2mla/report.hpp"
+#include "mha2mla/threads.hpp"
+#include "options.hpp"
+#include "output.hpp"
+
+namespace mha2mla::tool {
+namespace {
+
+constexpr const char* kStdout = "-";
+
+struct ReportFlags {
+    std::filesystem::path stats, other, checkpoint;
+    std::map<std::string, std::filesystem::path> outputs;  // by format
+    std::optional<double> rope_theta;
+    std::int64_t rope_dim = 0;
+    bool spectra = false;
+};
+
+/// Before any work: outputs that would overwrite each other or an input, and directories that are not there.
+void check_outputs(const ReportFlags& flags) {
+    if (flags.outputs.empty()) {
+        throw Error(ErrorCode::usage, "nothing to write; give --html FILE, --csv FILE or --json FILE, - for stdout");
+    }
+    std::map<std::filesystem::path, std::string> taken;
+    for (const auto& [format, path] : flags.outputs) {
+        const auto canonical =
+            path == kStdout ? path : std::filesystem::weakly_canonical(std::filesystem::absolute(path));
+        const auto [other, is_new] = taken.emplace(canonical, format);
+        if (!is_new) {
+            throw Error(ErrorCode::usage,
+                        "--" + other->second + " and --" + format + " both name " + path.string() + "; give two names");
+        }
+        if (path == kStdout) continue;
+        std::error_code ignored;
+        for (const auto& input : {flags.stats, flags.other}) {
+            if (!input.empty() && std::filesystem::equivalent(path, input, ignored)) {
+                throw Error(ErrorCode::usage,
+                            "--" + format + " " + path.string() + ": that is the statistics file; give another name");
+            }
+        }
+        const auto parent = canonical.parent_path();
+        if (!std::filesystem::is_directory(parent, ignored)) {
+            throw Error(ErrorCode::io, "cannot write " + path.string() + ": there is no directory " + parent.string());
+        }
+        if (std::filesystem::is_directory(path, ignored)) {
+            throw Error(ErrorCode::io, "cannot write " + path.string() + ": it is a directory");
+        }
+    }
+}
+
+NamedStats load_named(const std::filesystem::path& path) { return {path.string(), load_stats(path)}; }
+
+ModelConfig fitting_config(const NamedStats& stats, const std::filesystem::path& directory) {
+    ModelConfig config = read_config(directory / "config.json");
+    check_stats_fit(stats.stats, config, stats.name);
+    return config;
+}
+
+/// From --rope-theta, --checkpoint, or the model that the statistics name if it is still there; else unknown.
+RotaryFrequencies find_frequencies(const ReportFlags& flags, const NamedStats& stats, Context& context) {
+    if (flags.rope_theta) {
+        ModelConfig config = shape_of(stats);
+        config.rope_theta = *flags.rope_theta;
+        return {rope_frequencies(config), "--rope-theta " + number(*flags.rope_theta).dump() + ", without scaling"};
+    }
+    if (!flags.checkpoint.empty()) {
+        return {rope_frequencies(fitting_config(stats, flags.checkpoint)), (flags.checkpoint / "config.json").string()};
+    }
+    const std::filesystem::path recorded = stats.stats.model;
+    std::error_code ignored;
+    if (!recorded.empty() && std::filesystem::is_regular_file(recorded / "config.json", ignored)) {
+        try {
+            return {rope_frequencies(fitting_config(stats, recorded)),
+                    (recorded / "config.json").string() + ", the model that the statistics name"};
+        } catch (const Error& error) {
+            context.observer.warn("frequencies are left out: " + std::string(error.what()));
+        }
+    }
+    return {{}, "unknown; --checkpoint DIR or --rope-theta BETA adds them"};
+}
+
+std::vector<LayerSpectra> measure_spectra(const ReportFlags& flags, const NamedStats& stats, std::int64_t rope_dim,
+                                          Context& context) {
+    if (!flags.spectra) return {};
+    const Model model = Model::open(flags.checkpoint);
+    check_stats_fit(stats.stats, model.config, stats.name);
+    return layer_spectra(model, report_selection(stats, rope_dim), context.observer);
+}
+
+void print_summary(const ReportFlags& flags, const Report& report) {
+    const auto r = static_cast<std::size_t>(report.rope_dim / 2 - 1);
+    double share = 0;
+    for (const auto& layer : report.layers) share += layer.top_share[r] / static_cast<double>(report.layers.size());
+    std::vector<std::pair<std::string, std::string>> rows = {
+        {"statistics", flags.stats.string()},
+        {"frequencies", report.frequencies.source},
+        {"rope-dim", std::to_string(report.rope_dim) + " of " + std::to_string(report.shape.head_dim) + ": the " +
+                         std::to_string(r + 1) + " largest pairs of a head hold " + fixed(100 * share, 1) +
+                         "% of its score"},
+    };
+    if (report.comparison) {
+        double spearman = 0;
+        for (const auto& layer : report.comparison->layers) {
+            spearman += layer.spearman / static_cast<double>(report.layers.size());
+        }
+        rows.emplace_back("compared with", flags.other.string() + ": mean Spearman " + fixed(spearman, 3) + ", " +
+                                               std::to_string(report.comparison->changes.size()) +
+                                               " KV heads keep other pairs");
+    }
+    for (const auto& [format, path] : flags.outputs) rows.emplace_back(format, path.string());
+    print_table(rows);
+}
+
+void run(const ReportFlags& flags, Context& context) {
+    check_outputs(flags);
+    if (flags.spectra && flags.checkpoint.empty()) {
+        throw Error(ErrorCode::usage, "--spectra needs the weights: give --checkpoint DIR");
+    }
+    const ThreadScope threads(context.threads);
+    NamedStats stats = load_named(flags.stats);
+    ReportOptions options;
+    options.rope_dim = report_rope_dim(shape_of(stats), flags.rope_dim);
+    if (!flags.other.empty()) options.other = load_named(flags.other);
+    options.frequencies = find_frequencies(flags, stats, context);
+    options.spectra = measure_spectra(flags, stats, options.rope_dim, context);
+    const Report report = make_report(std::move(stats), std::move(options));
+    bool printed = false;
+    for (const auto& format : report_formats()) {
+        const auto output = flags.outputs.find(std::string(format.name));
+        if (output == flags.outputs.end()) continue;
+        const std::string text = format.render(report);
+        if (output->second == kStdout) {
+            (void)std::fwrite(text.data(), 1, text.size(), stdout);  // flush_stdout() tells of failures
+            printed = true;
+        } else {
+            write_file_atomically(output->second, text);
+        }
+    }
+    if (!printed) print_summary(flags, report);
+}
+
+}  // namespace
+
+void add_report(CLI::App& app, Context& context) {
+    auto flags = std::make_shared<ReportFlags>();
+    auto* command = app.add_subcommand("report", "What the statistics of calibrate say, as figures and tables");
+    command->add_option("stats", flags->stats, "Statistics file that calibrate wrote")->required()->type_name("FILE");
+    for (const auto& format : report_formats()) {
+        const std::string name(format.name);
+        command
+            ->add_option_function<std::filesystem::path>(
+                "--" + name, [flags, name](const auto& path) { flags->outputs[name] = path; },
+                "Write " + std::string(format.what) + "; - is stdout")
+            ->type_name("FILE");
+    }
+    command
+        ->add_option_function<std::int64_t>(
+            "--rope-dim", [flags](const auto value) { flags->rope_dim = value; },
+            "Dimensions of each head that keep RoPE (d_r), which the page can change; default: head_dim/8, at least 2")
+        ->check(in_range(2, 512))
+        ->type_name("N");
+    auto* checkpoint = command->add_option("--checkpoint", flags->checkpoint,
+                                           "The model of the statistics: its frequencies, and weights for --spectra");
+    checkpoint->type_name("DIR");
+    command->add_option("--rope-theta", flags->rope_theta, "Base of the frequencies, where there is no checkpoint")
+        ->check(CLI::Validator(CLI::PositiveNumber).description(""))
+        ->type_name("BETA")
+        ->excludes(checkpoint);
+    command->add_flag("--spectra", flags->spectra,
+                      "Also singular values of the keys and values of --checkpoint, and the energy that each --kv-rank "
+                      "keeps; three decompositions a layer");
+    command->add_option("--compare", flags->other, "Other statistics of the same shape: what changes, and where")
+        ->type_name("FILE");
+    add_threads_option(*command, context);
+    command->footer("Example: mha2mla report stats.safetensors --checkpoint ./model --spectra --html report.html");
+    command->callback([flags, &context] { run(*flags, context); });
+}
+
+}  // namespace mha2mla::tool
