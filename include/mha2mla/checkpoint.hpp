@@ -111,6 +111,11 @@ public:
     [[nodiscard]] std::span<const std::byte> bytes() const { return {data_, size_}; }
     [[nodiscard]] int descriptor() const { return descriptor_; }
 
+    /// Asks the system to read `part` of bytes() ahead. Only a hint.
+    void will_need(std::span<const std::byte> part) const;
+    /// Gives the memory of `part` of bytes() back; it can still be read, and then comes from the file again.
+    void done_with(std::span<const std::byte> part) const;
+
 private:
     const std::byte* data_ = nullptr;
     std::size_t size_ = 0;
@@ -146,6 +151,9 @@ public:
     [[nodiscard]] const TensorView* find(std::string_view name) const;
     /// The file that holds `tensor`, for copying. `tensor` must come from this checkpoint.
     [[nodiscard]] const SafetensorsFile& file_of(const TensorView& tensor) const;
+    /// Reads a tensor of this checkpoint ahead, and gives its memory back: hints, see MappedFile.
+    void will_need(const TensorView& tensor) const { file_of(tensor).file().will_need(tensor.data); }
+    void done_with(const TensorView& tensor) const { file_of(tensor).file().done_with(tensor.data); }
 
 private:
     std::filesystem::path directory_;

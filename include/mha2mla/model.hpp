@@ -103,6 +103,8 @@ struct LayerView {
     LinearView gate, up;  // [intermediate, hidden]
     LinearView down;      // [hidden, intermediate]
 };
+/// Every tensor of the layer once, for Checkpoint::will_need and done_with.
+[[nodiscard]] std::vector<const TensorView*> tensors_of(const LayerView& layer);
 
 /// A checkpoint whose tensors were found and agree with its config.json.
 struct Model {

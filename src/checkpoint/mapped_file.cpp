@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdint>
 #include <cstring>
 #include <utility>
 
@@ -11,6 +12,19 @@
 #include "mha2mla/error.hpp"
 
 namespace mha2mla {
+namespace {
+
+/// madvise() of the whole pages around `part`, which lies in a mapping. Neighbours of the first and last page are
+/// advised with it: they cannot change by that, only be read again.
+void advise(std::span<const std::byte> part, int advice) {
+    if (part.empty()) return;
+    static const auto page = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
+    const auto begin = reinterpret_cast<std::uintptr_t>(part.data());
+    const std::uintptr_t start = begin - begin % page;
+    ::madvise(reinterpret_cast<void*>(start), begin + part.size() - start, advice);
+}
+
+}  // namespace
 
 MappedFile::MappedFile(const std::filesystem::path& path) {
     // Without O_NONBLOCK a named pipe would block here before it can be refused.
@@ -44,6 +58,9 @@ MappedFile::~MappedFile() {
         ::munmap(const_cast<std::byte*>(data_), size_);  // NOLINT(cppcoreguidelines-pro-type-const-cast)
     if (descriptor_ >= 0) ::close(descriptor_);
 }
+
+void MappedFile::will_need(std::span<const std::byte> part) const { advise(part, MADV_WILLNEED); }
+void MappedFile::done_with(std::span<const std::byte> part) const { advise(part, MADV_DONTNEED); }
 
 MappedFile::MappedFile(MappedFile&& other) noexcept
     : data_(std::exchange(other.data_, nullptr)),

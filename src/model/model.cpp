@@ -1,5 +1,6 @@
 #include "mha2mla/model.hpp"
 
+#include <algorithm>
 #include <string>
 #include <utility>
 
@@ -123,6 +124,32 @@ private:
 }  // namespace
 
 std::string layer_prefix(std::int64_t layer) { return "model.layers." + std::to_string(layer) + "."; }
+
+std::vector<const TensorView*> tensors_of(const LayerView& layer) {
+    std::vector<const TensorView*> tensors;
+    const auto add = [&](const TensorView* tensor) {
+        if (tensor != nullptr && std::find(tensors.begin(), tensors.end(), tensor) == tensors.end()) {
+            tensors.push_back(tensor);
+        }
+    };
+    const auto add_linear = [&](const LinearView& linear) {
+        add(linear.weight);
+        add(linear.bias);
+    };
+    add(layer.input_layernorm);
+    add(layer.post_attention_layernorm);
+    if (layer.attention) {
+        const AttentionView& view = *layer.attention;
+        for (const auto* linear : {&view.q, &view.k, &view.v, &view.o}) add_linear(*linear);
+    }
+    if (layer.latent_attention) {
+        const LatentAttentionView& view = *layer.latent_attention;
+        for (const auto* linear : {&view.q, &view.k_rope, &view.down_k, &view.down_v, &view.up_k, &view.up_v, &view.o})
+            add_linear(*linear);
+    }
+    for (const auto* linear : {&layer.gate, &layer.up, &layer.down}) add_linear(*linear);
+    return tensors;
+}
 
 Model Model::open(const std::filesystem::path& directory) {
     auto checkpoint = Checkpoint::open(directory);  // first: it knows best what is wrong with a directory
