@@ -30,6 +30,8 @@ const float* weight_rows(const TensorView& weight, std::int64_t first, std::int6
 
 }  // namespace
 
+std::int64_t linear_scratch(std::int64_t in_features) { return kRowTile * in_features; }
+
 void linear(const LinearView& view, std::int64_t tokens, const float* x, float* y) {
     const std::int64_t in = view.in_features();
     const std::int64_t out = view.out_features();
