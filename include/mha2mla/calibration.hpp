@@ -27,7 +27,7 @@ struct CalibrationStats {
     struct Settling {
         std::int64_t rope_dim = 0, unsettled_layers = 0;
     };
-    std::optional<Settling> settling;
+    std::optional<Settling> settling = std::nullopt;
 
     /// score(kv head, k) = Σ over the query heads of the group of mean‖q^[k]‖ · mean‖k^[k]‖.
     /// [layers, kv_heads, pairs]

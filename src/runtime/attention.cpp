@@ -57,7 +57,8 @@ void gather(const AttentionInput& in, MatrixIn LogitPart::*side, std::int64_t he
 void attend(const AttentionInput& in, std::int64_t queries, std::int64_t first_query, std::int64_t first_key,
             std::int64_t keys, MatrixIn v, const Block& block) {
     const std::int64_t rows = queries * (in.num_heads / in.num_kv_heads);
-    multiply_abt(rows, keys, in.head_dim, 1.0F, {block.q, in.head_dim}, {block.k, in.head_dim}, 0.0F,
+    std::fill_n(block.logits, rows * keys, 0.0F);  // BLAS adds to what is there faster than it clears it
+    multiply_abt(rows, keys, in.head_dim, 1.0F, {block.q, in.head_dim}, {block.k, in.head_dim}, 1.0F,
                  {block.logits, keys});
     for (std::int64_t row = 0; row < rows; ++row) {
         float* logits = block.logits + row * keys;
