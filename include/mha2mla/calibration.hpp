@@ -3,13 +3,15 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "mha2mla/model.hpp"
 #include "mha2mla/observer.hpp"
-#include "mha2mla/runtime.hpp"
+#include "mha2mla/token_id.hpp"
 
 namespace mha2mla {
 
@@ -21,16 +23,44 @@ struct CalibrationStats {
     std::int64_t sequences = 0, seq_len = 0;
     std::string model;  // where they come from, for people
     std::string data;
+    /// Where the number of sequences was chosen by watching the selection (SelectionWatch in rope.hpp).
+    struct Settling {
+        std::int64_t rope_dim = 0, unsettled_layers = 0;
+    };
+    std::optional<Settling> settling = std::nullopt;
 
     /// score(kv head, k) = Σ over the query heads of the group of mean‖q^[k]‖ · mean‖k^[k]‖.
     /// [layers, kv_heads, pairs]
     [[nodiscard]] std::vector<double> scores() const;
 };
 
+struct CalibrationOptions {
+    /// Bytes that a run may allocate, mapped weights not counted; 0: half of what is available.
+    std::uint64_t max_memory = 0;
+    /// Where hidden states go that the budget does not hold; empty: $TMPDIR, /var/tmp or /tmp.
+    std::filesystem::path spill_directory;
+};
+/// The least max_memory that `sequences` sequences of seq_len tokens can be calibrated with.
+[[nodiscard]] std::uint64_t least_calibration_memory(const ModelConfig& config, std::int64_t sequences,
+                                                     std::int64_t seq_len);
+
+/// Runs all sequences through one layer after the other, so that each weight is read once and memory does not grow with
+/// depth. Hidden states that exceed the budget go through an unnamed temporary file. The result is the same bits
+/// whatever the budget and the number of threads.
 /// @param ids `ids.size() / seq_len` sequences without BOS.
-/// @throws Error{usage} for a converted checkpoint or no whole sequence, Error{numeric} if a norm is not finite.
+/// @throws Error{usage} for a converted checkpoint, no whole sequence or a budget that is too small (naming the least
+/// that is not), Error{numeric} if a norm is not finite, Error{io} if a temporary file is needed and the disk is full,
+/// Error{interrupted}.
 [[nodiscard]] CalibrationStats calibrate(const Model& model, std::span<const TokenId> ids, std::int64_t seq_len,
-                                         Observer& observer);
+                                         Observer& observer, const CalibrationOptions& options = {});
+
+/// The same on a growing number of sequences: 16, or a little more so that the rounds are whole blocks of tokens, then
+/// half as many again each time, until `enough` says so of the statistics so far or the ids end. The result is that of
+/// calibrate() on the sequences that were used.
+[[nodiscard]] CalibrationStats calibrate_in_rounds(const Model& model, std::span<const TokenId> ids,
+                                                   std::int64_t seq_len, Observer& observer,
+                                                   const std::function<bool(const CalibrationStats&)>& enough,
+                                                   const CalibrationOptions& options = {});
 
 /// Writes a safetensors file: mean_query_norm, mean_key_norm (F64) and metadata. @throws Error{io}
 void save_stats(const std::filesystem::path& path, const CalibrationStats& stats);

@@ -43,12 +43,34 @@ struct RopeStrategy {
 /// @throws Error{usage} listing the strategies.
 [[nodiscard]] const RopeStrategy& find_rope_strategy(std::string_view name);
 
+/// @throws Error{usage} if rope_dim is odd or not from 0 to head_dim.
+void check_rope_dim(const ModelConfig& config, std::int64_t rope_dim);
+
 /// @param ranks only read, and then required, by strategies that need them.
 /// @throws Error{usage} if rope_dim is odd or out of range, or ranks are missing or of another shape.
 [[nodiscard]] RopeSelection select_rope(const ModelConfig& config, const RopeOptions& options, const PairRanks* ranks);
 
 /// 2-norm ranks: pairs by falling score, equal scores by rising pair.
 [[nodiscard]] PairRanks two_norm_ranks(const CalibrationStats& stats);
+/// Whether the 2-norm selection still changes as statistics grow: settled is a layer whose pairs stayed the same, in
+/// every KV head, over the last two rounds and while the number of sequences at least doubled.
+class SelectionWatch {
+public:
+    explicit SelectionWatch(std::int64_t rope_dim) : rope_dim_(rope_dim) {}
+    /// Takes in the statistics of a further round. @return whether all layers are settled.
+    bool add(const CalibrationStats& stats);
+    [[nodiscard]] std::int64_t unsettled_layers() const { return unsettled_; }
+
+private:
+    struct Layer {
+        std::vector<bool> kept;                   // [kv_heads, pairs]
+        std::int64_t same_rounds = 0, since = 0;  // since so many sequences
+    };
+    std::int64_t rope_dim_;
+    std::vector<Layer> layers_;
+    std::int64_t unsettled_ = 0;
+};
+
 /// Ranks that make "rank < r" select exactly these pairs.
 [[nodiscard]] PairRanks ranks_selecting(const RopeSelection& selection, const ModelConfig& config);
 /// Whether the reference implementation picks the same pairs from `partial_rope_version` alone.

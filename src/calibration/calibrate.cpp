@@ -2,14 +2,17 @@
 #include <cmath>
 
 #include "../linalg/parallel.hpp"
+#include "../runtime/forward.hpp"
+#include "../runtime/layer.hpp"
 #include "mha2mla/calibration.hpp"
 #include "mha2mla/error.hpp"
+#include "mha2mla/memory.hpp"
+#include "mha2mla/threads.hpp"
 
 namespace mha2mla {
 namespace {
 
-/// Hidden states of one batch of sequences stay below this; each batch reads every layer once.
-constexpr std::int64_t kBatchBytes = 512'000'000;
+constexpr std::int64_t kFirstRound = 16;  // sequences
 
 /// sums[head, k] += Σ_tokens ‖x^[k]‖. Each sum is taken over the tokens in order, by one thread, in double.
 void add_norms(Eigen::Ref<const Matrix> x, std::int64_t pairs, std::span<double> sums) {
@@ -27,7 +30,7 @@ void add_norms(Eigen::Ref<const Matrix> x, std::int64_t pairs, std::span<double>
     });
 }
 
-void divide_finite(std::vector<double>& sums, double count) {
+std::vector<double> means(std::vector<double> sums, double count) {
     for (double& sum : sums) {
         sum /= count;
         if (!std::isfinite(sum)) {
@@ -35,6 +38,85 @@ void divide_finite(std::vector<double>& sums, double count) {
                         "queries or keys are not finite; the checkpoint holds NaN or infinite weights");
         }
     }
+    return sums;
+}
+
+/// Sums that grow by whole sequences. Every sum is taken over the tokens in order, so how often add() is called does
+/// not matter where the calls begin at whole blocks of tokens.
+class NormSums {
+public:
+    NormSums(const Model& model, std::int64_t seq_len, const CalibrationOptions& options)
+        : model_(model), seq_len_(seq_len), options_(options), budget_(memory_budget(options.max_memory)) {
+        const ModelConfig& config = model.config;
+        query_size_ = static_cast<std::size_t>(config.num_attention_heads * config.num_pairs());
+        key_size_ = static_cast<std::size_t>(config.num_key_value_heads * config.num_pairs());
+        const auto layers = static_cast<std::size_t>(config.num_hidden_layers);
+        query_.resize(layers * query_size_);
+        key_.resize(layers * key_size_);
+    }
+
+    void add(std::span<const TokenId> ids, Observer& observer) {
+        const std::int64_t pairs = model_.config.num_pairs();
+        const auto tap = [&](std::int64_t layer, const Eigen::Ref<const Matrix>& q, const Eigen::Ref<const Matrix>& k) {
+            const auto at = static_cast<std::size_t>(layer);
+            add_norms(q, pairs, std::span(query_).subspan(at * query_size_, query_size_));
+            add_norms(k, pairs, std::span(key_).subspan(at * key_size_, key_size_));
+        };
+        HiddenStates hidden = hidden_states(static_cast<std::int64_t>(ids.size()));
+        forward(model_, ids, seq_len_, hidden, observer, {.stage = "calibrate", .tap = tap, .only_tap = true});
+        sequences_ += static_cast<std::int64_t>(ids.size()) / seq_len_;
+    }
+
+    [[nodiscard]] CalibrationStats stats() const {
+        CalibrationStats stats;
+        stats.layers = model_.config.num_hidden_layers;
+        stats.heads = model_.config.num_attention_heads;
+        stats.kv_heads = model_.config.num_key_value_heads;
+        stats.pairs = model_.config.num_pairs();
+        stats.seq_len = seq_len_;
+        stats.sequences = sequences_;
+        const auto tokens = static_cast<double>(sequences_ * seq_len_);
+        stats.mean_query_norm = means(query_, tokens);
+        stats.mean_key_norm = means(key_, tokens);
+        return stats;
+    }
+
+private:
+    /// In memory if the budget allows it, or else on disk.
+    [[nodiscard]] HiddenStates hidden_states(std::int64_t tokens) const {
+        const std::int64_t hidden_size = model_.config.hidden_size;
+        const std::int64_t block = std::min(tokens, block_tokens(seq_len_));
+        const std::uint64_t least = least_calibration_memory(model_.config, tokens / seq_len_, seq_len_);
+        if (budget_ < least) {
+            throw Error(ErrorCode::usage, "calibrating on sequences of " + std::to_string(seq_len_) +
+                                              " tokens takes at least " + std::to_string(least) + " bytes (" +
+                                              memory_text(least) + "), but only " + memory_text(budget_) +
+                                              " may be used; allow more memory, or shorter sequences or fewer threads");
+        }
+        const auto beyond_one_block = static_cast<std::uint64_t>((tokens - block) * hidden_size) * sizeof(float);
+        if (beyond_one_block <= budget_ - least) return {tokens, hidden_size};
+        return {tokens, hidden_size, block, options_.spill_directory};
+    }
+
+    const Model& model_;
+    std::int64_t seq_len_;
+    const CalibrationOptions& options_;
+    std::uint64_t budget_;
+    std::size_t query_size_ = 0, key_size_ = 0;
+    std::vector<double> query_;  // [layers, heads, pairs]
+    std::vector<double> key_;    // [layers, kv_heads, pairs]
+    std::int64_t sequences_ = 0;
+};
+
+/// @return the number of whole sequences.
+std::int64_t check_request(const Model& model, std::span<const TokenId> ids, std::int64_t seq_len) {
+    if (model.config.latent) {
+        throw Error(ErrorCode::usage, model.checkpoint.directory().string() +
+                                          ": already converted to MLA; calibrate the original checkpoint");
+    }
+    const std::int64_t sequences = seq_len < 1 ? 0 : static_cast<std::int64_t>(ids.size()) / seq_len;
+    if (sequences < 1) throw Error(ErrorCode::usage, "no whole sequence of tokens to calibrate on");
+    return sequences;
 }
 
 }  // namespace
@@ -56,44 +138,38 @@ std::vector<double> CalibrationStats::scores() const {
     return result;
 }
 
-CalibrationStats calibrate(const Model& model, std::span<const TokenId> ids, std::int64_t seq_len, Observer& observer) {
-    const ModelConfig& config = model.config;
-    if (config.latent) {
-        throw Error(ErrorCode::usage, model.checkpoint.directory().string() +
-                                          ": already converted to MLA; calibrate the original checkpoint");
+std::uint64_t least_calibration_memory(const ModelConfig& config, std::int64_t sequences, std::int64_t seq_len) {
+    const std::int64_t block = std::min(sequences * seq_len, block_tokens(seq_len));
+    const auto rows = static_cast<std::uint64_t>(block * config.hidden_size) * sizeof(float);
+    const auto rotary = static_cast<std::uint64_t>(seq_len * config.head_dim) * sizeof(float);
+    return rows + rotary + workspace_bytes(config, block, thread_count());
+}
+
+CalibrationStats calibrate(const Model& model, std::span<const TokenId> ids, std::int64_t seq_len, Observer& observer,
+                           const CalibrationOptions& options) {
+    const std::int64_t sequences = check_request(model, ids, seq_len);
+    NormSums sums(model, seq_len, options);
+    sums.add(ids.first(static_cast<std::size_t>(sequences * seq_len)), observer);
+    return sums.stats();
+}
+
+CalibrationStats calibrate_in_rounds(const Model& model, std::span<const TokenId> ids, std::int64_t seq_len,
+                                     Observer& observer, const std::function<bool(const CalibrationStats&)>& enough,
+                                     const CalibrationOptions& options) {
+    const std::int64_t sequences = check_request(model, ids, seq_len);
+    const std::int64_t block = block_tokens(seq_len) / seq_len;
+    const auto whole_blocks = [&](std::int64_t count) { return (count + block - 1) / block * block; };
+    NormSums sums(model, seq_len, options);
+    std::int64_t done = 0;
+    for (std::int64_t next = whole_blocks(kFirstRound);; next = whole_blocks(done + (done + 1) / 2)) {
+        next = std::min(next, sequences);
+        sums.add(
+            ids.subspan(static_cast<std::size_t>(done * seq_len), static_cast<std::size_t>((next - done) * seq_len)),
+            observer);
+        done = next;
+        CalibrationStats stats = sums.stats();
+        if (enough(stats) || done == sequences) return stats;
     }
-    CalibrationStats stats;
-    stats.layers = config.num_hidden_layers;
-    stats.heads = config.num_attention_heads;
-    stats.kv_heads = config.num_key_value_heads;
-    stats.pairs = config.num_pairs();
-    stats.seq_len = seq_len;
-    stats.sequences = static_cast<std::int64_t>(ids.size()) / std::max<std::int64_t>(1, seq_len);
-    if (stats.sequences < 1) throw Error(ErrorCode::usage, "no whole sequence of tokens to calibrate on");
-    const std::int64_t query_size = stats.heads * stats.pairs;
-    const std::int64_t key_size = stats.kv_heads * stats.pairs;
-    stats.mean_query_norm.resize(static_cast<std::size_t>(stats.layers * query_size));
-    stats.mean_key_norm.resize(static_cast<std::size_t>(stats.layers * key_size));
-    const auto tap = [&](std::int64_t layer, const Eigen::Ref<const Matrix>& q, const Eigen::Ref<const Matrix>& k) {
-        add_norms(q, stats.pairs,
-                  std::span(stats.mean_query_norm)
-                      .subspan(static_cast<std::size_t>(layer * query_size), static_cast<std::size_t>(query_size)));
-        add_norms(k, stats.pairs,
-                  std::span(stats.mean_key_norm)
-                      .subspan(static_cast<std::size_t>(layer * key_size), static_cast<std::size_t>(key_size)));
-    };
-    const std::int64_t sequence_bytes = seq_len * config.hidden_size * std::int64_t{sizeof(float)};
-    const std::int64_t batch = std::max<std::int64_t>(1, kBatchBytes / sequence_bytes);
-    for (std::int64_t first = 0; first < stats.sequences; first += batch) {
-        const std::int64_t count = std::min(batch, stats.sequences - first);
-        (void)prefill(model,
-                      ids.subspan(static_cast<std::size_t>(first * seq_len), static_cast<std::size_t>(count * seq_len)),
-                      seq_len, observer, tap);
-    }
-    const double tokens = static_cast<double>(stats.sequences * seq_len);
-    divide_finite(stats.mean_query_norm, tokens);
-    divide_finite(stats.mean_key_norm, tokens);
-    return stats;
 }
 
 }  // namespace mha2mla

@@ -50,16 +50,20 @@ std::int64_t metadata_number(const SafetensorsFile& file, const char* key) {
 }  // namespace
 
 void save_stats(const std::filesystem::path& path, const CalibrationStats& stats) {
+    std::map<std::string, std::string> metadata = {{"format", kFormat},
+                                                   {"model", stats.model},
+                                                   {"data", stats.data},
+                                                   {"sequences", std::to_string(stats.sequences)},
+                                                   {"seq_len", std::to_string(stats.seq_len)},
+                                                   {"tokens", std::to_string(stats.sequences * stats.seq_len)}};
+    if (stats.settling) {
+        metadata["settling_rope_dim"] = std::to_string(stats.settling->rope_dim);
+        metadata["unsettled_layers"] = std::to_string(stats.settling->unsettled_layers);
+    }
     write_safetensors(path,
                       {{"mean_query_norm", Dtype::f64, {stats.layers, stats.heads, stats.pairs}},
                        {"mean_key_norm", Dtype::f64, {stats.layers, stats.kv_heads, stats.pairs}}},
-                      {bytes_of(stats.mean_query_norm), bytes_of(stats.mean_key_norm)},
-                      {{"format", kFormat},
-                       {"model", stats.model},
-                       {"data", stats.data},
-                       {"sequences", std::to_string(stats.sequences)},
-                       {"seq_len", std::to_string(stats.seq_len)},
-                       {"tokens", std::to_string(stats.sequences * stats.seq_len)}});
+                      {bytes_of(stats.mean_query_norm), bytes_of(stats.mean_key_norm)}, metadata);
 }
 
 CalibrationStats load_stats(const std::filesystem::path& path) {
@@ -87,6 +91,9 @@ CalibrationStats load_stats(const std::filesystem::path& path) {
     stats.data = text("data");
     stats.sequences = metadata_number(file, "sequences");
     stats.seq_len = metadata_number(file, "seq_len");
+    if (file.metadata().count("unsettled_layers") != 0) {
+        stats.settling = {metadata_number(file, "settling_rope_dim"), metadata_number(file, "unsettled_layers")};
+    }
     return stats;
 }
 

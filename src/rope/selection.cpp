@@ -28,13 +28,16 @@ const RopeStrategy& find_rope_strategy(std::string_view name) {
     throw Error(ErrorCode::usage, "unknown RoPE selection '" + std::string(name) + "'; choose one of " + known);
 }
 
+void check_rope_dim(const ModelConfig& config, std::int64_t rope_dim) {
+    if (rope_dim < 0 || rope_dim > config.head_dim || rope_dim % 2 != 0) {
+        throw Error(ErrorCode::usage, "rope-dim must be even and from 0 to head_dim (" +
+                                          std::to_string(config.head_dim) + "), not " + std::to_string(rope_dim));
+    }
+}
+
 RopeSelection select_rope(const ModelConfig& config, const RopeOptions& options, const PairRanks* ranks) {
     const RopeStrategy& strategy = find_rope_strategy(options.strategy);
-    if (options.rope_dim < 0 || options.rope_dim > config.head_dim || options.rope_dim % 2 != 0) {
-        throw Error(ErrorCode::usage, "rope-dim must be even and from 0 to head_dim (" +
-                                          std::to_string(config.head_dim) + "), not " +
-                                          std::to_string(options.rope_dim));
-    }
+    check_rope_dim(config, options.rope_dim);
     if (options.uniform_start < 0) throw Error(ErrorCode::usage, "uniform-start must not be negative");
     if (strategy.needs_ranks) {
         if (ranks == nullptr) {

@@ -17,13 +17,17 @@ struct LogitPart {
 struct AttentionInput {
     std::int64_t sequences = 0, seq_len = 0;
     std::int64_t num_heads = 0, num_kv_heads = 0, head_dim = 0;
-    std::array<LogitPart, 2> parts;  // rotated and not; a part of dim 0 is left out
+    std::array<LogitPart, 2> parts;  // rotated and not; a part of dim 0 is left out, the dims add up to head_dim
     MatrixIn v;                      // [tokens, num_kv_heads * head_dim]
 };
 
-/// softmax(Σ_parts q·kᵀ / √head_dim) v with a causal mask, block by block: no more than one block of queries of one
-/// head is materialised on each thread.
+/// softmax(Σ_parts q·kᵀ / √head_dim) v with a causal mask. The query heads of a KV head go together, a block of queries
+/// against one block of keys after the other with a running softmax (FlashAttention, Dao et al. 2022, algorithm 1), so
+/// that logits never leave the cache.
 /// @param out [tokens, num_heads * head_dim], contiguous.
 void causal_attention(const AttentionInput& input, float* out);
+
+/// Floats that each thread of causal_attention allocates.
+[[nodiscard]] std::int64_t attention_scratch(std::int64_t group_size, std::int64_t head_dim);
 
 }  // namespace mha2mla

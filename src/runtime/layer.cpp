@@ -1,14 +1,26 @@
 #include "layer.hpp"
 
 #include <algorithm>
-#include <cmath>
 
+#include "../linalg/elementwise.hpp"
 #include "../linalg/parallel.hpp"
 #include "attention.hpp"
 #include "linear.hpp"
 
 namespace mha2mla {
 namespace {
+
+constexpr std::int64_t kTokenBlock = 64;   // tokens of one item where threads share work on single tokens
+constexpr std::int64_t kMlpTokens = 2048;  // a sequence may be longer, and the MLP is wide
+
+/// Calls body(token) for every token, a few at a time on each thread.
+template <typename Body>
+void for_each_token(std::int64_t tokens, const Body& body) {
+    parallel_for((tokens + kTokenBlock - 1) / kTokenBlock, [&](std::int64_t block, std::vector<float>&) {
+        const std::int64_t end = std::min(tokens, (block + 1) * kTokenBlock);
+        for (std::int64_t token = block * kTokenBlock; token < end; ++token) body(token);
+    });
+}
 
 void apply(const LinearView& view, const Matrix& x, Matrix& y) {
     y.resize(x.rows(), view.out_features());
@@ -20,7 +32,7 @@ template <typename PairsOfHead>
 void rotate_heads(const RotaryTable& rotary, std::int64_t seq_len, std::int64_t heads, std::int64_t dim, float* x,
                   std::int64_t stride, std::int64_t tokens, const PairsOfHead& pairs_of_head) {
     if (dim == 0) return;
-    parallel_for(tokens, [&](std::int64_t token, std::vector<float>&) {
+    for_each_token(tokens, [&](std::int64_t token) {
         for (std::int64_t head = 0; head < heads; ++head) {
             rotary.rotate(x + token * stride + head * dim, token % seq_len, pairs_of_head(head));
         }
@@ -46,8 +58,8 @@ void original_attention(const ModelConfig& config, const AttentionView& view, st
                         const AttentionTap& tap) {
     apply(view.q, work.normed, work.q);
     apply(view.k, work.normed, work.k);
-    apply(view.v, work.normed, work.v);
     if (tap) tap(layer, work.q, work.k);
+    apply(view.v, work.normed, work.v);
     const std::int64_t tokens = work.q.rows();
     const auto all_pairs = [](std::int64_t) { return std::span<const std::int64_t>(); };
     rotate_heads(rotary, seq_len, config.num_attention_heads, config.head_dim, work.q.data(), work.q.cols(), tokens,
@@ -73,9 +85,8 @@ void expanded_latent_attention(const ModelConfig& config, const LatentAttentionV
         apply(down, work.normed, work.latent);
         apply(projection, work.latent, y);
     };
-    Matrix k_rope;
     apply(view.q, work.normed, work.q);
-    apply(view.k_rope, work.normed, k_rope);
+    apply(view.k_rope, work.normed, work.k_rope);
     up(view.down_k, view.up_k, work.k);
     up(view.down_v, view.up_v, work.v);
     const std::int64_t tokens = work.q.rows();
@@ -83,11 +94,11 @@ void expanded_latent_attention(const ModelConfig& config, const LatentAttentionV
     rotate_heads(rotary, seq_len, heads, rope_dim, work.q.data(), work.q.cols(), tokens, [&](std::int64_t head) {
         return std::span<const std::int64_t>(pairs[static_cast<std::size_t>(head / group)]);
     });
-    rotate_heads(rotary, seq_len, kv_heads, rope_dim, k_rope.data(), k_rope.cols(), tokens, [&](std::int64_t head) {
-        return std::span<const std::int64_t>(pairs[static_cast<std::size_t>(head)]);
-    });
+    rotate_heads(
+        rotary, seq_len, kv_heads, rope_dim, work.k_rope.data(), work.k_rope.cols(), tokens,
+        [&](std::int64_t head) { return std::span<const std::int64_t>(pairs[static_cast<std::size_t>(head)]); });
     AttentionInput input = attention_shape(config, tokens, seq_len);
-    input.parts[0] = {rows_of(work.q), rows_of(k_rope), rope_dim};
+    input.parts[0] = {rows_of(work.q), rows_of(work.k_rope), rope_dim};
     input.parts[1] = {rows_of(work.q, heads * rope_dim), rows_of(work.k), config.head_dim - rope_dim};
     input.v = rows_of(work.v);
     causal_attention(input, work.attention.data());
@@ -95,25 +106,52 @@ void expanded_latent_attention(const ModelConfig& config, const LatentAttentionV
 
 /// down(silu(gate(x)) * up(x))
 void mlp(const LayerView& view, LayerWorkspace& work) {
-    apply(view.gate, work.normed, work.gate);
-    apply(view.up, work.normed, work.up);
-    parallel_for(work.gate.rows(), [&](std::int64_t token, std::vector<float>&) {
-        auto gate = work.gate.row(token).array();
-        gate = gate / (1.0F + (-gate).exp()) * work.up.row(token).array();
-    });
-    apply(view.down, work.gate, work.down);
+    const std::int64_t tokens = work.normed.rows();
+    const std::int64_t width = view.gate.out_features();
+    work.gate.resize(std::min(tokens, kMlpTokens), width);
+    work.up.resize(std::min(tokens, kMlpTokens), width);
+    work.down.resize(tokens, work.normed.cols());
+    for (std::int64_t first = 0; first < tokens; first += kMlpTokens) {
+        const std::int64_t count = std::min(kMlpTokens, tokens - first);
+        const float* x = work.normed.data() + first * work.normed.cols();
+        linear(view.gate, count, x, work.gate.data());
+        linear(view.up, count, x, work.up.data());
+        for_each_token(count, [&](std::int64_t token) {
+            silu_multiply(work.gate.data() + token * width, work.up.data() + token * width, width);
+        });
+        linear(view.down, count, work.gate.data(), work.down.data() + first * work.down.cols());
+    }
 }
 
 }  // namespace
+
+std::uint64_t workspace_bytes(const ModelConfig& config, std::int64_t tokens, int threads) {
+    const std::int64_t query = config.num_attention_heads * config.head_dim;
+    const std::int64_t key = config.num_key_value_heads * config.head_dim;
+    const std::int64_t widest = std::max({config.hidden_size, config.intermediate_size, query});
+    const std::int64_t block = tokens * (2 * config.hidden_size + 2 * query + 2 * key) +
+                               2 * std::min(tokens, kMlpTokens) * config.intermediate_size;
+    const std::int64_t thread =
+        std::max(attention_scratch(config.group_size(), config.head_dim), linear_scratch(widest));
+    return static_cast<std::uint64_t>(block + threads * thread) * sizeof(float);
+}
 
 void rms_norm(const TensorView& weight, double eps, Eigen::Ref<const Matrix> x, Matrix& out) {
     Eigen::RowVectorXf scale(x.cols());
     to_float(weight, 0, {scale.data(), static_cast<std::size_t>(scale.size())});
     out.resize(x.rows(), x.cols());
-    parallel_for(x.rows(), [&](std::int64_t token, std::vector<float>&) {
-        const double mean = x.row(token).cast<double>().squaredNorm() / static_cast<double>(x.cols());
-        out.row(token) = (x.row(token) * static_cast<float>(1.0 / std::sqrt(mean + eps))).cwiseProduct(scale);
+    for_each_token(x.rows(), [&](std::int64_t token) {
+        rms_norm_row(x.row(token).data(), scale.data(), eps, x.cols(), out.row(token).data());
     });
+}
+
+void forward_to_tap(const Model& model, std::int64_t layer, Eigen::Ref<const Matrix> hidden, LayerWorkspace& work,
+                    const AttentionTap& tap) {
+    const LayerView& view = model.layers[static_cast<std::size_t>(layer)];
+    rms_norm(*view.input_layernorm, model.config.rms_norm_eps, hidden, work.normed);
+    apply(view.attention->q, work.normed, work.q);
+    apply(view.attention->k, work.normed, work.k);
+    tap(layer, work.q, work.k);
 }
 
 void forward_layer(const Model& model, std::int64_t layer, const RotaryTable& rotary, std::int64_t seq_len,

@@ -6,13 +6,19 @@ namespace mha2mla {
 
 /// Buffers that a layer reuses from block to block.
 struct LayerWorkspace {
-    Matrix normed, q, k, v, latent, attention, gate, up, down;
+    Matrix normed, q, k, k_rope, v, latent, attention, gate, up, down;
 };
+/// Bytes of the workspace for blocks of `tokens` tokens through an original checkpoint, and of what `threads` threads
+/// allocate beside it.
+[[nodiscard]] std::uint64_t workspace_bytes(const ModelConfig& config, std::int64_t tokens, int threads);
 
 /// One Transformer block, in place on whole sequences.
 /// @param hidden [sequences * seq_len, hidden], contiguous.
 void forward_layer(const Model& model, std::int64_t layer, const RotaryTable& rotary, std::int64_t seq_len,
                    Eigen::Ref<Matrix> hidden, LayerWorkspace& work, const AttentionTap& tap);
+/// As far as the tap: queries and keys before RoPE, and nothing else. Original checkpoints only.
+void forward_to_tap(const Model& model, std::int64_t layer, Eigen::Ref<const Matrix> hidden, LayerWorkspace& work,
+                    const AttentionTap& tap);
 
 /// x · rsqrt(mean(x²) + eps) · weight, row by row. @param x [tokens, hidden], out the same.
 void rms_norm(const TensorView& weight, double eps, Eigen::Ref<const Matrix> x, Matrix& out);

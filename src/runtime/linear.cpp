@@ -13,7 +13,15 @@ namespace {
 // Tiles large enough for BLAS to reach its full rate on one core, small enough to keep the cores evenly busy. They do
 // not depend on the number of threads, so neither do the results.
 constexpr std::int64_t kTokenTile = 512;
-constexpr std::int64_t kRowTile = 256;
+constexpr std::int64_t kMostRows = 512;
+constexpr std::int64_t kRowStep = 16;  // of BLAS's inner loops
+
+/// Rows of a tile: equal shares, so that no tile is a small rest.
+std::int64_t tile_rows(std::int64_t out_features) {
+    const std::int64_t tiles = (out_features + kMostRows - 1) / kMostRows;
+    const std::int64_t share = (out_features + tiles - 1) / tiles;
+    return (share + kRowStep - 1) / kRowStep * kRowStep;
+}
 
 /// Rows [first, first + rows) of a weight as float32: in place where the file already holds aligned floats.
 const float* weight_rows(const TensorView& weight, std::int64_t first, std::int64_t rows, std::vector<float>& scratch) {
@@ -30,27 +38,24 @@ const float* weight_rows(const TensorView& weight, std::int64_t first, std::int6
 
 }  // namespace
 
+std::int64_t linear_scratch(std::int64_t in_features) { return kMostRows * in_features; }
+
 void linear(const LinearView& view, std::int64_t tokens, const float* x, float* y) {
     const std::int64_t in = view.in_features();
     const std::int64_t out = view.out_features();
-    std::vector<float> bias;
-    if (view.bias != nullptr) {
-        bias.resize(static_cast<std::size_t>(out));
-        to_float(*view.bias, 0, bias);
-    }
-    const std::int64_t row_tiles = (out + kRowTile - 1) / kRowTile;
+    std::vector<float> bias(static_cast<std::size_t>(out));
+    if (view.bias != nullptr) to_float(*view.bias, 0, bias);
+    const std::int64_t most_rows = tile_rows(out);
+    const std::int64_t row_tiles = (out + most_rows - 1) / most_rows;
     const std::int64_t token_tiles = (tokens + kTokenTile - 1) / kTokenTile;
     parallel_for(row_tiles * token_tiles, [&](std::int64_t tile, std::vector<float>& scratch) {
-        const std::int64_t row = tile / token_tiles * kRowTile;
+        const std::int64_t row = tile / token_tiles * most_rows;
         const std::int64_t token = tile % token_tiles * kTokenTile;
-        const std::int64_t rows = std::min(kRowTile, out - row);
+        const std::int64_t rows = std::min(most_rows, out - row);
         const std::int64_t count = std::min(kTokenTile, tokens - token);
         const float* weight = weight_rows(*view.weight, row, rows, scratch);
         float* target = y + token * out + row;
-        if (bias.empty()) {
-            multiply_abt(count, rows, in, 1.0F, {x + token * in, in}, {weight, in}, 0.0F, {target, out});
-            return;
-        }
+        // BLAS adds to what is there faster than it clears it.
         for (std::int64_t t = 0; t < count; ++t) std::copy_n(bias.data() + row, rows, target + t * out);
         multiply_abt(count, rows, in, 1.0F, {x + token * in, in}, {weight, in}, 1.0F, {target, out});
     });

@@ -7,4 +7,7 @@ namespace mha2mla {
 /// @param x [tokens, in_features], y [tokens, out_features], both contiguous.
 void linear(const LinearView& view, std::int64_t tokens, const float* x, float* y);
 
+/// Floats that each thread of linear() allocates.
+[[nodiscard]] std::int64_t linear_scratch(std::int64_t in_features);
+
 }  // namespace mha2mla

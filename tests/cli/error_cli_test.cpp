@@ -38,6 +38,10 @@ TEST(ErrorCli, WrongOptionsExitWith2) {
                    {"--samples", "--calibration-text"});
     expect_failure({"convert", kModel, kModel, "--rope", "high"}, 2, {"same directory"});
     expect_failure({"calibrate", kModel, "--text", kText}, 2, {"--output"});
+    expect_failure({"calibrate", kModel, "--text", kText, "-o", "/tmp/x", "--samples", "many"}, 2, {"many", "auto"});
+    expect_failure({"calibrate", kModel, "--text", kText, "-o", "/tmp/x", "--rope-dim", "4"}, 2, {"--samples auto"});
+    expect_failure({"calibrate", kModel, "--text", kText, "-o", "/tmp/x", "--samples", "auto", "--rope-dim", "5"}, 2,
+                   {"rope-dim", "even"});
     expect_failure({"plan", kModel, "--kv-bits", "5"}, 2, {"--kv-bits"});
     expect_failure({"eval", kModel, "--text", kText, "--context", "10000000"}, 2, {"fewer than one window"});
 }
@@ -82,6 +86,34 @@ TEST(ErrorCli, ATruncatedShardIsNamed) {
     const std::string weights = read_text(std::filesystem::path(kModel) / "model.safetensors");
     write_text(directory.path() / "model.safetensors", weights.substr(0, weights.size() / 2));
     expect_failure({"inspect", directory.path().string()}, 1, {"model.safetensors", "truncated"});
+}
+
+TEST(ErrorCli, AFullDiskEndsACalibrationThatNeedsIt) {
+    const TemporaryDirectory directory;
+    const std::string stats = (directory.path() / "stats.safetensors").string();
+    const auto spill = directory.path() / "spill";
+    std::filesystem::create_directory(spill);
+    const auto calibrate = [&](const std::string& memory, const std::string& prefix) {
+        return run_program({"calibrate", kModel, "--text", kText, "--seq-len", "128", "--samples", "40", "--threads",
+                            "1", "--max-memory", memory, "--output", stats},
+                           prefix + " TMPDIR='" + spill.string() + "'");
+    };
+    const std::string refused = calibrate("1", "").err;
+    const auto at = refused.find("at least ");
+    ASSERT_NE(at, std::string::npos) << refused;
+    const std::string least = refused.substr(at + 9, refused.find(' ', at + 9) - at - 9);
+
+    const auto full = calibrate(least, "ulimit -f 100;");
+    EXPECT_EQ(full.exit_code, 1);
+    EXPECT_NE(full.err.find("cannot write hidden states"), std::string::npos) << full.err;
+    EXPECT_NE(full.err.find("TMPDIR"), std::string::npos) << full.err;
+    EXPECT_TRUE(std::filesystem::is_empty(spill));
+    EXPECT_FALSE(std::filesystem::exists(stats));
+
+    ASSERT_EQ(calibrate(least, "").exit_code, 0);
+    const std::string spilled = read_text(stats);
+    ASSERT_EQ(calibrate("8GB", "ulimit -f 100;").exit_code, 0);
+    EXPECT_EQ(read_text(stats), spilled);
 }
 
 TEST(ErrorCli, AClosedPipeIsReported) {

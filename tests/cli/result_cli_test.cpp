@@ -78,6 +78,34 @@ TEST(ResultCli, TheWholeLine) {
     }
 }
 
+TEST(ResultCli, AutoTakesAsManySamplesAsItTakes) {
+    const TemporaryDirectory directory;
+    const auto stats = [&](const char* name) { return (directory.path() / name).string(); };
+    const std::vector<std::string> common = {"calibrate", kModel, "--text", kCalibration, "--seq-len", "256"};
+    const auto run = [&](std::vector<std::string> more) {
+        more.insert(more.begin(), common.begin(), common.end());
+        return run_json(more);
+    };
+    const auto found = run({"--samples", "auto", "--rope-dim", "2", "--output", stats("auto")});
+    const auto sequences = found.at("sequences").get<std::int64_t>();
+    EXPECT_EQ(found.at("rope_dim"), 2);
+    EXPECT_EQ(found.at("settled"), found.at("unsettled_layers") == 0);
+    EXPECT_GE(sequences, 36);
+    run({"--samples", std::to_string(sequences), "--output", stats("fixed")});
+    const auto data = [](const std::string& file) {  // behind the header, whose metadata differ
+        const std::string bytes = read_text(file);
+        return bytes.substr(bytes.size() - 4 * (6 + 3) * 16 * 8);
+    };
+    EXPECT_EQ(data(stats("auto")), data(stats("fixed")));
+
+    const std::string few = read_text(kText).substr(0, 20000);
+    write_text(directory / "few.txt", few);
+    const auto short_of = run_program({"calibrate", kModel, "--text", (directory / "few.txt").string(), "--seq-len",
+                                       "256", "--samples", "auto", "--output", stats("few")});
+    EXPECT_EQ(short_of.exit_code, 0);
+    EXPECT_NE(short_of.err.find("4 of 4 layers had not settled"), std::string::npos) << short_of.err;
+}
+
 TEST(ResultCli, TokenFilesStandForText) {
     const TemporaryDirectory directory;
     const std::string ids = "{\"input_ids\": [5, 6, 7, 8, 9, 10, 11]}\n{\"input_ids\": [12]}\n";

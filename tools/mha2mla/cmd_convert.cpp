@@ -78,7 +78,7 @@ void check_flags(const ConvertFlags& flags, Context& context) {
     if (!needs_ranks && sources > 0) {
         context.observer.warn("--rope " + flags.rope + " needs no statistics; those given are not used");
     }
-    if ((flags.samples.samples || flags.samples.seq_len) && !flags.calibration.given()) {
+    if (flags.samples.given() && !flags.calibration.given()) {
         throw Error(ErrorCode::usage,
                     "--samples and --seq-len only go with --calibration-text or --calibration-tokens");
     }
@@ -98,7 +98,8 @@ std::optional<PairRanks> load_ranks(const ConvertFlags& flags, const Model& mode
         check_stats_fit(stats, model.config, flags.stats.string());
         return two_norm_ranks(stats);
     }
-    return two_norm_ranks(run_calibration(model, flags.calibration, flags.samples, context));
+    const std::int64_t rope_dim = flags.latent.rope_dim.value_or(default_rope_dim(model.config));
+    return two_norm_ranks(run_calibration(model, flags.calibration, flags.samples, rope_dim, context));
 }
 
 void print_report(const ConvertFlags& flags, const ConvertOptions& options, const Plan& plan,

@@ -147,10 +147,21 @@ void add_latent_options(CLI::App& command, LatentFlags& flags) {
 }
 
 void add_sample_options(CLI::App& command, SampleFlags& flags) {
-    command.add_option("--samples", flags.samples, "Sequences to run through the model")
-        ->check(in_range(1, std::int64_t{1} << 32))
-        ->type_name("N")
-        ->default_str(std::to_string(SampleFlags::kDefaultSamples));
+    const auto parse = [&flags](const std::string& text) {
+        flags.until_settled = text == "auto";
+        if (flags.until_settled) return flags.samples.reset();
+        std::string number = text;
+        const std::string problem = in_range(1, std::int64_t{1} << 32)(number);
+        if (!problem.empty()) throw CLI::ValidationError("--samples", problem + ", nor auto");
+        flags.samples = std::stoll(text);
+    };
+    command
+        .add_option_function<std::string>("--samples", parse,
+                                          "Sequences to run through the model; auto: until the pairs that 2-norm "
+                                          "selects stay the same")
+        ->type_name("N|auto")
+        ->default_str(std::to_string(SampleFlags::kDefaultSamples))
+        ->run_callback_for_default(false);
     command
         .add_option("--seq-len", flags.seq_len,
                     "Tokens of a sequence; default: 2048 or max_position_embeddings if less")

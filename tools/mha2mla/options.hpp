@@ -55,6 +55,8 @@ void add_latent_options(CLI::App& command, LatentFlags& flags);
 struct SampleFlags {
     static constexpr std::int64_t kDefaultSamples = 1024;
     std::optional<std::int64_t> samples, seq_len;
+    bool until_settled = false;  // --samples auto
+    [[nodiscard]] bool given() const { return samples || seq_len || until_settled; }
 };
 void add_sample_options(CLI::App& command, SampleFlags& flags);
 

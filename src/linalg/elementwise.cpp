@@ -1,0 +1,207 @@
+#include "elementwise.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+// The loops are written once, on vectors as long as a register of the instruction set (GCC's vector extensions), and
+// inlined into one function for each set. Vectors go by reference: how one would be passed by value depends on the set.
+#define MHA2MLA_INLINE static inline __attribute__((always_inline))
+
+namespace mha2mla {
+namespace {
+
+template <int>
+struct Vectors;
+template <>
+struct Vectors<16> {
+    using Floats = float __attribute__((vector_size(16)));
+    using Halves = float __attribute__((vector_size(8)));
+    using Ints = std::int32_t __attribute__((vector_size(16)));
+    using Doubles = double __attribute__((vector_size(16)));
+};
+template <>
+struct Vectors<32> {
+    using Floats = float __attribute__((vector_size(32)));
+    using Halves = float __attribute__((vector_size(16)));
+    using Ints = std::int32_t __attribute__((vector_size(32)));
+    using Doubles = double __attribute__((vector_size(32)));
+};
+
+template <int kBytes>
+struct Loops {
+    using Floats = typename Vectors<kBytes>::Floats;
+    using Halves = typename Vectors<kBytes>::Halves;
+    using Ints = typename Vectors<kBytes>::Ints;
+    using Doubles = typename Vectors<kBytes>::Doubles;
+    static constexpr std::int64_t kLanes = kBytes / 4;
+
+    MHA2MLA_INLINE void load(const float* from, Floats& to) { std::memcpy(&to, from, kBytes); }
+    MHA2MLA_INLINE void store(const Floats& from, float* to) { std::memcpy(to, &from, kBytes); }
+    /// The first `count` lanes; the others become `rest`.
+    MHA2MLA_INLINE void load_some(const float* from, std::int64_t count, float rest, Floats& to) {
+        to = Floats{} + rest;
+        for (std::int64_t i = 0; i < count; ++i) to[i] = from[i];
+    }
+    MHA2MLA_INLINE void store_some(const Floats& from, std::int64_t count, float* to) {
+        for (std::int64_t i = 0; i < count; ++i) to[i] = from[i];
+    }
+
+    /// Cody-Waite reduction to |r| <= ln(2)/2, the polynomial of Cephes' expf, and 2^n through its exponent bits.
+    MHA2MLA_INLINE void exp(Floats& x) {
+        constexpr float kRound = 12582912.0F;  // 1.5 * 2^23: adding it rounds, with the whole number in the low bits
+        const Floats low = Floats{} - 87.3F;
+        const Floats high = Floats{} + 88.3F;
+        const Ints vanishes = x < low;
+        x = x < low ? low : x;
+        x = x > high ? high : x;
+        const Floats rounded = x * 1.44269504088896341F + kRound;
+        const Floats n = rounded - kRound;
+        const Floats r = x - n * 0.693359375F + n * 2.12194440e-4F;
+        Floats p = r * 1.9875691500e-4F + 1.3981999507e-3F;
+        p = p * r + 8.3334519073e-3F;
+        p = p * r + 4.1665795894e-2F;
+        p = p * r + 1.6666665459e-1F;
+        p = p * r + 5.0000001201e-1F;
+        p = p * (r * r) + r + 1.0F;
+        const Ints power = ((Ints)rounded - 0x4B400000 + 127) << 23;
+        p = p * (Floats)power;
+        x = (Floats)((Ints)p & ~vanishes);
+    }
+
+    MHA2MLA_INLINE void exp_in_place(float* x, std::int64_t count) {
+        Floats v;
+        std::int64_t i = 0;
+        for (; i + kLanes <= count; i += kLanes) {
+            load(x + i, v);
+            exp(v);
+            store(v, x + i);
+        }
+        if (i == count) return;
+        load_some(x + i, count - i, 0.0F, v);
+        exp(v);
+        store_some(v, count - i, x + i);
+    }
+
+    MHA2MLA_INLINE float softmax_piece(float* row, std::int64_t count, float& maximum, float& sum) {
+        constexpr float kNothing = -std::numeric_limits<float>::infinity();
+        const std::int64_t whole = count - count % kLanes;
+        Floats v;
+        Floats top = Floats{} + maximum;
+        for (std::int64_t i = 0; i < whole; i += kLanes) {
+            load(row + i, v);
+            top = v > top ? v : top;
+        }
+        if (whole < count) {
+            load_some(row + whole, count - whole, kNothing, v);
+            top = v > top ? v : top;
+        }
+        const float before = maximum;
+        for (std::int64_t i = 0; i < kLanes; ++i) maximum = top[i] > maximum ? top[i] : maximum;
+        Floats total = {};
+        for (std::int64_t i = 0; i < whole; i += kLanes) {
+            load(row + i, v);
+            v = v - maximum;
+            exp(v);
+            total = total + v;
+            store(v, row + i);
+        }
+        if (whole < count) {
+            load_some(row + whole, count - whole, kNothing, v);
+            v = v - maximum;
+            exp(v);
+            total = total + v;
+            store_some(v, count - whole, row + whole);
+        }
+        const float factor = before == maximum ? 1.0F : std::exp(before - maximum);
+        sum *= factor;
+        for (std::int64_t i = 0; i < kLanes; ++i) sum += total[i];
+        return factor;
+    }
+
+    MHA2MLA_INLINE void silu_multiply(float* gate, const float* up, std::int64_t count) {
+        Floats g, u;
+        for (std::int64_t i = 0; i < count; i += kLanes) {
+            const std::int64_t lanes = std::min(kLanes, count - i);
+            if (lanes == kLanes) {
+                load(gate + i, g);
+                load(up + i, u);
+            } else {
+                load_some(gate + i, lanes, 0.0F, g);
+                load_some(up + i, lanes, 0.0F, u);
+            }
+            Floats e = -g;
+            exp(e);
+            g = g / (e + 1.0F) * u;
+            if (lanes == kLanes) {
+                store(g, gate + i);
+            } else {
+                store_some(g, lanes, gate + i);
+            }
+        }
+    }
+
+    MHA2MLA_INLINE void rms_norm_row(const float* x, const float* weight, double eps, std::int64_t count, float* out) {
+        Doubles squares = {};
+        Halves half;
+        std::int64_t i = 0;
+        for (; i + kLanes / 2 <= count; i += kLanes / 2) {
+            std::memcpy(&half, x + i, sizeof half);
+            const Doubles value = __builtin_convertvector(half, Doubles);
+            squares = squares + value * value;
+        }
+        double sum = 0;
+        for (; i < count; ++i) sum += static_cast<double>(x[i]) * x[i];
+        for (std::int64_t lane = 0; lane < kLanes / 2; ++lane) sum += squares[lane];
+        const auto factor = static_cast<float>(1.0 / std::sqrt(sum / static_cast<double>(count) + eps));
+        for (i = 0; i < count; ++i) out[i] = x[i] * factor * weight[i];
+    }
+};
+
+/// One row per instruction set.
+struct Kernels {
+    void (*exp_in_place)(float*, std::int64_t);
+    float (*softmax_piece)(float*, std::int64_t, float&, float&);
+    void (*silu_multiply)(float*, const float*, std::int64_t);
+    void (*rms_norm_row)(const float*, const float*, double, std::int64_t, float*);
+};
+
+#define MHA2MLA_KERNELS(name, bytes, target)                                                                   \
+    target void name##_exp(float* x, std::int64_t count) { Loops<bytes>::exp_in_place(x, count); }             \
+    target float name##_softmax(float* row, std::int64_t count, float& maximum, float& sum) {                  \
+        return Loops<bytes>::softmax_piece(row, count, maximum, sum);                                          \
+    }                                                                                                          \
+    target void name##_silu(float* gate, const float* up, std::int64_t count) {                                \
+        Loops<bytes>::silu_multiply(gate, up, count);                                                          \
+    }                                                                                                          \
+    target void name##_norm(const float* x, const float* weight, double eps, std::int64_t count, float* out) { \
+        Loops<bytes>::rms_norm_row(x, weight, eps, count, out);                                                \
+    }                                                                                                          \
+    constexpr Kernels name = {name##_exp, name##_softmax, name##_silu, name##_norm}
+
+MHA2MLA_KERNELS(kBaseline, 16, );
+#if defined(__x86_64__)
+MHA2MLA_KERNELS(kAvx2, 32, __attribute__((target("avx2,fma"))));
+#endif
+
+const Kernels& best() {
+#if defined(__x86_64__)
+    static const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    if (avx2) return kAvx2;
+#endif
+    return kBaseline;
+}
+
+}  // namespace
+
+void exp_in_place(float* x, std::int64_t count) { best().exp_in_place(x, count); }
+float softmax_piece(float* row, std::int64_t count, float& maximum, float& sum) {
+    return best().softmax_piece(row, count, maximum, sum);
+}
+void silu_multiply(float* gate, const float* up, std::int64_t count) { best().silu_multiply(gate, up, count); }
+void rms_norm_row(const float* x, const float* weight, double eps, std::int64_t count, float* out) {
+    best().rms_norm_row(x, weight, eps, count, out);
+}
+
+}  // namespace mha2mla
