@@ -2,7 +2,8 @@
 /// The Transformer's forward pass on the CPU in float32, for original and converted checkpoints.
 ///
 /// Weights stay in the mapped file and are converted tile by tile, so memory is the hidden states of the tokens that
-/// are passed in plus a workspace of about 2048 tokens, whatever the depth of the model.
+/// are passed in plus a workspace of about 2048 tokens or one sequence, whatever the depth of the model. Weights are
+/// read ahead by one layer and let go of behind it.
 
 #include <cstdint>
 #include <functional>

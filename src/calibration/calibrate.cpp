@@ -14,6 +14,10 @@ namespace {
 
 constexpr std::int64_t kFirstRound = 16;  // sequences
 
+// What a run allocates besides: the program itself, and the buffers that BLAS packs its operands into.
+constexpr std::uint64_t kProgramBytes = 4'000'000;
+constexpr std::uint64_t kBlasBytes = 2'000'000;  // of each thread
+
 /// sums[head, k] += Σ_tokens ‖x^[k]‖. Each sum is taken over the tokens in order, by one thread, in double.
 void add_norms(Eigen::Ref<const Matrix> x, std::int64_t pairs, std::span<double> sums) {
     const std::int64_t heads = x.cols() / (2 * pairs);
@@ -142,7 +146,8 @@ std::uint64_t least_calibration_memory(const ModelConfig& config, std::int64_t s
     const std::int64_t block = std::min(sequences * seq_len, block_tokens(seq_len));
     const auto rows = static_cast<std::uint64_t>(block * config.hidden_size) * sizeof(float);
     const auto rotary = static_cast<std::uint64_t>(seq_len * config.head_dim) * sizeof(float);
-    return rows + rotary + workspace_bytes(config, block, thread_count());
+    return kProgramBytes + static_cast<std::uint64_t>(thread_count()) * kBlasBytes + rows + rotary +
+           workspace_bytes(config, block, thread_count());
 }
 
 CalibrationStats calibrate(const Model& model, std::span<const TokenId> ids, std::int64_t seq_len, Observer& observer,

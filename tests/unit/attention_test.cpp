@@ -87,6 +87,7 @@ struct Inputs {
 class Attention : public testing::TestWithParam<Shape> {};
 
 TEST_P(Attention, EqualsItsDefinition) {
+    const ThreadScope threads(2);
     const Shape shape = GetParam();
     const Inputs inputs(shape);
     const auto out = inputs.attend();

@@ -36,6 +36,7 @@ protected:
         return {least_calibration_memory(model().config, sequences, kSeqLen), spill()};
     }
     TemporaryDirectory directory_;
+    ThreadScope threads_{2};
     Observer observer_;
 };
 
