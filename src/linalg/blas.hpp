@@ -35,4 +35,14 @@ inline void syrk(CBLAS_TRANSPOSE trans, std::int64_t n, std::int64_t k, double a
                 blas_int(c_stride));
 }
 
+/// y = alpha * op(a) * x + y for a [m, n].
+inline void gemv(CBLAS_TRANSPOSE trans, std::int64_t m, std::int64_t n, float alpha, const float* a,
+                 std::int64_t stride, const float* x, float* y) {
+    cblas_sgemv(CblasRowMajor, trans, blas_int(m), blas_int(n), alpha, a, blas_int(stride), x, 1, 1.0F, y, 1);
+}
+inline void gemv(CBLAS_TRANSPOSE trans, std::int64_t m, std::int64_t n, double alpha, const double* a,
+                 std::int64_t stride, const double* x, double* y) {
+    cblas_dgemv(CblasRowMajor, trans, blas_int(m), blas_int(n), alpha, a, blas_int(stride), x, 1, 1.0, y, 1);
+}
+
 }  // namespace mha2mla

@@ -8,6 +8,7 @@
 #include "blas.hpp"
 #include "mha2mla/error.hpp"
 #include "parallel.hpp"
+#include "tridiagonalise.hpp"
 
 namespace mha2mla {
 namespace {
@@ -15,14 +16,6 @@ namespace {
 // LAPACK by element type. The workspaces are given here and not asked for: the queries of the single-precision
 // routines answer in a float, which rounds the size that divide and conquer needs from n = 4096 on.
 
-lapack_int tridiagonalise(lapack_int n, float* a, float* d, float* e, float* tau, std::vector<float>& work) {
-    return LAPACKE_ssytrd_work(LAPACK_COL_MAJOR, 'L', n, a, n, d, e, tau, work.data(),
-                               static_cast<lapack_int>(work.size()));
-}
-lapack_int tridiagonalise(lapack_int n, double* a, double* d, double* e, double* tau, std::vector<double>& work) {
-    return LAPACKE_dsytrd_work(LAPACK_COL_MAJOR, 'L', n, a, n, d, e, tau, work.data(),
-                               static_cast<lapack_int>(work.size()));
-}
 lapack_int divide_and_conquer(lapack_int n, float* d, float* e, float* z, std::vector<float>& work,
                               std::vector<lapack_int>& iwork) {
     return LAPACKE_sstedc_work(LAPACK_COL_MAJOR, 'I', n, d, e, z, n, work.data(), static_cast<lapack_int>(work.size()),
@@ -52,8 +45,8 @@ struct ReflectorBlock {
     RowMajor<Real> t;  // [count, count], upper triangular
 };
 
-/// Turns the rows of `matrix` into explicit reflectors (row j: zeros up to column j, 1, then what sytrd left) and
-/// gathers them into blocks (Joffrain et al. 2006: T⁻¹ is the upper triangle of V·Vᵀ with 1/τ as its diagonal).
+/// Zeroes the rows of `matrix` left of their reflectors and gathers those into blocks (Joffrain et al. 2006: T⁻¹ is the
+/// upper triangle of V·Vᵀ with 1/τ as its diagonal).
 template <typename Real>
 std::vector<ReflectorBlock<Real>> block_reflectors(std::vector<Real>& matrix, std::int64_t n, std::vector<Real>& tau) {
     std::vector<ReflectorBlock<Real>> blocks;
@@ -67,7 +60,6 @@ std::vector<ReflectorBlock<Real>> block_reflectors(std::vector<Real>& matrix, st
             const std::int64_t j = block.first + i;
             Real* row = matrix.data() + j * n;
             std::fill(row + block.first, row + j + 1, Real(0));
-            row[j + 1] = Real(1);
             // τ = 0 stands for the identity, which an empty reflector is too.
             if (tau[static_cast<std::size_t>(j)] == Real(0)) std::fill(row + j + 1, row + n, Real(0));
         }
@@ -110,12 +102,7 @@ template <typename Real>
 LeadingEigen<Real> leading_eigenvectors(std::vector<Real>& matrix, std::int64_t n, std::int64_t count) {
     const auto size = static_cast<std::size_t>(n);
     const auto order = static_cast<lapack_int>(n);
-    std::vector<Real> d(size), e(size), tau(size);
-    {
-        // A row-major upper triangle is a column-major lower one.
-        std::vector<Real> work(64 * size);
-        check(tridiagonalise(order, matrix.data(), d.data(), e.data(), tau.data(), work), "sytrd");
-    }
+    auto [d, e, tau] = tridiagonalise(matrix, n);
     LeadingEigen<Real> result;
     {
         std::vector<Real> z(size * size);

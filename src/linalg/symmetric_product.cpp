@@ -1,0 +1,124 @@
+#include "symmetric_product.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+// As in elementwise.cpp: written once on vectors of a register's length, compiled for each instruction set.
+#define MHA2MLA_INLINE static inline __attribute__((always_inline))
+
+namespace mha2mla {
+namespace {
+
+template <typename Real, int kBytes>
+struct VectorOf;
+template <>
+struct VectorOf<float, 16> {
+    using Type = float __attribute__((vector_size(16)));
+};
+template <>
+struct VectorOf<double, 16> {
+    using Type = double __attribute__((vector_size(16)));
+};
+template <>
+struct VectorOf<float, 32> {
+    using Type = float __attribute__((vector_size(32)));
+};
+template <>
+struct VectorOf<double, 32> {
+    using Type = double __attribute__((vector_size(32)));
+};
+
+template <typename Real, int kBytes>
+struct SymmetricRows {
+    using Vector = typename VectorOf<Real, kBytes>::Type;
+    static constexpr std::int64_t kLanes = kBytes / static_cast<int>(sizeof(Real));
+    /// Rows that share each load of y and v: as many as there are registers for.
+    static constexpr std::int64_t kRows = 4;
+
+    MHA2MLA_INLINE void one_row(const Real* a, std::int64_t columns, const Real* v, Real* y) {
+        y[0] += a[0] * v[0];
+        Real sum = 0;
+        for (std::int64_t c = 1; c < columns; ++c) {
+            y[c] += a[c] * v[0];
+            sum += a[c] * v[c];
+        }
+        y[0] += sum;
+    }
+
+    /// Four rows from the column after their diagonal entries on.
+    MHA2MLA_INLINE void four_rows(const Real* a, std::int64_t stride, std::int64_t columns, const Real* v, Real* y) {
+        for (std::int64_t r = 0; r < kRows; ++r) one_row(a + r * stride + r, kRows - r, v + r, y + r);
+        Vector sums[kRows] = {};
+        Vector factors[kRows];
+        for (std::int64_t r = 0; r < kRows; ++r) factors[r] = Vector{} + v[r];
+        std::int64_t c = kRows;
+        for (; c + kLanes <= columns; c += kLanes) {
+            Vector in, out, row;
+            std::memcpy(&in, v + c, kBytes);
+            std::memcpy(&out, y + c, kBytes);
+            for (std::int64_t r = 0; r < kRows; ++r) {
+                std::memcpy(&row, a + r * stride + c, kBytes);
+                out += row * factors[r];
+                sums[r] += row * in;
+            }
+            std::memcpy(y + c, &out, kBytes);
+        }
+        for (std::int64_t r = 0; r < kRows; ++r) {
+            Real sum = 0;
+            for (std::int64_t lane = 0; lane < kLanes; ++lane) sum += sums[r][lane];
+            for (std::int64_t rest = c; rest < columns; ++rest) {
+                y[rest] += a[r * stride + rest] * v[r];
+                sum += a[r * stride + rest] * v[rest];
+            }
+            y[r] += sum;
+        }
+    }
+
+    MHA2MLA_INLINE void all_rows(const Real* a, std::int64_t stride, std::int64_t rows, std::int64_t columns,
+                                 const Real* v, Real* y) {
+        std::int64_t r = 0;
+        for (; r + kRows <= std::min(rows, columns); r += kRows) {
+            four_rows(a + r * stride + r, stride, columns - r, v + r, y + r);
+        }
+        for (; r < std::min(rows, columns); ++r) one_row(a + r * stride + r, columns - r, v + r, y + r);
+    }
+};
+
+#define MHA2MLA_SYMMETRIC(name, Real, bytes, target)                                                             \
+    target void name(const Real* a, std::int64_t stride, std::int64_t rows, std::int64_t columns, const Real* v, \
+                     Real* y) {                                                                                  \
+        SymmetricRows<Real, bytes>::all_rows(a, stride, rows, columns, v, y);                                    \
+    }
+
+MHA2MLA_SYMMETRIC(baseline, float, 16, )
+MHA2MLA_SYMMETRIC(baseline, double, 16, )
+#if defined(__x86_64__)
+MHA2MLA_SYMMETRIC(avx2, float, 32, __attribute__((target("avx2,fma"))))
+MHA2MLA_SYMMETRIC(avx2, double, 32, __attribute__((target("avx2,fma"))))
+
+bool has_avx2() {
+    static const bool found = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    return found;
+}
+#endif
+
+template <typename Real>
+void dispatch(const Real* a, std::int64_t stride, std::int64_t rows, std::int64_t columns, const Real* v, Real* y) {
+#if defined(__x86_64__)
+    if (has_avx2()) return avx2(a, stride, rows, columns, v, y);
+#endif
+    baseline(a, stride, rows, columns, v, y);
+}
+
+}  // namespace
+
+void symmetric_rows_times_vector(const float* a, std::int64_t stride, std::int64_t rows, std::int64_t columns,
+                                 const float* v, float* y) {
+    dispatch(a, stride, rows, columns, v, y);
+}
+void symmetric_rows_times_vector(const double* a, std::int64_t stride, std::int64_t rows, std::int64_t columns,
+                                 const double* v, double* y) {
+    dispatch(a, stride, rows, columns, v, y);
+}
+
+}  // namespace mha2mla
