@@ -16,7 +16,7 @@ from pathlib import Path
 import measuring
 import synthetic_checkpoint
 
-SAMPLE_SECONDS = 0.01
+SAMPLE_SECONDS = 0.002
 
 
 def private_bytes(pid):
@@ -29,7 +29,7 @@ def private_bytes(pid):
 
 
 def run_measured(command):
-    """Seconds and largest private bytes of a child process, sampled every 10 ms."""
+    """Seconds and largest private bytes of a child process, sampled every 2 ms."""
     with tempfile.TemporaryFile() as log:
         start = time.perf_counter()
         process = subprocess.Popen([str(part) for part in command], stdout=log, stderr=log)
