@@ -1,6 +1,7 @@
 #pragma once
 /// Stage 5: low-rank factors of the NoPE key rows and the values (MHA2MLA, section 3.2).
 
+#include <array>
 #include <cstdint>
 #include <string_view>
 
@@ -16,12 +17,26 @@ enum class SigmaPlacement : std::uint8_t {
     down,      ///< all into the down projection
 };
 
+struct SigmaPlacementRow {
+    SigmaPlacement sigma;
+    std::string_view name;  // of --sigma
+};
+inline constexpr std::array<SigmaPlacementRow, 3> kSigmaPlacements = {
+    {{SigmaPlacement::balanced, "balanced"}, {SigmaPlacement::up, "up"}, {SigmaPlacement::down, "down"}}};
+
 /// How the singular vectors are found. The approximation error exceeds the optimal one, relatively, by
 enum class SvdMethod : std::uint8_t {
     standard,  ///< at most 1e-5: float32 where the spectrum allows it, otherwise double
     strict,    ///< at most 1e-9, before the factors are rounded to float32: double throughout
     fast,      ///< at most a bound that the caller gives: iterates until it is met if the rank is small
 };
+
+struct SvdMethodRow {
+    SvdMethod method;
+    std::string_view name;  // of --svd-method
+};
+inline constexpr std::array<SvdMethodRow, 3> kSvdMethods = {
+    {{SvdMethod::standard, "standard"}, {SvdMethod::strict, "strict"}, {SvdMethod::fast, "fast"}}};
 
 struct SvdOptions {
     SigmaPlacement sigma = SigmaPlacement::balanced;

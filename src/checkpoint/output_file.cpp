@@ -1,12 +1,16 @@
 #include "output_file.hpp"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <utility>
+#include <vector>
 
+#include "hash.hpp"
 #include "mha2mla/checkpoint.hpp"
 #include "mha2mla/error.hpp"
 
@@ -31,8 +35,9 @@ void begin_writeback(int descriptor, std::uint64_t offset, std::size_t count) {
 
 }  // namespace
 
-OutputFile::OutputFile(fs::path final_path) : final_path_(std::move(final_path)) {
-    descriptor_ = ::open(temporary_path().c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+OutputFile::OutputFile(fs::path final_path, Start start) : final_path_(std::move(final_path)) {
+    const int truncate = start == Start::empty ? O_TRUNC : 0;
+    descriptor_ = ::open(temporary_path().c_str(), O_RDWR | O_CREAT | O_CLOEXEC | truncate, 0666);
     if (descriptor_ < 0) fail(temporary_path(), "create", errno);
 }
 
@@ -78,8 +83,39 @@ void OutputFile::copy_at(std::uint64_t offset, int source_descriptor, std::uint6
     }
 }
 
+void OutputFile::resize(std::uint64_t size) {
+    if (::ftruncate(descriptor_, static_cast<off_t>(size)) != 0) fail(final_path_, "resize", errno);
+}
+
+std::string OutputFile::hash_at(std::uint64_t offset, std::uint64_t size) const {
+    Hasher hasher;
+    std::vector<std::byte> buffer(static_cast<std::size_t>(std::min<std::uint64_t>(size, 1U << 20U)));
+    while (size > 0) {
+        const auto got = ::pread(descriptor_, buffer.data(), std::min<std::uint64_t>(size, buffer.size()),
+                                 static_cast<off_t>(offset));
+        if (got < 0 && errno == EINTR) continue;
+        if (got < 0) fail(final_path_, "read back", errno);
+        if (got == 0) break;
+        hasher.add(std::span(buffer).first(static_cast<std::size_t>(got)));
+        offset += static_cast<std::uint64_t>(got);
+        size -= static_cast<std::uint64_t>(got);
+    }
+    return hasher.hex();
+}
+
+std::uint64_t OutputFile::size() const {
+    struct stat status {};
+    if (::fstat(descriptor_, &status) != 0) fail(final_path_, "read the size of", errno);
+    return static_cast<std::uint64_t>(status.st_size);
+}
+
 void OutputFile::flush() {
     if (::fsync(descriptor_) != 0) fail(final_path_, "flush", errno);
+}
+
+void OutputFile::keep() {
+    const int descriptor = std::exchange(descriptor_, -1);
+    if (descriptor >= 0) ::close(descriptor);
 }
 
 void OutputFile::publish() {

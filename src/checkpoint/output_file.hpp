@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <span>
+#include <string>
 #include <string_view>
 
 namespace mha2mla {
@@ -11,8 +12,12 @@ namespace mha2mla {
 /// removed. write_at and copy_at may be called from several threads for separate ranges.
 class OutputFile {
 public:
+    enum class Start : std::uint8_t {
+        empty,
+        resume,  ///< with what an earlier run left under the temporary name, if anything
+    };
     /// @throws Error{io}
-    explicit OutputFile(std::filesystem::path final_path);
+    explicit OutputFile(std::filesystem::path final_path, Start start = Start::empty);
     ~OutputFile();
     OutputFile(OutputFile&& other) noexcept;
     OutputFile(const OutputFile&) = delete;
@@ -24,10 +29,17 @@ public:
     /// Copies from another file's descriptor inside the kernel where it can; `mapped` is the same range in memory.
     void copy_at(std::uint64_t offset, int source_descriptor, std::uint64_t source_offset,
                  std::span<const std::byte> mapped);
+    /// Cuts the file off, or lengthens it by zeros.
+    void resize(std::uint64_t size);
+    /// Hash of a range, read back from the file; of nothing in its place where the file is shorter.
+    [[nodiscard]] std::string hash_at(std::uint64_t offset, std::uint64_t size) const;
+    [[nodiscard]] std::uint64_t size() const;
     /// Flushes the data to disk.
     void flush();
     /// flush(), then renames to the final name.
     void publish();
+    /// Closes it and leaves it under its temporary name, for Start::resume.
+    void keep();
 
 private:
     [[nodiscard]] std::filesystem::path temporary_path() const;

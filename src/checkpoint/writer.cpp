@@ -5,7 +5,9 @@
 #include <cstring>
 #include <mutex>
 #include <nlohmann/json.hpp>
+#include <set>
 
+#include "hash.hpp"
 #include "mha2mla/checkpoint.hpp"
 #include "mha2mla/error.hpp"
 #include "output_file.hpp"
@@ -20,6 +22,8 @@ struct Slot {
     std::uint64_t begin = 0;  // in the shard's data section
     std::uint64_t bytes = 0;
     std::uint64_t written = 0;
+    Hasher hasher = {};      // of what was written, by the one thread that writes it
+    std::string known = {};  // hash of what was taken over
 };
 
 /// Header of one file, padded with spaces so that the data starts at a multiple of 8, as the format advises.
@@ -65,7 +69,7 @@ std::vector<Slot> make_slots(std::vector<TensorSpec> tensors) {
     std::vector<Slot> slots;
     for (auto& spec : tensors) {
         const std::uint64_t bytes = byte_count(spec.dtype, spec.shape);
-        slots.push_back({std::move(spec), 0, 0, bytes, 0});
+        slots.push_back({.spec = std::move(spec), .bytes = bytes});
     }
     return slots;
 }
@@ -86,8 +90,24 @@ void check_free_space(const fs::path& directory, std::uint64_t needed) {
     }
 }
 
-bool is_weight_file(const std::string& name) {
+constexpr std::string_view kIncomplete = ".incomplete";
+
+bool is_weight_file(std::string_view name) {
     return name.starts_with("model") && (name.ends_with(".safetensors") || name == "model.safetensors.index.json");
+}
+
+/// Under its temporary name.
+bool is_unfinished_weight_file(std::string_view name) {
+    return name.ends_with(kIncomplete) && is_weight_file(name.substr(0, name.size() - kIncomplete.size()));
+}
+
+void remove_files(const fs::path& directory, bool (*is_stale)(std::string_view)) {
+    std::error_code ignored;
+    std::vector<fs::path> stale;
+    for (const auto& entry : fs::directory_iterator(directory)) {
+        if (is_stale(entry.path().filename().string())) stale.push_back(entry.path());
+    }
+    for (const auto& path : stale) fs::remove(path, ignored);
 }
 
 }  // namespace
@@ -131,33 +151,52 @@ struct CheckpointWriter::Impl {
         add("model.safetensors.index.json", index.dump(2) + "\n");
     }
 
-    void write_headers() {
+    void write_headers(bool resume) {
         std::vector<std::string> headers;
+        std::vector<std::uint64_t> shard_bytes;
         auto first = slots.begin();
         for (std::size_t shard = 0; shard < shard_names.size(); ++shard) {
             const auto last = std::find_if(first, slots.end(), [&](const Slot& s) { return s.shard != shard; });
             const auto order = lay_out({first, last});
             headers.push_back(header_text(std::vector<const Slot*>(order.begin(), order.end()), {{"format", "pt"}}));
-            total_bytes += headers.back().size();
-            for (const Slot* slot : order) total_bytes += slot->bytes;
+            shard_bytes.push_back(headers.back().size());
+            for (const Slot* slot : order) shard_bytes.back() += slot->bytes;
+            total_bytes += shard_bytes.back();
             first = last;
         }
-        check_free_space(directory, total_bytes);
+        // Of a resumed output some part is there already; how much the file system alone knows.
+        if (!resume) check_free_space(directory, total_bytes);
         for (std::size_t shard = 0; shard < shard_names.size(); ++shard) {
-            shards.emplace_back(directory / shard_names[shard]);
+            const fs::path path = directory / shard_names[shard];
+            if (resume) take_back(path);
+            shards.emplace_back(path, resume ? OutputFile::Start::resume : OutputFile::Start::empty);
+            if (resume) shards.back().resize(shard_bytes[shard]);
             data_start.push_back(headers[shard].size());
             shards.back().write_at(0, std::as_bytes(std::span(headers[shard])));
         }
     }
 
-    /// The slot that `bytes` more are going to be written to.
-    const Slot& claim(std::string_view name, std::uint64_t offset, std::uint64_t bytes) {
-        const std::lock_guard lock(mutex);
+    /// A run that ended while it renamed its files left some under their final names. Where a config.json is, they
+    /// belong to another, whole checkpoint.
+    void take_back(const fs::path& path) const {
+        const fs::path temporary = path.string() + std::string(kIncomplete);
+        std::error_code ignored;
+        if (fs::exists(temporary, ignored) || fs::exists(directory / "config.json", ignored)) return;
+        fs::rename(path, temporary, ignored);
+    }
+
+    Slot& find(std::string_view name) {
         const auto it = by_name.find(name);
         if (it == by_name.end()) misuse("not announced", name);
-        Slot& slot = slots[it->second];
-        if (offset > slot.bytes || bytes > slot.bytes - offset || bytes > slot.bytes - slot.written) {
-            misuse("written twice or with another size", name);
+        return slots[it->second];
+    }
+
+    /// The slot that `bytes` more are going to be written to.
+    Slot& claim(std::string_view name, std::uint64_t offset, std::uint64_t bytes) {
+        const std::lock_guard lock(mutex);
+        Slot& slot = find(name);
+        if (offset != slot.written || bytes > slot.bytes - offset) {
+            misuse("written twice, out of order or with another size", name);
         }
         slot.written += bytes;
         return slot;
@@ -172,11 +211,7 @@ struct CheckpointWriter::Impl {
     void remove_stale_weights() const {
         std::error_code ignored;
         fs::remove(directory / "config.json", ignored);
-        std::vector<fs::path> stale;
-        for (const auto& entry : fs::directory_iterator(directory)) {
-            if (is_weight_file(entry.path().filename().string())) stale.push_back(entry.path());
-        }
-        for (const auto& path : stale) fs::remove(path, ignored);
+        remove_files(directory, is_weight_file);
     }
 };
 
@@ -194,11 +229,12 @@ void check_output_directory(const fs::path& directory, bool overwrite) {
 
 CheckpointWriter::CheckpointWriter(const fs::path& directory, std::vector<TensorSpec> tensors, const Options& options)
     : impl_(std::make_unique<Impl>()) {
-    check_output_directory(directory, options.overwrite);
+    if (!options.resume) check_output_directory(directory, options.overwrite);
     std::error_code error;
     impl_->created_directory = fs::create_directories(directory, error);
     if (error) throw Error(ErrorCode::io, directory.string() + ": cannot create directory: " + error.message());
     impl_->directory = directory;
+    if (!options.resume) remove_files(directory, is_unfinished_weight_file);
     try {
         impl_->slots = make_slots(std::move(tensors));
         for (std::size_t i = 0; i < impl_->slots.size(); ++i) {
@@ -207,8 +243,9 @@ CheckpointWriter::CheckpointWriter(const fs::path& directory, std::vector<Tensor
             }
         }
         impl_->assign_shards(options.max_shard_bytes);
-        impl_->write_headers();
+        impl_->write_headers(options.resume);
     } catch (...) {
+        if (options.resume) keep();
         impl_->shards.clear();
         impl_->files.clear();
         if (impl_->created_directory) fs::remove(directory, error);
@@ -227,12 +264,14 @@ CheckpointWriter::~CheckpointWriter() {
 void CheckpointWriter::write(std::string_view name, std::span<const std::byte> data) { write_part(name, 0, data); }
 
 void CheckpointWriter::write_part(std::string_view name, std::uint64_t offset, std::span<const std::byte> data) {
-    const Slot& slot = impl_->claim(name, offset, data.size());
+    Slot& slot = impl_->claim(name, offset, data.size());
+    slot.hasher.add(data);
     impl_->shards[slot.shard].write_at(impl_->data_start[slot.shard] + slot.begin + offset, data);
 }
 
 void CheckpointWriter::copy(std::string_view name, const TensorView& source, const SafetensorsFile& file) {
-    const Slot& slot = impl_->claim(name, 0, source.data.size());
+    Slot& slot = impl_->claim(name, 0, source.data.size());
+    slot.hasher.add(source.data);
     impl_->shards[slot.shard].copy_at(impl_->data_start[slot.shard] + slot.begin, file.file().descriptor(),
                                       source.file_offset, source.data);
 }
@@ -245,6 +284,47 @@ void CheckpointWriter::copy_file(const std::string& file_name, const fs::path& s
     const MappedFile mapped(source);
     impl_->files.emplace_back(file_name, OutputFile(impl_->directory / file_name));
     impl_->files.back().second.copy_at(0, mapped.descriptor(), 0, mapped.bytes());
+}
+
+std::string CheckpointWriter::hash_of(std::string_view name) const {
+    const Slot& slot = impl_->find(name);
+    if (slot.written != slot.bytes) misuse("never written as a whole", name);
+    return slot.known.empty() ? slot.hasher.hex() : slot.known;
+}
+
+bool CheckpointWriter::take_over(const std::map<std::string, std::string>& hashes) {
+    for (const auto& [name, hash] : hashes) {
+        const Slot& slot = impl_->find(name);
+        const OutputFile& shard = impl_->shards[slot.shard];
+        if (shard.hash_at(impl_->data_start[slot.shard] + slot.begin, slot.bytes) != hash) return false;
+    }
+    for (const auto& [name, hash] : hashes) {
+        const std::uint64_t bytes = impl_->find(name).bytes;
+        impl_->claim(name, 0, bytes).known = hash;
+    }
+    return true;
+}
+
+void CheckpointWriter::flush(std::span<const std::string> names) {
+    std::set<std::size_t> shards;
+    for (const auto& name : names) shards.insert(impl_->find(name).shard);
+    for (const std::size_t shard : shards) impl_->shards[shard].flush();
+}
+
+void CheckpointWriter::keep() {
+    for (auto& shard : impl_->shards) shard.keep();
+    impl_->created_directory = false;
+}
+
+std::size_t CheckpointWriter::file_count() const { return impl_->shards.size() + impl_->files.size(); }
+
+CheckpointWriter::FileRecord CheckpointWriter::finish_file(std::size_t i) {
+    const bool weights = i < impl_->shards.size();
+    OutputFile& file = weights ? impl_->shards[i] : impl_->files.at(i - impl_->shards.size()).second;
+    const std::string& name = weights ? impl_->shard_names[i] : impl_->files[i - impl_->shards.size()].first;
+    file.flush();
+    const std::uint64_t bytes = file.size();
+    return {name, bytes, file.hash_at(0, bytes)};
 }
 
 void CheckpointWriter::commit() {

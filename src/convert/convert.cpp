@@ -1,53 +1,215 @@
 #include "mha2mla/convert.hpp"
 
+#include <atomic>
+
+#include "../checkpoint/hash.hpp"
 #include "convert_layer.hpp"
+#include "journal.hpp"
 #include "layout.hpp"
 #include "mha2mla/error.hpp"
+#include "mha2mla/fingerprint.hpp"
 #include "mha2mla/threads.hpp"
 #include "output_files.hpp"
+#include "record.hpp"
 #include "schedule.hpp"
 
 namespace mha2mla {
+namespace fs = std::filesystem;
+namespace {
 
-void check_destination(const Model& source, const std::filesystem::path& destination, bool overwrite) {
-    std::error_code ignored;
-    if (std::filesystem::equivalent(source.checkpoint.directory(), destination, ignored)) {
-        throw Error(ErrorCode::usage, destination.string() + ": source and destination are the same directory");
-    }
-    check_output_directory(destination, overwrite);
+void require_same(const fs::path& destination, const nlohmann::ordered_json& was, const nlohmann::ordered_json& is) {
+    const std::string different = differences(was, is);
+    if (different.empty()) return;
+    throw Error(ErrorCode::usage, destination.string() + ": holds an unfinished conversion that cannot be resumed: " +
+                                      different + "; start over with --overwrite instead of --resume");
 }
 
-ConvertReport convert(const Model& source, const std::filesystem::path& destination, const ConvertOptions& options,
+std::optional<JournalContents> journal_to_resume(const fs::path& destination, const nlohmann::ordered_json& key) {
+    auto journal = read_journal(destination);
+    if (journal) require_same(destination, journal->fingerprint, key);
+    return journal;
+}
+
+/// One conversion, from its layout to its last file.
+class Run {
+public:
+    Run(const Model& source, const fs::path& destination, const ConvertOptions& options, ConvertReport& report,
+        const JournalContents* earlier, Journal& journal)
+        : source_(source),
+          options_(options),
+          report_(report),
+          earlier_(earlier),
+          schedule_(plan_schedule(source.config, options, thread_count())),
+          layout_(lay_out_conversion(source, options)),
+          writer_(destination, layout_.tensors, {options.max_shard_bytes, true, earlier != nullptr}),
+          recorder_(journal, writer_) {
+        report_.retained_energy.resize(source.layers.size());
+        report_.pieces = static_cast<std::int64_t>(layout_.layers.size() + layout_.copies.size());
+    }
+
+    void write_pieces(Observer& observer) {
+        run_side_by_side(
+            {{"convert", source_.config.num_hidden_layers, schedule_.layers_at_once, [&](auto i) { layer_piece(i); }},
+             {"copy", static_cast<std::int64_t>(layout_.copies.size()), 1, [&](auto i) { copy_piece(i); }}},
+            observer);
+        recorder_.finish();
+    }
+
+    void publish(const nlohmann::ordered_json& fingerprint, const PairRanks* ranks, Observer& observer) {
+        report_.output_bytes = writer_.total_bytes();
+        add_side_files(writer_, source_, options_, report_, ranks);
+        std::vector<CheckpointWriter::FileRecord> files(writer_.file_count());
+        const auto finish = [&](std::int64_t i) {
+            files[static_cast<std::size_t>(i)] = writer_.finish_file(static_cast<std::size_t>(i));
+        };
+        run_side_by_side({{"finish", static_cast<std::int64_t>(files.size()), thread_count(), finish}}, observer);
+        const auto record = conversion_record(source_, options_, report_, fingerprint, files);
+        writer_.add_file("README.md", model_card(record));
+        writer_.add_file(std::string(kRecordFile), record.dump(2) + "\n");
+        writer_.commit();
+    }
+
+    [[nodiscard]] std::int64_t kept() const { return kept_; }
+
+    /// Leaves what is recorded for another run.
+    void keep() {
+        try {
+            recorder_.finish();
+        } catch (const Error&) {
+            // What could not be recorded will be done again.
+        }
+        writer_.keep();
+    }
+
+private:
+    void layer_piece(std::int64_t layer) {
+        const auto index = static_cast<std::size_t>(layer);
+        const std::string name = "layer " + std::to_string(layer);
+        if (const Piece* piece = take_over(name)) {
+            report_.retained_energy[index] = piece->retained_energy;
+            return;
+        }
+        set_team_size(schedule_.threads_per_layer);
+        read_ahead(layer + schedule_.layers_at_once);
+        report_.retained_energy[index] =
+            convert_layer(writer_, source_, layer, options_, report_.selection.pairs[index]);
+        record(name, layout_.layers[index], report_.retained_energy[index]);
+    }
+
+    void copy_piece(std::int64_t i) {
+        const TensorView& tensor = *layout_.copies[static_cast<std::size_t>(i)];
+        const std::string name = "copy of " + tensor.name;
+        if (take_over(name) != nullptr) return;
+        copy_tensor(writer_, source_, tensor, options_);
+        source_.checkpoint.done_with(tensor);
+        record(name, {tensor.name}, 1);
+    }
+
+    void read_ahead(std::int64_t layer) const {
+        if (layer >= source_.config.num_hidden_layers) return;
+        const AttentionView& view = *source_.layers[static_cast<std::size_t>(layer)].attention;
+        for (const auto* linear : {&view.q, &view.k, &view.v}) source_.checkpoint.will_need(*linear->weight);
+    }
+
+    /// The record of a piece that an earlier run finished, if its tensors are what it recorded.
+    const Piece* take_over(const std::string& name) {
+        if (earlier_ == nullptr) return nullptr;
+        const auto it = earlier_->pieces.find(name);
+        if (it == earlier_->pieces.end() || !writer_.take_over(it->second.tensors)) return nullptr;
+        ++kept_, ++resumed_;
+        report_.pieces_resumed = resumed_;
+        return &it->second;
+    }
+
+    void record(const std::string& name, const std::vector<std::string>& tensors, double retained_energy) {
+        Piece piece{name, {}, retained_energy};
+        for (const auto& tensor : tensors) piece.tensors.emplace(tensor, writer_.hash_of(tensor));
+        recorder_.record(std::move(piece));
+        ++kept_;
+    }
+
+    const Model& source_;
+    const ConvertOptions& options_;
+    ConvertReport& report_;
+    const JournalContents* earlier_;
+    Schedule schedule_;
+    OutputLayout layout_;
+    CheckpointWriter writer_;
+    PieceRecorder recorder_;
+    std::atomic<std::int64_t> kept_ = 0, resumed_ = 0;
+};
+
+}  // namespace
+
+void check_destination(const Model& source, const fs::path& destination, const ConvertOptions& options) {
+    std::error_code ignored;
+    if (fs::equivalent(source.checkpoint.directory(), destination, ignored)) {
+        throw Error(ErrorCode::usage, destination.string() + ": source and destination are the same directory");
+    }
+    const bool unfinished = fs::exists(journal_path(destination), ignored);
+    if (options.overwrite || !unfinished) return check_output_directory(destination, options.overwrite);
+    if (!options.resume) {
+        throw Error(ErrorCode::io,
+                    destination.string() + ": holds an unfinished conversion; go on with --resume, or try --overwrite");
+    }
+}
+
+ConvertReport convert(const Model& source, const fs::path& destination, const ConvertOptions& asked,
                       const PairRanks* ranks, Observer& observer) {
+    ConvertOptions options = asked;
+    if (options.ranks_from.is_null() && ranks != nullptr) {
+        options.ranks_from = {{"ranks", hash_of(std::as_bytes(std::span(ranks->values)))}};
+    }
     ConvertReport report;
     report.plan = plan_conversion(source.config, {options.rope.rope_dim, options.kv_rank, options.factorization, 16});
     report.selection = select_rope(source.config, options.rope, ranks);
-    check_destination(source, destination, options.overwrite);
-    const Schedule schedule = plan_schedule(source.config, options, thread_count());
-    const OutputLayout layout = lay_out_conversion(source, options);
-    CheckpointWriter writer(destination, layout.tensors, {options.max_shard_bytes, options.overwrite});
-    report.retained_energy.resize(source.layers.size());
-    const auto read_ahead = [&](std::int64_t layer) {
-        if (layer >= source.config.num_hidden_layers) return;
-        const AttentionView& view = *source.layers[static_cast<std::size_t>(layer)].attention;
-        for (const auto* linear : {&view.q, &view.k, &view.v}) source.checkpoint.will_need(*linear->weight);
-    };
-    const auto layer_piece = [&](std::int64_t layer) {
-        set_team_size(schedule.threads_per_layer);
-        read_ahead(layer + schedule.layers_at_once);
-        const auto index = static_cast<std::size_t>(layer);
-        report.retained_energy[index] = convert_layer(writer, source, layer, options, report.selection.pairs[index]);
-    };
-    const auto copy_piece = [&](std::int64_t i) {
-        copy_tensor(writer, source, *layout.copies[static_cast<std::size_t>(i)], options);
-    };
-    run_side_by_side({{"convert", source.config.num_hidden_layers, schedule.layers_at_once, layer_piece},
-                      {"copy", static_cast<std::int64_t>(layout.copies.size()), 1, copy_piece}},
-                     observer);
-    add_side_files(writer, source, options, report, ranks);
-    writer.commit();
-    report.output_bytes = writer.total_bytes();
+    const auto fingerprint = conversion_fingerprint(source, options);
+    if (options.resume) {
+        if (const auto finished = finished_conversion(destination, fingerprint)) return *finished;
+    }
+    check_destination(source, destination, options);
+    const auto earlier =
+        options.resume ? journal_to_resume(destination, fingerprint) : std::optional<JournalContents>();
+    Journal journal(destination, fingerprint, ranks, earlier ? &*earlier : nullptr);
+    Run run(source, destination, options, report, earlier ? &*earlier : nullptr, journal);
+    try {
+        run.write_pieces(observer);
+        run.publish(fingerprint, ranks, observer);
+        journal.keep(false);
+    } catch (const Error& error) {
+        const bool interrupted = error.code() == ErrorCode::interrupted;
+        if (!options.resume && !(interrupted && run.kept() > 0)) throw;
+        run.keep();
+        journal.keep(true);
+        const std::string pieces = std::to_string(run.kept()) + " of " + std::to_string(report.pieces) +
+                                   " pieces are kept in " + destination.string() +
+                                   "; go on with the same command and --resume";
+        throw Error(error.code(), interrupted ? "interrupted; " + pieces : std::string(error.what()) + "; " + pieces);
+    }
     return report;
+}
+
+std::optional<PairRanks> unfinished_ranks(const fs::path& destination, const nlohmann::ordered_json& fingerprint) {
+    const auto journal = journal_to_resume(destination, fingerprint);
+    return journal ? journal->ranks : std::nullopt;
+}
+
+nlohmann::ordered_json fingerprint_at(const fs::path& destination) {
+    if (const auto record = read_record(destination)) return record->at("fingerprint");
+    const auto journal = read_journal(destination);
+    return journal ? journal->fingerprint : nlohmann::ordered_json();
+}
+
+std::uint64_t planned_output_bytes(const Model& source, const ConvertOptions& options) {
+    std::uint64_t bytes = 0;
+    for (const auto& tensor : lay_out_conversion(source, options).tensors) {
+        bytes += byte_count(tensor.dtype, tensor.shape);
+    }
+    return bytes;
+}
+
+std::uint64_t planned_memory(const ModelConfig& config, const ConvertOptions& options) {
+    return plan_schedule(config, options, thread_count()).bytes;
 }
 
 }  // namespace mha2mla

@@ -69,10 +69,12 @@ OutputLayout lay_out_conversion(const Model& source, const ConvertOptions& optio
         }
     }
     OutputLayout layout;
+    layout.layers.resize(source.layers.size());
     for (const auto& file : source.checkpoint.files()) {
         for (const auto& tensor : file.tensors()) {
             if (const auto place = place_of_layer.find(&tensor); place != place_of_layer.end()) {
                 for (auto& spec : converted_layer(source, place->second, options)) {
+                    layout.layers[static_cast<std::size_t>(place->second)].push_back(spec.name);
                     layout.tensors.push_back(std::move(spec));
                 }
             }

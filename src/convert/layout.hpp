@@ -9,8 +9,9 @@ namespace mha2mla {
 
 /// What the output will hold: copies of the source's tensors, and new ones in place of k_proj and v_proj.
 struct OutputLayout {
-    std::vector<TensorSpec> tensors;        // in the order of the source
-    std::vector<const TensorView*> copies;  // source tensors that pass through
+    std::vector<TensorSpec> tensors;               // in the order of the source
+    std::vector<std::vector<std::string>> layers;  // names of each layer's new tensors
+    std::vector<const TensorView*> copies;         // source tensors that pass through
 };
 
 /// Names of the attention tensors of one layer that convert() writes itself.

@@ -1,29 +1,114 @@
-#include "model_card.hpp"
-
+#include <cmath>
+#include <iomanip>
 #include <sstream>
 
-namespace mha2mla {
+#include "record.hpp"
 
-std::string model_card(const Model& source, const ConvertOptions& options, const ConvertReport& report) {
-    const auto canonical = std::filesystem::weakly_canonical(source.checkpoint.directory());
-    const std::string name = canonical.filename().string();
-    const Plan& plan = report.plan;
+namespace mha2mla {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+/// 134515008 -> "134,515,008"
+std::string grouped(std::int64_t number) {
+    std::string digits = std::to_string(number);
+    for (auto i = static_cast<std::ptrdiff_t>(digits.size()) - 3; i > 0; i -= 3) {
+        digits.insert(static_cast<std::size_t>(i), ",");
+    }
+    return digits;
+}
+
+/// A YAML string in double quotes, whose escapes are those of JSON.
+std::string quoted(const std::string& text) { return Json(text).dump(); }
+
+void front_matter(std::ostream& card, const Json& record) {
+    card << "---\nbase_model: " << quoted(record.at("base_model").get<std::string>())
+         << "\nbase_model_relation: finetune\nlibrary_name: mha2mla\ntags:\n- mha2mla\n- mla\n- kv-cache\n";
+    for (const auto& line : record.at("front_matter")) card << line.get<std::string>() << "\n";
+    card << "---\n";
+}
+
+void table_row(std::ostream& card, const char* what, std::int64_t before, std::int64_t after) {
+    const double change = before > 0 ? 100.0 * (static_cast<double>(after) / static_cast<double>(before) - 1) : 0;
+    card << "| " << what << " | " << grouped(before) << " | " << grouped(after) << " | " << std::showpos << change
+         << std::noshowpos << "% |\n";
+}
+
+void cost_table(std::ostream& card, const Json& record) {
+    const auto& parameters = record.at("parameters");
+    const auto& cache = record.at("kv_cache");
+    card << "| | original | converted | change |\n|---|---:|---:|---:|\n";
+    table_row(card, "parameters", parameters.at("original"), parameters.at("converted"));
+    table_row(card, "KV cache, bytes per token at 16 bit",
+              2 * cache.at("original_numbers_per_token").get<std::int64_t>(),
+              2 * cache.at("converted_numbers_per_token").get<std::int64_t>());
+    const Json& measured = record.at("measured");
+    if (measured.is_null()) return;
+    const double before = measured.at("nll_original"), after = measured.at("nll_converted");
+    card << std::setprecision(4) << "| NLL, nats per token | " << before << " | " << after << " | " << std::showpos
+         << after - before << std::noshowpos << " |\n| perplexity | " << std::exp(before) << " | " << std::exp(after)
+         << " | |\n"
+         << std::setprecision(2);
+}
+
+void settings(std::ostream& card, const Json& record) {
+    const auto& used = record.at("fingerprint").at("settings");
+    card << "- RoPE is kept on " << used.at("rope-dim") << " of " << record.at("head_dim")
+         << " dimensions of each head, selection `" << used.at("rope").get<std::string>() << "`\n"
+         << "- factorisation `" << used.at("svd").get<std::string>() << "`, latent width " << used.at("kv-rank")
+         << " per KV head, " << record.at("latent_width") << " per layer\n";
+    const Json& measured = record.at("measured");
+    if (!measured.is_null()) {
+        card << "- NLL measured on `" << measured.at("data").get<std::string>() << "`: " << measured.at("tokens")
+             << " tokens in " << measured.at("windows") << " windows of " << measured.at("context")
+             << "; mean KL divergence from the original " << measured.at("mean_kl") << " nats per token\n";
+    }
+}
+
+void reproduction(std::ostream& card, const Json& record) {
+    const auto command = record.at("command").get<std::string>();
+    if (!command.empty())
+        card << "\nMade by version " << record.at("version").get<std::string>() << " with\n\n```sh\n"
+             << command << "\n```\n";
+    if (record.at("recipe").is_null()) return;
+    card << "\nThe same as a recipe of `mha2mla batch`:\n\n```json\n" << record.at("recipe").dump(2) << "\n```\n";
+}
+
+void loading(std::ostream& card, const Json& record) {
+    card << "\n## Loading\n\n"
+         << "`transformers` alone does not know this architecture. The loader of the\n"
+         << "[MHA2MLA reference implementation](https://github.com/JT-Ushio/MHA2MLA) reads this directory: tensor "
+            "names,\n"
+         << "row order and the object `mha2mla` of config.json are its own. Without Python:\n\n"
+         << "```sh\nmha2mla eval DIRECTORY --text text.txt                 # NLL and perplexity\n"
+         << "mha2mla verify ORIGINAL DIRECTORY --text text.txt      # distance from the original\n```\n\n"
+         << "## Files\n\n`mha2mla.json` says what was done for machines, with the hash of every file. ";
+    if (record.at("files").contains("README.source.md")) card << "`README.source.md` is the original's own card. ";
+    const Json& left_out = record.at("left_out");
+    if (left_out.empty()) {
+        card << "Every other file of the original was copied.\n";
+        return;
+    }
+    card << "Not copied from the original:\n\n";
+    for (const auto& [name, why] : left_out.items()) card << "- `" << name << "`: " << why.get<std::string>() << "\n";
+}
+
+}  // namespace
+
+std::string model_card(const Json& record) {
+    const auto name = record.at("base_model").get<std::string>();
     std::ostringstream card;
-    card.precision(4);
-    card << "---\nbase_model: " << name << "\nlibrary_name: mha2mla\ntags: [mha2mla, mla, kv-cache]\n---\n"
-         << "# " << name << " with Multi-head Latent Attention\n\n"
-         << "Converted from `" << name << "` by mha2mla (MHA2MLA, Ji et al., ACL 2025), without fine-tuning.\n\n"
-         << "| | original | converted |\n|---|---|---|\n"
-         << "| parameters | " << plan.parameters_original << " | " << plan.parameters_converted << " |\n"
-         << "| KV cache, bytes per token at 16 bit | " << static_cast<std::int64_t>(plan.original_bytes_per_token)
-         << " | " << static_cast<std::int64_t>(plan.converted_bytes_per_token) << " (" << -100 * plan.reduction()
-         << "%) |\n\n"
-         << "- RoPE is kept on " << options.rope.rope_dim << " of " << source.config.head_dim
-         << " dimensions of each head, selection `" << options.rope.strategy << "`\n"
-         << "- factorisation `" << row_of(options.factorization).name << "`, latent width " << options.kv_rank
-         << " per KV head\n\n"
-         << "Tensor names and the object `mha2mla` in config.json are those of the MHA2MLA reference implementation.\n"
-         << "`mha2mla verify` measures the distance from the original. The original's own card is README.source.md.\n";
+    card << std::fixed << std::setprecision(2);
+    front_matter(card, record);
+    card << "# " << name << " with Multi-head Latent Attention\n\n"
+         << "Converted from `" << name
+         << "` by mha2mla, the method of [MHA2MLA](https://arxiv.org/abs/2502.14837) (Ji et al., ACL 2025), without\n"
+         << "fine-tuning, with which the method is meant to be followed.\n\n";
+    cost_table(card, record);
+    card << "\n";
+    settings(card, record);
+    reproduction(card, record);
+    loading(card, record);
     return card.str();
 }
 

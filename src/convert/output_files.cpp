@@ -3,22 +3,44 @@
 #include <algorithm>
 #include <array>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "../checkpoint/json_file.hpp"
 #include "../model/latent_json.hpp"
-#include "model_card.hpp"
+#include "record.hpp"
 
 namespace mha2mla {
 namespace fs = std::filesystem;
 namespace {
 
-/// Weights in any format, and what convert() writes itself. Everything else in the directory is copied.
-bool is_left_out(const std::string& name) {
-    constexpr std::array<std::string_view, 12> kWeights = {".safetensors", ".bin", ".pt",         ".pth",
-                                                           ".gguf",        ".h5",  ".msgpack",    ".onnx",
-                                                           ".ckpt",        ".npz", ".incomplete", ".index.json"};
-    return name == "config.json" || name.starts_with(".") ||
-           std::any_of(kWeights.begin(), kWeights.end(), [&](auto suffix) { return name.ends_with(suffix); });
+struct LeftOutRow {
+    std::string_view suffix, why;
+};
+constexpr std::string_view kOtherWeights = "the unconverted weights in another format";
+constexpr std::array<LeftOutRow, 12> kLeftOut = {{
+    {".index.json", kOtherWeights},
+    {".safetensors", "weights that are not part of the checkpoint that was converted"},
+    {".bin", kOtherWeights},
+    {".pt", kOtherWeights},
+    {".pth", kOtherWeights},
+    {".gguf", kOtherWeights},
+    {".h5", kOtherWeights},
+    {".msgpack", kOtherWeights},
+    {".onnx", kOtherWeights},
+    {".ckpt", kOtherWeights},
+    {".npz", kOtherWeights},
+    {".incomplete", "unfinished"},
+}};
+
+/// Why a file is not copied; empty for one that is.
+std::string_view why_left_out(const fs::directory_entry& entry, const std::string& name) {
+    if (!entry.is_regular_file()) return "not a file";
+    if (name.starts_with(".")) return "hidden";
+    if (name == kRecordFile) return "of another conversion";
+    for (const auto& row : kLeftOut) {
+        if (name.ends_with(row.suffix)) return row.why;
+    }
+    return "";
 }
 
 std::string config_text(const Model& source, const ConvertOptions& options, const ConvertReport& report,
@@ -44,6 +66,27 @@ std::string config_text(const Model& source, const ConvertOptions& options, cons
 
 }  // namespace
 
+SideFiles side_files(const Checkpoint& source) {
+    SideFiles files;
+    // What is converted.
+    std::set<std::string> converted = {"config.json", "model.safetensors.index.json"};
+    for (const auto& file : source.files()) converted.insert(file.path().filename().string());
+    for (const auto& entry : fs::directory_iterator(source.directory())) {
+        const std::string name = entry.path().filename().string();
+        if (converted.contains(name)) continue;
+        const std::string_view why = why_left_out(entry, name);
+        if (why.empty()) {
+            files.copied.push_back(name);
+        } else {
+            files.left_out.push_back({name, std::string(why)});
+        }
+    }
+    std::sort(files.copied.begin(), files.copied.end());
+    std::sort(files.left_out.begin(), files.left_out.end(),
+              [](const auto& a, const auto& b) { return a.name < b.name; });
+    return files;
+}
+
 void add_side_files(CheckpointWriter& writer, const Model& source, const ConvertOptions& options,
                     const ConvertReport& report, const PairRanks* ranks) {
     std::string rank_file;
@@ -53,12 +96,10 @@ void add_side_files(CheckpointWriter& writer, const Model& source, const Convert
         writer.add_file(rank_file,
                         rank_file_bytes(two_norm ? *ranks : ranks_selecting(report.selection, source.config)));
     }
-    for (const auto& entry : fs::directory_iterator(source.checkpoint.directory())) {
-        const std::string name = entry.path().filename().string();
-        if (!entry.is_regular_file() || is_left_out(name)) continue;
-        writer.copy_file(name == "README.md" ? "README.source.md" : name, entry.path());
+    const auto& directory = source.checkpoint.directory();
+    for (const auto& name : side_files(source.checkpoint).copied) {
+        writer.copy_file(name == "README.md" ? "README.source.md" : name, directory / name);
     }
-    writer.add_file("README.md", model_card(source, options, report));
     writer.add_file("config.json", config_text(source, options, report, rank_file));
 }
 

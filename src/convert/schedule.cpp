@@ -122,6 +122,7 @@ Schedule plan_schedule(const ModelConfig& config, const ConvertOptions& options,
     schedule.layers_at_once = std::min<std::int64_t>(
         {threads, config.num_hidden_layers, static_cast<std::int64_t>(std::min<std::uint64_t>(fit, 1U << 16U))});
     schedule.threads_per_layer = static_cast<int>(threads / schedule.layers_at_once);
+    schedule.bytes = base + static_cast<std::uint64_t>(schedule.layers_at_once) * layer;
     return schedule;
 }
 

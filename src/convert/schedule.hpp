@@ -27,6 +27,7 @@ void run_side_by_side(const std::vector<Work>& works, Observer& observer);
 struct Schedule {
     std::int64_t layers_at_once = 1;
     int threads_per_layer = 1;
+    std::uint64_t bytes = 0;  // private memory that this takes
 };
 /// As many layers as there are threads, if they fit the memory of `options`.
 /// @throws Error{usage} saying how much is needed if not even one layer does.

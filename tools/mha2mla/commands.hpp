@@ -11,6 +11,7 @@ void add_inspect(CLI::App& app, Context& context);
 void add_calibrate(CLI::App& app, Context& context);
 void add_report(CLI::App& app, Context& context);
 void add_convert(CLI::App& app, Context& context);
+void add_batch(CLI::App& app, Context& context);
 void add_eval(CLI::App& app, Context& context);
 void add_verify(CLI::App& app, Context& context);
 

@@ -109,13 +109,13 @@ std::vector<TokenId> load_tokens(const TokenOptions& options, const Model& model
     return ids;
 }
 
-void add_window_options(CLI::App& command, WindowFlags& flags) {
+void add_window_options(CLI::App& command, WindowFlags& flags, const std::string& prefix) {
     command
-        .add_option("--context", flags.context,
+        .add_option("--" + prefix + "context", flags.context,
                     "Tokens of a window, BOS included; default: 2048 or max_position_embeddings if less")
         ->check(in_range(2, 1 << 24))
         ->type_name("N");
-    command.add_option("--max-windows", flags.max_windows, "Use the first N windows; default: all")
+    command.add_option("--" + prefix + "max-windows", flags.max_windows, "Use the first N windows; default: all")
         ->check(in_range(1, std::int64_t{1} << 40))
         ->type_name("N");
 }

@@ -39,7 +39,8 @@ void add_token_options(CLI::App& command, TokenOptions& options, const std::stri
 struct WindowFlags {
     std::optional<std::int64_t> context, max_windows;
 };
-void add_window_options(CLI::App& command, WindowFlags& flags);
+/// @param prefix as of add_token_options.
+void add_window_options(CLI::App& command, WindowFlags& flags, const std::string& prefix = "");
 /// Windows of the given tokens for `model`. Warns where the context is longer than the model was trained for.
 [[nodiscard]] std::vector<TokenId> load_windows(const TokenOptions& tokens, const WindowFlags& flags,
                                                 const Model& model, Context& context, std::int64_t& window_length);

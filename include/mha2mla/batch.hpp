@@ -1,0 +1,62 @@
+#pragma once
+/// Recipes: many conversions from one JSON file (docs/batch.md).
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace mha2mla {
+
+/// A setting that a recipe may give a job.
+struct RecipeSetting {
+    std::string name;
+    bool is_path = false;  // relative to the recipe's directory
+};
+
+struct BatchJob {
+    std::string name;  // the last component of the destination
+    std::filesystem::path source, destination;
+    nlohmann::ordered_json settings;  // name -> string, number or boolean; paths are absolute or as the recipe's is
+};
+
+struct Recipe {
+    std::filesystem::path output;  // where outputs, statistics and the summary go
+    std::vector<BatchJob> jobs;    // grids expanded, in order
+};
+
+/// Reads a recipe and works everything out that does not need the checkpoints: variables, defaults, grids, paths.
+/// @throws Error{io}, Error{format} naming the place in the recipe: an unknown key, a missing source, an unknown
+/// variable, a cycle of variables, a grid of more than 10,000 jobs, two jobs with one destination.
+[[nodiscard]] Recipe read_recipe(const std::filesystem::path& path, std::span<const RecipeSetting> settings);
+
+/// Values of variables by name. References "${name}" in strings are replaced; "$$" is a dollar sign. A string that is
+/// nothing but one reference takes the variable's type.
+class Variables {
+public:
+    /// @param where for messages, such as "recipe.json".
+    explicit Variables(std::string where) : where_(std::move(where)) {}
+    void set(const std::string& name, nlohmann::ordered_json value) { values_[name] = std::move(value); }
+    /// @throws Error{format} for an unknown variable (listing the known), a cycle (naming it) or an open "${".
+    [[nodiscard]] nlohmann::ordered_json expand(const nlohmann::ordered_json& value) const;
+
+private:
+    nlohmann::ordered_json expand(const std::string& text, std::vector<std::string>& using_now) const;
+    nlohmann::ordered_json value_of(const std::string& name, std::vector<std::string>& using_now) const;
+    std::string where_;
+    std::map<std::string, nlohmann::ordered_json> values_;
+};
+
+/// A share of the jobs: those whose position is `index` modulo `count`, counted from 0.
+struct Shard {
+    std::int64_t index = 0, count = 1;
+    [[nodiscard]] bool has(std::size_t job) const { return static_cast<std::int64_t>(job) % count == index; }
+};
+/// "2/5" is the second of five shares. @throws Error{usage}
+[[nodiscard]] Shard parse_shard(std::string_view text);
+
+}  // namespace mha2mla

@@ -1,0 +1,199 @@
+#include <algorithm>
+#include <charconv>
+
+#include "../checkpoint/json_file.hpp"
+#include "mha2mla/batch.hpp"
+#include "mha2mla/error.hpp"
+
+namespace mha2mla {
+namespace fs = std::filesystem;
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr std::size_t kMostJobs = 10'000;
+
+[[noreturn]] void fail(const std::string& where, const std::string& problem) {
+    throw Error(ErrorCode::format, where + ": " + problem);
+}
+
+void check_keys(const Json& object, const std::vector<std::string>& known, const std::string& where) {
+    if (!object.is_object()) fail(where, "must be an object");
+    for (const auto& [key, value] : object.items()) {
+        if (std::find(known.begin(), known.end(), key) != known.end()) continue;
+        std::string names;
+        for (const auto& name : known) names += (names.empty() ? "" : ", ") + name;
+        fail(where, "unknown key '" + key + "'; choose from " + names);
+    }
+}
+
+void check_value(const Json& value, const std::string& where) {
+    if (!value.is_string() && !value.is_number() && !value.is_boolean()) {
+        fail(where, "must be a string, a number, true or false, not " + value.dump());
+    }
+}
+
+/// One choice of a value for every key of a grid.
+using Choice = std::vector<std::pair<std::string, Json>>;
+
+/// Every combination, the last key changing fastest.
+std::vector<Choice> combinations(const Json& grid, const std::string& where) {
+    std::vector<Choice> choices = {{}};
+    for (const auto& [key, values] : grid.items()) {
+        const std::string place = where + " of '" + key + "'";
+        if (!values.is_array() || values.empty()) fail(place, "must be a list of at least one value");
+        if (choices.size() * values.size() > kMostJobs) {
+            fail(where, "expands to more than " + std::to_string(kMostJobs) + " jobs");
+        }
+        std::vector<Choice> longer;
+        for (const auto& choice : choices) {
+            for (const auto& value : values) {
+                check_value(value, place);
+                longer.push_back(choice);
+                longer.back().emplace_back(key, value);
+            }
+        }
+        choices = std::move(longer);
+    }
+    return choices;
+}
+
+/// Reads one recipe; see docs/batch.md for what it may hold.
+class Reader {
+public:
+    Reader(const Json& recipe, const fs::path& path, std::span<const RecipeSetting> settings)
+        : recipe_(recipe),
+          file_(path.string()),
+          directory_(path.parent_path()),
+          settings_(settings),
+          variables_(file_) {
+        for (const auto& setting : settings) names_.push_back(setting.name);
+    }
+
+    Recipe read() {
+        check_keys(recipe_, {"variables", "defaults", "output", "jobs"}, file_);
+        const Json variables = recipe_.value("variables", Json::object());
+        if (!variables.is_object()) fail(file_ + ": variables", "must be an object");
+        for (const auto& [name, value] : variables.items()) {
+            check_value(value, file_ + ": variable '" + name + "'");
+            variables_.set(name, value);
+        }
+        for (const auto& [name, value] : variables.items()) (void)variables_.expand(value);  // also those not used
+        Recipe result;
+        result.output = path_of(variables_.expand(recipe_.value("output", Json("out"))), file_ + ": output");
+        variables_.set("output", fs::absolute(result.output).lexically_normal().string());
+        const Json jobs = recipe_.value("jobs", Json());
+        if (!jobs.is_array() || jobs.empty()) fail(file_, "'jobs' must be a list of at least one job");
+        for (std::size_t i = 0; i < jobs.size(); ++i) add_jobs(jobs[i], "job " + std::to_string(i + 1), result);
+        check_destinations(result);
+        return result;
+    }
+
+private:
+    fs::path path_of(const Json& value, const std::string& where) const {
+        if (!value.is_string() || value.get<std::string>().empty()) fail(where, "must be a path");
+        return (directory_ / value.get<std::string>()).lexically_normal();
+    }
+
+    void add_jobs(const Json& job, const std::string& number, Recipe& result) const {
+        const std::string where = file_ + ": " + number;
+        const Json defaults = recipe_.value("defaults", Json::object());
+        auto keys = names_;
+        keys.insert(keys.begin(), {"source", "destination", "grid"});
+        check_keys(job, keys, where);
+        check_keys(defaults, keys, file_ + ": defaults");
+        Json merged = defaults;
+        merged.update(job);
+        const Json grid = merged.value("grid", Json::object());
+        merged.erase("grid");
+        keys.erase(std::find(keys.begin(), keys.end(), "grid"));
+        check_keys(grid, keys, where + ", grid");
+        for (const auto& choice : combinations(grid, where + ", grid")) {
+            Json values = merged;
+            for (const auto& [key, value] : choice) values[key] = value;
+            result.jobs.push_back(one_job(values, choice, where, result.output));
+            if (result.jobs.size() > kMostJobs)
+                fail(file_, "expands to more than " + std::to_string(kMostJobs) + " jobs");
+        }
+    }
+
+    BatchJob one_job(const Json& values, const Choice& choice, const std::string& where, const fs::path& output) const {
+        if (!values.contains("source")) fail(where, "has no source; give the directory of a checkpoint");
+        BatchJob job;
+        Variables variables = variables_;
+        job.source = path_of(variables.expand(values.at("source")), where + ", source");
+        const std::string source_name = fs::absolute(job.source / "").parent_path().filename().string();
+        variables.set("source-name", source_name);
+        job.settings = Json::object();
+        for (const auto& setting : settings_) {
+            if (!values.contains(setting.name)) continue;
+            const std::string place = where + ", " + setting.name;
+            check_value(values.at(setting.name), place);
+            const Json value = variables.expand(values.at(setting.name));
+            job.settings[setting.name] = setting.is_path ? Json(path_of(value, place).string()) : value;
+            variables.set(setting.name, value);
+        }
+        std::string standard = source_name + "-mla";
+        for (const auto& [key, value] : choice) {
+            if (key != "source" && key != "destination") standard += "-" + key + "-" + text_of(variables.expand(value));
+        }
+        job.destination = values.contains("destination")
+                              ? path_of(variables.expand(values.at("destination")), where + ", destination")
+                              : output / standard;
+        if (job.destination.filename().empty()) job.destination = job.destination.parent_path();
+        job.name = job.destination.filename().string();
+        return job;
+    }
+
+    /// Of a value in the name of a directory.
+    static std::string text_of(const Json& value) {
+        if (!value.is_string()) return value.dump();
+        return fs::path(value.get<std::string>()).filename().string();
+    }
+
+    void check_destinations(const Recipe& result) const {
+        std::map<fs::path, std::size_t> seen;
+        for (std::size_t i = 0; i < result.jobs.size(); ++i) {
+            const fs::path destination = fs::weakly_canonical(result.jobs[i].destination);
+            const auto [it, inserted] = seen.emplace(destination, i);
+            if (inserted) continue;
+            fail(file_, "two jobs have one destination, " + destination.string() + ": from " +
+                            result.jobs[it->second].source.string() + " with " +
+                            result.jobs[it->second].settings.dump() + ", and from " + result.jobs[i].source.string() +
+                            " with " + result.jobs[i].settings.dump());
+        }
+    }
+
+    const Json& recipe_;
+    std::string file_;
+    fs::path directory_;
+    std::span<const RecipeSetting> settings_;
+    std::vector<std::string> names_;
+    Variables variables_;
+};
+
+}  // namespace
+
+Recipe read_recipe(const fs::path& path, std::span<const RecipeSetting> settings) {
+    const auto recipe = read_json_file<Json>(path);
+    return Reader(recipe, path, settings).read();
+}
+
+Shard parse_shard(std::string_view text) {
+    Shard shard;
+    const auto slash = std::min(text.find('/'), text.size());
+    const auto read = [](std::string_view digits, std::int64_t& number) {
+        const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), number);
+        return error == std::errc() && end == digits.data() + digits.size();
+    };
+    const bool numbers =
+        slash < text.size() && read(text.substr(0, slash), shard.index) && read(text.substr(slash + 1), shard.count);
+    if (!numbers || shard.count < 1 || shard.index < 1 || shard.index > shard.count) {
+        throw Error(ErrorCode::usage,
+                    "--shard: '" + std::string(text) + "' is not a share such as 2/5, from 1/5 to 5/5");
+    }
+    --shard.index;
+    return shard;
+}
+
+}  // namespace mha2mla

@@ -1,0 +1,108 @@
+#include "mha2mla/fingerprint.hpp"
+
+#include <algorithm>
+
+#include "../checkpoint/hash.hpp"
+#include "mha2mla/version.hpp"
+#include "output_files.hpp"
+
+namespace mha2mla {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr std::size_t kSample = 4096;
+
+std::string weight_file_hash(const SafetensorsFile& file) {
+    Hasher hasher;
+    const auto bytes = file.file().bytes();
+    std::uint64_t data_start = bytes.size();
+    for (const auto& tensor : file.tensors()) data_start = std::min(data_start, tensor.file_offset);
+    hasher.add(bytes.first(static_cast<std::size_t>(data_start)));
+    for (const auto& tensor : file.tensors()) {
+        const std::size_t count = std::min(kSample, tensor.data.size());
+        hasher.add(tensor.data.first(count));
+        hasher.add(tensor.data.last(count));
+    }
+    return hasher.hex();
+}
+
+/// One row for each member: a new one does not compile until it is named here.
+Json settings_json(const ConvertOptions& options) {
+    const auto& [rope, kv_rank, factorization, svd, dtype, max_shard_bytes, overwrite, resume, max_memory, command,
+                 recipe, ranks_from] = options;
+    const auto& [strategy, rope_dim, uniform_start] = rope;
+    const auto& [sigma, method, max_excess] = svd;
+    // What the output does not depend on.
+    (void)overwrite, (void)resume, (void)max_memory, (void)command, (void)recipe, (void)ranks_from;
+    Json json;
+    json["rope"] = strategy;
+    json["rope-dim"] = rope_dim;
+    json["uniform-start"] = uniform_start;
+    json["kv-rank"] = kv_rank;
+    json["svd"] = row_of(factorization).name;
+    json["sigma"] = kSigmaPlacements.at(static_cast<std::size_t>(sigma)).name;
+    json["svd-method"] = kSvdMethods.at(static_cast<std::size_t>(method)).name;
+    json["svd-excess"] = max_excess;
+    json["dtype"] = dtype ? dtype_name(*dtype) : "auto";
+    json["max-shard-size"] = max_shard_bytes;
+    return json;
+}
+
+std::string shown(const Json& value) { return value.is_string() ? value.get<std::string>() : value.dump(); }
+
+/// "/settings/kv-rank" -> "kv-rank": settings are known by their own names.
+std::string shown_name(const std::string& pointer) {
+    constexpr std::string_view kSettings = "/settings/";
+    return pointer.starts_with(kSettings) ? pointer.substr(kSettings.size()) : pointer.substr(1);
+}
+
+}  // namespace
+
+std::string file_hash(const std::filesystem::path& path) { return hash_of(MappedFile(path).bytes()); }
+
+std::string text_hash(std::string_view text) { return hash_of(std::as_bytes(std::span(text))); }
+
+Json source_fingerprint(const Model& source) {
+    Json json;
+    for (const auto& file : source.checkpoint.files()) {
+        json[file.path().filename().string()] = {{"bytes", file.file().bytes().size()},
+                                                 {"sample", weight_file_hash(file)}};
+    }
+    const auto& directory = source.checkpoint.directory();
+    json["config.json"] = file_hash(directory / "config.json");
+    for (const auto& name : side_files(source.checkpoint).copied) json[name] = file_hash(directory / name);
+    return json;
+}
+
+Json conversion_fingerprint(const Model& source, const ConvertOptions& options) {
+    Json json;
+    json["version"] = version();
+    json["settings"] = settings_json(options);
+    json["statistics"] = options.ranks_from;
+    json["source"] = source_fingerprint(source);
+    return json;
+}
+
+std::string differences(const Json& was, const Json& is) {
+    constexpr std::size_t kShown = 3;
+    std::vector<std::string> found;
+    const Json before = was.flatten(), now = is.flatten();
+    for (const auto& [pointer, value] : now.items()) {
+        const auto it = before.find(pointer);
+        if (it == before.end()) {
+            found.push_back(shown_name(pointer) + " was not there and is " + shown(value));
+        } else if (*it != value) {
+            found.push_back(shown_name(pointer) + " was " + shown(*it) + " and is " + shown(value));
+        }
+    }
+    for (const auto& [pointer, value] : before.items()) {
+        if (!now.contains(pointer)) found.push_back(shown_name(pointer) + " was " + shown(value) + " and is not there");
+    }
+    std::string text;
+    for (std::size_t i = 0; i < std::min(kShown, found.size()); ++i) text += (i == 0 ? "" : ", ") + found[i];
+    if (found.size() > kShown) text += " and " + std::to_string(found.size() - kShown) + " more";
+    return text;
+}
+
+}  // namespace mha2mla

@@ -1,0 +1,186 @@
+#include "journal.hpp"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+
+#include "../checkpoint/output_file.hpp"
+#include "mha2mla/error.hpp"
+
+namespace mha2mla {
+namespace fs = std::filesystem;
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr const char* kFormat = "mha2mla journal 1";
+/// Pieces that are finished within this time are flushed together.
+constexpr std::chrono::milliseconds kInterval(250);
+
+Json ranks_json(const PairRanks& ranks) {
+    Json json = {{"layers", ranks.layers}, {"kv_heads", ranks.kv_heads}, {"head_dim", ranks.head_dim}};
+    json["values"] = ranks.values;
+    return json;
+}
+
+PairRanks ranks_from_json(const Json& json) {
+    return {json.at("layers"), json.at("kv_heads"), json.at("head_dim"), json.at("values")};
+}
+
+std::string piece_line(const Piece& piece) {
+    Json json;
+    json["piece"] = piece.name;
+    json["tensors"] = piece.tensors;
+    json["retained_energy"] = piece.retained_energy;
+    return json.dump() + "\n";
+}
+
+Piece piece_from_json(const Json& json) { return {json.at("piece"), json.at("tensors"), json.at("retained_energy")}; }
+
+[[noreturn]] void fail(const fs::path& path, const char* action) {
+    throw Error(ErrorCode::io, path.string() + ": cannot " + action + ": " + std::strerror(errno));
+}
+
+}  // namespace
+
+fs::path journal_path(const fs::path& directory) { return directory / "mha2mla.journal.jsonl"; }
+
+std::optional<JournalContents> read_journal(const fs::path& directory) {
+    const fs::path path = journal_path(directory);
+    std::error_code ignored;
+    if (!fs::exists(path, ignored)) return std::nullopt;
+    const MappedFile file(path);
+    std::string_view rest(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
+    std::optional<JournalContents> contents;
+    for (auto end = rest.find('\n'); end != std::string_view::npos; end = rest.find('\n')) {
+        try {
+            const Json line = Json::parse(rest.substr(0, end));
+            if (contents) {
+                Piece piece = piece_from_json(line);
+                contents->pieces.insert_or_assign(piece.name, piece);
+            } else {
+                if (line.at("format") != kFormat) return std::nullopt;
+                contents.emplace();
+                contents->fingerprint = line.at("fingerprint");
+                if (line.contains("ranks")) contents->ranks = ranks_from_json(line.at("ranks"));
+            }
+        } catch (const nlohmann::json::exception&) {
+            break;
+        }
+        contents->bytes += end + 1;
+        rest.remove_prefix(end + 1);
+    }
+    return contents;
+}
+
+Journal::Journal(const fs::path& directory, const Json& fingerprint, const PairRanks* ranks,
+                 const JournalContents* earlier)
+    : directory_(directory), keep_(earlier != nullptr) {
+    std::error_code error;
+    created_directory_ = fs::create_directories(directory, error);
+    if (error) throw Error(ErrorCode::io, directory.string() + ": cannot create directory: " + error.message());
+    const fs::path path = journal_path(directory);
+    descriptor_ = ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+    if (descriptor_ < 0) fail(path, "create");
+    try {
+        lock();
+        if (::ftruncate(descriptor_, earlier == nullptr ? 0 : static_cast<off_t>(earlier->bytes)) != 0) {
+            fail(path, "cut off");
+        }
+        if (earlier != nullptr) return;
+        Json header;
+        header["format"] = kFormat;
+        header["fingerprint"] = fingerprint;
+        if (ranks != nullptr) header["ranks"] = ranks_json(*ranks);
+        append(header.dump() + "\n");
+        flush_directory(directory);
+    } catch (...) {
+        ::close(descriptor_);
+        throw;
+    }
+}
+
+void Journal::lock() {
+    if (::flock(descriptor_, LOCK_EX | LOCK_NB) == 0) return;
+    if (errno != EWOULDBLOCK) return;  // a file system without locks
+    throw Error(ErrorCode::io, directory_.string() +
+                                   ": another process is converting into this directory; wait for it "
+                                   "or choose another place");
+}
+
+Journal::~Journal() {
+    if (!keep_) {
+        std::error_code ignored;
+        fs::remove(journal_path(directory_), ignored);
+        if (created_directory_) fs::remove(directory_, ignored);
+    }
+    ::close(descriptor_);
+}
+
+void Journal::append(std::string_view lines) {
+    while (!lines.empty()) {
+        const auto written = ::write(descriptor_, lines.data(), lines.size());
+        if (written < 0 && errno == EINTR) continue;
+        if (written <= 0) fail(journal_path(directory_), "write");
+        lines.remove_prefix(static_cast<std::size_t>(written));
+    }
+    if (::fdatasync(descriptor_) != 0) fail(journal_path(directory_), "flush");
+}
+
+PieceRecorder::PieceRecorder(Journal& journal, CheckpointWriter& writer)
+    : journal_(journal), writer_(writer), thread_([this] { run(); }) {}
+
+PieceRecorder::~PieceRecorder() { stop(); }
+
+void PieceRecorder::record(Piece piece) {
+    const std::lock_guard lock(mutex_);
+    if (failure_) std::rethrow_exception(failure_);
+    waiting_.push_back(std::move(piece));
+    changed_.notify_one();
+}
+
+void PieceRecorder::stop() {
+    {
+        const std::lock_guard lock(mutex_);
+        ended_ = true;
+        changed_.notify_one();
+    }
+    if (thread_.joinable()) thread_.join();
+}
+
+void PieceRecorder::finish() {
+    stop();
+    if (failure_) std::rethrow_exception(failure_);
+}
+
+void PieceRecorder::run() {
+    std::unique_lock lock(mutex_);
+    while (!failure_) {
+        changed_.wait(lock, [&] { return ended_ || !waiting_.empty(); });
+        if (waiting_.empty()) return;
+        const auto pieces = std::exchange(waiting_, {});
+        lock.unlock();
+        std::exception_ptr failure;
+        try {
+            std::vector<std::string> tensors;
+            std::string lines;
+            for (const Piece& piece : pieces) {
+                for (const auto& [name, hash] : piece.tensors) tensors.push_back(name);
+                lines += piece_line(piece);
+            }
+            writer_.flush(tensors);
+            journal_.append(lines);
+        } catch (...) {
+            failure = std::current_exception();
+        }
+        lock.lock();
+        failure_ = failure;
+        changed_.wait_for(lock, kInterval, [&] { return ended_; });
+    }
+}
+
+}  // namespace mha2mla

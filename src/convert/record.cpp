@@ -1,0 +1,138 @@
+#include "record.hpp"
+
+#include <sstream>
+
+#include "../checkpoint/json_file.hpp"
+#include "mha2mla/error.hpp"
+#include "mha2mla/version.hpp"
+#include "output_files.hpp"
+
+namespace mha2mla {
+namespace fs = std::filesystem;
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr const char* kFormat = "mha2mla record 1";
+
+/// The name on the Hugging Face Hub where config.json tells it, otherwise that of the directory.
+std::string base_model(const Model& source) {
+    const auto& directory = source.checkpoint.directory();
+    const auto config = read_json_file(directory / "config.json");
+    const std::string name = config.value("_name_or_path", nlohmann::json()).is_string()
+                                 ? config.at("_name_or_path").get<std::string>()
+                                 : std::string();
+    const auto slash = name.find('/');
+    const bool on_hub = slash != std::string::npos && slash > 0 && slash + 1 < name.size() && name[0] != '.' &&
+                        name.find('/', slash + 1) == std::string::npos;
+    return on_hub ? name : fs::weakly_canonical(directory).filename().string();
+}
+
+/// Lines of the source's own front matter that hold for the conversion too: licence and language.
+std::vector<std::string> inherited_front_matter(const fs::path& card) {
+    std::error_code ignored;
+    if (!fs::exists(card, ignored)) return {};
+    const MappedFile file(card);
+    std::istringstream text(std::string(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()));
+    std::vector<std::string> lines;
+    std::string line;
+    if (!std::getline(text, line) || line != "---") return {};
+    while (std::getline(text, line) && line != "---") {
+        // A list below its key is not a line of its own; such a key is left to README.source.md.
+        const bool has_value = !line.empty() && line.back() != ':';
+        if (has_value && (line.starts_with("license") || line.starts_with("language:"))) lines.push_back(line);
+    }
+    return lines;
+}
+
+}  // namespace
+
+std::string_view version() { return MHA2MLA_VERSION; }
+
+Json conversion_record(const Model& source, const ConvertOptions& options, const ConvertReport& report,
+                       const Json& fingerprint, const std::vector<CheckpointWriter::FileRecord>& files) {
+    const auto& directory = source.checkpoint.directory();
+    const SideFiles side = side_files(source.checkpoint);
+    const Plan& plan = report.plan;
+    Json record;
+    record["format"] = kFormat;
+    record["version"] = version();
+    record["base_model"] = base_model(source);
+    record["front_matter"] = inherited_front_matter(directory / "README.md");
+    record["command"] = options.command;
+    record["recipe"] = options.recipe;
+    record["head_dim"] = source.config.head_dim;
+    record["parameters"] = {{"original", plan.parameters_original}, {"converted", plan.parameters_converted}};
+    record["kv_cache"] = {{"original_numbers_per_token", plan.original_numbers_per_token},
+                          {"converted_numbers_per_token", plan.converted_numbers_per_token}};
+    record["latent_width"] = plan.latent_width;
+    record["retained_energy"] = report.retained_energy;
+    record["measured"] = nullptr;
+    record["output_bytes"] = report.output_bytes;
+    record["files"] = Json::object();
+    for (const auto& file : files) record["files"][file.name] = {{"bytes", file.bytes}, {"xxh128", file.hash}};
+    record["left_out"] = Json::object();
+    for (const auto& [name, why] : side.left_out) record["left_out"][name] = why;
+    record["fingerprint"] = fingerprint;
+    return record;
+}
+
+std::optional<Json> read_record(const fs::path& directory) {
+    const fs::path path = directory / kRecordFile;
+    std::error_code ignored;
+    if (!fs::exists(path, ignored) || !fs::exists(directory / "config.json", ignored)) return std::nullopt;
+    auto record = read_json_file<Json>(path);
+    if (!record.is_object() || record.value("format", Json()) != kFormat) return std::nullopt;
+    return record;
+}
+
+std::optional<ConvertReport> finished_conversion(const fs::path& destination, const Json& fingerprint) {
+    const auto record = read_record(destination);
+    if (!record) return std::nullopt;
+    try {
+        if (record->at("fingerprint") != fingerprint) return std::nullopt;
+        for (const auto& [name, file] : record->at("files").items()) {
+            std::error_code error;
+            if (fs::file_size(destination / name, error) != file.at("bytes").get<std::uint64_t>() || error) {
+                return std::nullopt;
+            }
+        }
+        const Model model = Model::open(destination);
+        if (!model.config.latent) return std::nullopt;
+        ConvertReport report;
+        const auto& parameters = record->at("parameters");
+        const auto& cache = record->at("kv_cache");
+        report.plan.parameters_original = parameters.at("original");
+        report.plan.parameters_converted = parameters.at("converted");
+        report.plan.latent_width = record->at("latent_width");
+        report.plan.original_numbers_per_token = cache.at("original_numbers_per_token");
+        report.plan.converted_numbers_per_token = cache.at("converted_numbers_per_token");
+        report.plan.original_bytes_per_token = 2.0 * static_cast<double>(report.plan.original_numbers_per_token);
+        report.plan.converted_bytes_per_token = 2.0 * static_cast<double>(report.plan.converted_numbers_per_token);
+        report.selection = model.config.latent->rope;
+        report.retained_energy = record->at("retained_energy").get<std::vector<double>>();
+        report.output_bytes = record->at("output_bytes");
+        report.already_finished = true;
+        return report;
+    } catch (const nlohmann::json::exception&) {
+        return std::nullopt;  // edited by hand
+    } catch (const Error&) {
+        return std::nullopt;  // damaged: it will be made again
+    }
+}
+
+Json measurement_at(const fs::path& directory) {
+    const auto record = read_record(directory);
+    return record ? record->value("measured", Json()) : Json();
+}
+
+void record_measurement(const fs::path& directory, const Json& measured) {
+    auto record = read_record(directory);
+    if (!record)
+        throw Error(ErrorCode::format, directory.string() + ": has no mha2mla.json to record a measurement in");
+    (*record)["measured"] = measured;
+    write_file_atomically(directory / "README.md", model_card(*record));
+    write_file_atomically(directory / kRecordFile, record->dump(2) + "\n");
+}
+
+}  // namespace mha2mla

@@ -1,0 +1,180 @@
+// Recipes as a person runs them, and the cards of what comes out.
+#include <algorithm>
+
+#include "support/program.hpp"
+#include "support/shared.hpp"
+#include "support/temporary.hpp"
+#include "support/tiny_model.hpp"
+
+namespace mha2mla::test {
+namespace {
+
+namespace fs = std::filesystem;
+const std::string kModel = example("kjv-1.8M").string();
+const std::string kText = example("kjv-eval.txt").string();
+
+/// Two settings of one model, calibrated on the same text.
+std::string recipe_of_two() {
+    return R"({"defaults": {"source": ")" + kModel + R"(", "calibration-text": ")" + kText +
+           R"(", "samples": 4, "seq-len": 64},
+        "jobs": [{"grid": {"kv-rank": [8, 16]}}]})";
+}
+
+nlohmann::json states(const nlohmann::json& summary) {
+    auto list = nlohmann::json::array();
+    for (const auto& job : summary.at("jobs")) list.push_back(job.at("state"));
+    return list;
+}
+
+TEST(BatchCli, JobsShareStatisticsAndRunOnce) {
+    const TemporaryDirectory directory;
+    const auto recipe = directory / "recipe.json", out = directory / "out";
+    write_text(recipe, recipe_of_two());
+    const auto plan = run_program({"batch", recipe.string(), "--dry-run"});
+    EXPECT_EQ(plan.exit_code, 0) << plan.err;
+    EXPECT_EQ(plan.out.find("calibrates"), plan.out.rfind("calibrates")) << "only the first\n" << plan.out;
+    EXPECT_NE(plan.out.find("free in"), std::string::npos) << plan.out;
+    EXPECT_FALSE(fs::exists(out));
+
+    const auto first = run_program({"batch", recipe.string()});
+    ASSERT_EQ(first.exit_code, 0) << first.err;
+    EXPECT_EQ(states(read_json(out / "summary.json")), (nlohmann::json{"done", "done"}));
+    const auto count = std::count_if(fs::directory_iterator(out / "statistics"), fs::directory_iterator(),
+                                     [](const auto& entry) { return entry.path().extension() == ".safetensors"; });
+    EXPECT_EQ(count, 1);
+    const auto direct = directory / "direct";
+    ASSERT_EQ(run_program({"convert", kModel, direct.string(), "--calibration-text", kText, "--samples", "4",
+                           "--seq-len", "64", "--kv-rank", "8"})
+                  .exit_code,
+              0);
+    EXPECT_EQ(read_text(direct / "model.safetensors"), read_text(out / "kjv-1.8M-mla-kv-rank-8/model.safetensors"));
+
+    ASSERT_EQ(run_program({"batch", recipe.string()}).exit_code, 0);
+    EXPECT_EQ(states(read_json(out / "summary.json")), (nlohmann::json{"skipped", "skipped"}));
+
+    // A file that is gone makes its job run again, and no other.
+    fs::remove(out / "kjv-1.8M-mla-kv-rank-8/model.safetensors");
+    const auto partly = run_program({"batch", recipe.string(), "--overwrite"});
+    EXPECT_EQ(partly.exit_code, 0) << partly.err;
+    EXPECT_EQ(states(read_json(out / "summary.json")), (nlohmann::json{"done", "skipped"}));
+}
+
+TEST(BatchCli, AFailingJobDoesNotStopTheOthers) {
+    const TemporaryDirectory directory;
+    const auto recipe = directory / "recipe.json";
+    write_text(recipe, R"({"defaults": {"rope": "uniform"},
+        "jobs": [{"source": "missing"}, {"source": ")" +
+                           kModel + R"(", "kv-rank": 1000, "destination": "out/impossible"},
+                 {"source": ")" +
+                           kModel + R"("}]})");
+    const auto result = run_program({"batch", recipe.string(), "--json"});
+    EXPECT_EQ(result.exit_code, 1);
+    const auto summary = nlohmann::json::parse(result.out);
+    EXPECT_EQ(states(summary), (nlohmann::json{"failed", "failed", "done"}));
+    EXPECT_NE(summary.at("jobs")[0].at("error").get<std::string>().find("missing"), std::string::npos);
+    EXPECT_NE(summary.at("jobs")[1].at("error").get<std::string>().find("kv-rank 1000"), std::string::npos);
+    EXPECT_EQ(summary, read_json(directory / "out/summary.json"));
+}
+
+TEST(BatchCli, ChangedSettingsDoNotReplaceAnOutputUnasked) {
+    const TemporaryDirectory directory;
+    const auto recipe = directory / "recipe.json";
+    const auto with_rank = [&](int rank) {
+        write_text(recipe, R"({"jobs": [{"rope": "high", "kv-rank": )" + std::to_string(rank) + R"(, "source": ")" +
+                               kModel + R"("}]})");
+    };
+    with_rank(8);
+    ASSERT_EQ(run_program({"batch", recipe.string()}).exit_code, 0);
+    with_rank(16);
+    const auto refused = run_program({"batch", recipe.string()});
+    EXPECT_EQ(refused.exit_code, 1);
+    EXPECT_NE(refused.out.find("kv-rank was 8 and is 16"), std::string::npos) << refused.out;
+    ASSERT_EQ(run_program({"batch", recipe.string(), "--overwrite"}).exit_code, 0);
+    EXPECT_EQ(read_json(directory / "out/kjv-1.8M-mla/config.json").at("mha2mla").at("kv_rank"), 16);
+}
+
+TEST(BatchCli, SharesTogetherAreTheWhole) {
+    const TemporaryDirectory directory;
+    const auto recipe = directory / "recipe.json";
+    write_text(recipe,
+               R"({"jobs": [{"rope": "high", "source": ")" + kModel + R"(", "grid": {"kv-rank": [4, 8, 12]}}]})");
+    for (const char* share : {"1/2", "2/2"}) {
+        ASSERT_EQ(run_program({"batch", recipe.string(), "--shard", share}).exit_code, 0);
+    }
+    EXPECT_EQ(read_json(directory / "out/summary-1-of-2.json").at("done"), 2);
+    EXPECT_EQ(read_json(directory / "out/summary-2-of-2.json").at("done"), 1);
+    const auto all = run_program({"batch", recipe.string(), "--json"});
+    EXPECT_EQ(nlohmann::json::parse(all.out).at("skipped"), 3);
+}
+
+TEST(BatchCli, MistakesInTheRecipeRunNothing) {
+    const TemporaryDirectory directory;
+    const auto recipe = directory / "recipe.json";
+    write_text(recipe, R"({"jobs": [{"source": "a", "overwrite": true}]})");
+    const auto result = run_program({"batch", recipe.string()});
+    EXPECT_EQ(result.exit_code, 1);
+    EXPECT_NE(result.err.find("unknown key 'overwrite'"), std::string::npos) << result.err;
+    EXPECT_EQ(result.out, "");
+}
+
+TEST(BatchCli, AnInterruptEndsWith130AndTheSameCommandGoesOn) {
+    const TemporaryDirectory directory;
+    const auto recipe = directory / "recipe.json";
+    write_text(recipe, R"({"jobs": [{"source": ")" + kModel + R"(", "calibration-text": ")" +
+                           example("kjv-calibration.txt").string() + R"(", "samples": 100000}]})");
+    const auto result = run_program({"batch", recipe.string()}, "timeout --preserve-status -s INT 1");
+    EXPECT_EQ(result.exit_code, 130) << result.err;
+    EXPECT_NE(result.err.find("same command again"), std::string::npos) << result.err;
+    EXPECT_EQ(states(read_json(directory / "out/summary.json")), nlohmann::json{"not run"});
+}
+
+TEST(RecipeCli, APrintedRecipeMakesTheSameOutput) {
+    const TemporaryDirectory directory;
+    const auto printed = run_program({"convert", kModel, (directory / "a").string(), "--rope", "high", "--kv-rank", "8",
+                                      "--svd", "split", "--dtype", "f32", "--print-recipe"});
+    ASSERT_EQ(printed.exit_code, 0) << printed.err;
+    EXPECT_FALSE(fs::exists(directory / "a"));
+    write_text(directory / "recipe.json", printed.out);
+    ASSERT_EQ(run_program({"batch", (directory / "recipe.json").string()}).exit_code, 0);
+    ASSERT_EQ(run_program({"convert", kModel, (directory / "b").string(), "--rope", "high", "--kv-rank", "8", "--svd",
+                           "split", "--dtype", "f32"})
+                  .exit_code,
+              0);
+    EXPECT_EQ(read_text(directory / "a/model.safetensors"), read_text(directory / "b/model.safetensors"));
+}
+
+TEST(CardCli, SaysWhatWasDoneMeasuredAndLeftOut) {
+    const TemporaryDirectory directory;
+    const fs::path model = directory / "model", out = directory / "out";
+    fs::copy(kModel, model);
+    write_text(model / "README.md", "---\nlicense: apache-2.0\ntags:\n- bible\n---\n# KJV\n");
+    write_text(model / "LICENSE", "as is");
+    write_text(model / "chat_template.jinja", "{{ x }}");
+    write_text(model / "pytorch_model.bin", "weights");
+    fs::create_directory(model / "onnx");
+    const auto result = run_program({"convert", model.string(), out.string(), "--rope", "uniform", "--eval-text", kText,
+                                     "--eval-context", "128", "--eval-max-windows", "4"});
+    ASSERT_EQ(result.exit_code, 0) << result.err;
+    const std::string card = read_text(out / "README.md");
+    for (const char* needle : {"base_model: \"model\"", "license: apache-2.0", "library_name: mha2mla", "- mla",
+                               "mha2mla convert", "\"rope\": \"uniform\"", "| KV cache", "-68.75%", "| NLL",
+                               "`pytorch_model.bin`", "`onnx`", "mha2mla verify"}) {
+        EXPECT_NE(card.find(needle), std::string::npos) << needle << "\n" << card;
+    }
+    const auto record = read_json(out / "mha2mla.json");
+    const auto verified = run_program(
+        {"verify", model.string(), out.string(), "--text", kText, "--context", "128", "--max-windows", "4", "--json"});
+    EXPECT_EQ(record.at("measured").at("nll_converted"), nlohmann::json::parse(verified.out).at("nll_converted"));
+    for (const auto& [name, file] : record.at("files").items()) {
+        EXPECT_EQ(file.at("bytes"), fs::file_size(out / name)) << name;
+        EXPECT_EQ(file.at("xxh128").get<std::string>().size(), 32U);
+    }
+    for (const char* name : {"LICENSE", "chat_template.jinja", "tokenizer.json", "config.json", "model.safetensors"}) {
+        EXPECT_TRUE(record.at("files").contains(name)) << name;
+    }
+    EXPECT_EQ(read_text(out / "LICENSE"), "as is");
+    EXPECT_FALSE(fs::exists(out / "pytorch_model.bin"));
+}
+
+}  // namespace
+}  // namespace mha2mla::test

@@ -1,0 +1,170 @@
+// A conversion that is killed, interrupted or refused, and goes on.
+#include <algorithm>
+#include <map>
+
+#include "support/program.hpp"
+#include "support/shared.hpp"
+#include "support/temporary.hpp"
+#include "support/tiny_model.hpp"
+
+namespace mha2mla::test {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// A model whose conversion takes some tenths of a second, in many pieces.
+void write_model(const fs::path& directory) {
+    TinyModel model;
+    model.layers = 24;
+    model.hidden = 256;
+    model.intermediate = 320;
+    model.heads = 8;
+    model.kv_heads = 8;
+    model.head_dim = 32;
+    write_tiny_model(directory, model);
+}
+
+std::vector<std::string> convert(const fs::path& model, const fs::path& out,
+                                 const std::vector<std::string>& more = {}) {
+    std::vector<std::string> arguments = {"convert", model.string(),     out.string(), "--rope", "uniform", "--threads",
+                                          "1",       "--max-shard-size", "3MB"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return arguments;
+}
+
+/// Everything but the two files that name the output's own path.
+std::map<std::string, std::string> files_in(const fs::path& directory) {
+    std::map<std::string, std::string> files;
+    for (const auto& entry : fs::directory_iterator(directory)) {
+        const std::string name = entry.path().filename().string();
+        if (name != "README.md" && name != "mha2mla.json") files[name] = read_text(entry.path());
+    }
+    return files;
+}
+
+std::size_t lines_of_journal(const fs::path& out) {
+    if (!fs::exists(out / "mha2mla.journal.jsonl")) return 0;
+    const std::string text = read_text(out / "mha2mla.journal.jsonl");
+    return static_cast<std::size_t>(std::count(text.begin(), text.end(), '\n'));
+}
+
+TEST(ResumeCli, AKillAtAnyPointLosesOnlyWhatWasNotFinished) {
+    const TemporaryDirectory directory;
+    const fs::path model = directory / "model";
+    write_model(model);
+    ASSERT_EQ(run_program(convert(model, directory / "whole")).exit_code, 0);
+    const auto expected = files_in(directory / "whole");
+    int killed = 0, resumed = 0;
+    for (int delay = 20; delay < 620; delay += 40) {  // milliseconds
+        const fs::path out = directory / ("out" + std::to_string(delay));
+        const std::string kill = "timeout -s KILL 0." + std::string(delay < 100 ? "0" : "") + std::to_string(delay);
+        killed += run_program(convert(model, out, {"--resume"}), kill).exit_code == 137 ? 1 : 0;
+        (void)run_program(convert(model, out, {"--resume"}), kill);  // and once more
+        const auto result = run_program(convert(model, out, {"--resume", "--json"}));
+        ASSERT_EQ(result.exit_code, 0) << result.err;
+        const auto report = nlohmann::json::parse(result.out);
+        resumed += report.at("pieces_resumed") > 0 || report.at("already_finished") == true ? 1 : 0;
+        ASSERT_EQ(files_in(out), expected) << "killed after " << delay << " ms";
+        EXPECT_EQ(read_json(out / "mha2mla.json").at("files"), read_json(directory / "whole/mha2mla.json").at("files"));
+        fs::remove_all(out);
+    }
+    EXPECT_GT(killed, 2) << "the kills came too late to test anything";
+    EXPECT_GT(resumed, 2);
+}
+
+/// An unfinished conversion: interrupted when at least one piece was recorded.
+void interrupt(const fs::path& model, const fs::path& out, const std::vector<std::string>& more = {}) {
+    for (int delay = 100; delay < 1000; delay += 50) {
+        fs::remove_all(out);
+        const auto result =
+            run_program(convert(model, out, more), "timeout --preserve-status -s INT 0." + std::to_string(delay));
+        if (lines_of_journal(out) < 2) continue;
+        ASSERT_EQ(result.exit_code, 130) << result.err;
+        EXPECT_NE(result.err.find("--resume"), std::string::npos) << result.err;
+        EXPECT_NE(result.err.find("pieces are kept"), std::string::npos) << result.err;
+        return;
+    }
+    FAIL() << "no interruption came between the first piece and the last";
+}
+
+TEST(ResumeCli, AnInterruptionKeepsPiecesThatAreNeitherRedoneNorTrustedUnseen) {
+    const TemporaryDirectory directory;
+    const fs::path model = directory / "model", out = directory / "out";
+    write_model(model);
+    ASSERT_EQ(run_program(convert(model, directory / "whole")).exit_code, 0);
+    interrupt(model, out);
+    EXPECT_FALSE(fs::exists(out / "config.json"));
+    const auto recorded = lines_of_journal(out) - 1;
+
+    const auto refused = run_program(convert(model, out));
+    EXPECT_EQ(refused.exit_code, 1);
+    EXPECT_NE(refused.err.find("--resume"), std::string::npos) << refused.err;
+
+    // One byte of a recorded piece changes behind our back, and the last line of the journal is cut off.
+    const auto journal = read_text(out / "mha2mla.journal.jsonl");
+    write_text(out / "mha2mla.journal.jsonl", journal.substr(0, journal.size() - 5));
+    std::vector<fs::path> shards;
+    for (const auto& entry : fs::directory_iterator(out)) {
+        if (entry.path().string().ends_with(".safetensors.incomplete")) shards.push_back(entry.path());
+    }
+    for (const auto& shard : shards) {
+        std::fstream file(shard, std::ios::in | std::ios::out | std::ios::binary);
+        file.seekp(static_cast<std::streamoff>(fs::file_size(shard) / 2));
+        file.put('\x5a');
+    }
+    const auto result = run_program(convert(model, out, {"--resume", "--json"}));
+    ASSERT_EQ(result.exit_code, 0) << result.err;
+    EXPECT_LT(nlohmann::json::parse(result.out).at("pieces_resumed"), recorded);
+    EXPECT_EQ(files_in(out), files_in(directory / "whole"));
+}
+
+TEST(ResumeCli, AChangedSettingOrSourceIsRefusedByName) {
+    const TemporaryDirectory directory;
+    const fs::path model = directory / "model", out = directory / "out";
+    write_model(model);
+    interrupt(model, out);
+    const auto refused = [&](const std::vector<std::string>& more, const std::string& needle) {
+        auto arguments = convert(model, out, more);
+        arguments.emplace_back("--resume");
+        const auto result = run_program(arguments);
+        EXPECT_EQ(result.exit_code, 2);
+        EXPECT_NE(result.err.find(needle), std::string::npos) << result.err;
+    };
+    refused({"--kv-rank", "8"}, "kv-rank was 16 and is 8");
+    refused({"--svd", "split"}, "svd was joint and is split");
+    TinyModel other;
+    write_text(model / "tokenizer.json", "{}");
+    refused({}, "tokenizer.json was not there");
+    EXPECT_GT(lines_of_journal(out), 1U) << "a refusal touches nothing";
+    EXPECT_EQ(run_program(convert(model, out, {"--overwrite"})).exit_code, 0);
+    EXPECT_FALSE(fs::exists(out / "mha2mla.journal.jsonl"));
+}
+
+TEST(ResumeCli, AFullDiskIsResumedWhenThereIsRoom) {
+    const TemporaryDirectory directory;
+    const fs::path model = directory / "model", out = directory / "out";
+    write_model(model);
+    ASSERT_EQ(run_program(convert(model, directory / "whole", {"--max-shard-size", "5GB"})).exit_code, 0);
+    const auto full = run_program(convert(model, out, {"--max-shard-size", "5GB", "--resume"}), "ulimit -f 8000;");
+    EXPECT_EQ(full.exit_code, 1);
+    EXPECT_NE(full.err.find("free some space"), std::string::npos) << full.err;
+    const auto result = run_program(convert(model, out, {"--max-shard-size", "5GB", "--resume"}));
+    EXPECT_EQ(result.exit_code, 0) << result.err;
+    EXPECT_EQ(files_in(out), files_in(directory / "whole"));
+}
+
+TEST(ResumeCli, AWholeOutputIsLeftAsItIs) {
+    const TemporaryDirectory directory;
+    const fs::path model = directory / "model", out = directory / "out";
+    write_tiny_model(model, {});
+    ASSERT_EQ(run_program(convert(model, out)).exit_code, 0);
+    const auto before = fs::last_write_time(out / "config.json");
+    const auto again = run_program(convert(model, out, {"--resume"}));
+    EXPECT_EQ(again.exit_code, 0) << again.err;
+    EXPECT_NE(again.out.find("already converted"), std::string::npos);
+    EXPECT_EQ(fs::last_write_time(out / "config.json"), before);
+    EXPECT_EQ(run_program(convert(model, out, {"--resume", "--kv-rank", "2"})).exit_code, 1);
+}
+
+}  // namespace
+}  // namespace mha2mla::test

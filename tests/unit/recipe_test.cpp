@@ -1,0 +1,101 @@
+#include "mha2mla/batch.hpp"
+#include "mha2mla/error.hpp"
+#include "mha2mla/fingerprint.hpp"
+#include "support/expect_error.hpp"
+#include "support/temporary.hpp"
+
+namespace mha2mla::test {
+namespace {
+
+const std::vector<RecipeSetting> kSettings = {{"rope", false}, {"rope-dim", false}, {"stats", true}};
+
+Recipe read(const TemporaryDirectory& directory, const std::string& text) {
+    write_text(directory / "recipe.json", text);
+    return read_recipe(directory / "recipe.json", kSettings);
+}
+
+void expect_refused(const std::string& text, const std::vector<std::string_view>& needles,
+                    const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
+    const TemporaryDirectory directory;
+    auto all = needles;
+    all.emplace_back("recipe.json");
+    expect_error(
+        ErrorCode::format, all, [&] { (void)read(directory, text); }, file, line);
+}
+
+TEST(Recipe, GridsDefaultsAndVariablesGiveEveryCombinationOnce) {
+    const TemporaryDirectory directory;
+    const Recipe recipe = read(directory, R"({
+        "variables": {"models": "my/${kind}", "kind": "llamas", "dim": 8},
+        "defaults": {"rope": "uniform", "stats": "s.safetensors"},
+        "output": "results",
+        "jobs": [{"grid": {"source": ["${models}/a", "${models}/b"], "rope-dim": [4, "${dim}"]}},
+                 {"source": "/abs/c", "rope": "high", "destination": "${output}/x-${source-name}-${rope}"}]})");
+    ASSERT_EQ(recipe.jobs.size(), 5U);
+    EXPECT_EQ(recipe.output, directory / "results");
+    EXPECT_EQ(recipe.jobs[0].source, directory / "my/llamas/a");
+    EXPECT_EQ(recipe.jobs[1].name, "a-mla-rope-dim-8");
+    EXPECT_EQ(recipe.jobs[1].settings.at("rope-dim"), 8) << "a lone reference keeps the variable's type";
+    EXPECT_EQ(recipe.jobs[2].source, directory / "my/llamas/b");
+    EXPECT_EQ(recipe.jobs[2].destination, directory / "results/b-mla-rope-dim-4");
+    EXPECT_EQ(recipe.jobs[2].settings.at("stats"), (directory / "s.safetensors").string());
+    EXPECT_EQ(recipe.jobs[2].settings.at("rope"), "uniform");
+    EXPECT_EQ(recipe.jobs[4].destination, directory / "results/x-c-high");
+    EXPECT_EQ(recipe.jobs[4].source, "/abs/c");
+}
+
+TEST(Recipe, MistakesAreNamedWithTheirPlace) {
+    expect_refused(R"({"job": []})", {"'job'", "jobs"});
+    expect_refused(R"({"jobs": []})", {"at least one"});
+    expect_refused(R"({"jobs": [{"source": "a"}, {"source": "b", "rope_dim": 4}]})",
+                   {"job 2", "'rope_dim'", "rope-dim"});
+    expect_refused(R"({"jobs": [{"source": "a"}], "defaults": {"ropes": "high"}})", {"defaults", "'ropes'"});
+    expect_refused(R"({"jobs": [{"rope": "high"}]})", {"job 1", "no source"});
+    expect_refused(R"({"jobs": [{"source": "a", "rope": ["high"]}]})", {"job 1, rope", "string"});
+    expect_refused(R"({"jobs": [{"source": "a", "grid": {"rope": []}}]})", {"job 1, grid", "'rope'"});
+    expect_refused(R"({"jobs": [{"source": "a", "grid": {"speed": [1]}}]})", {"grid", "'speed'"});
+    expect_refused(R"({"jobs": [{"source": "${nowhere}/a"}]})", {"'nowhere'", "output"});
+    expect_refused(R"({"jobs": [{"source": "${open"}]})", {"${open", "$$"});
+    expect_refused(R"({"variables": {"a": "${b}/x", "b": "${c}", "c": "-${a}"}, "jobs": [{"source": "s"}]})",
+                   {"circle", "a -> b -> c -> a"});
+    expect_refused(R"({"jobs": [{"source": "a", "destination": "o"}, {"source": "b", "destination": "./x/../o"}]})",
+                   {"two jobs", "/o", "a", "b"});
+    expect_refused("[1", {"not valid JSON"});
+    expect_refused(R"([1])", {"must be an object"});
+    std::string many = "1";
+    for (int i = 2; i < 102; ++i) many += "," + std::to_string(i);
+    expect_refused(R"({"jobs": [{"grid": {"rope": [)" + many + R"(], "rope-dim": [)" + many + "]}}]}", {"10000"});
+}
+
+TEST(Recipe, ADollarSignCanBeWritten) {
+    Variables variables("r.json");
+    variables.set("price", 5);
+    EXPECT_EQ(variables.expand("$$${price}, $5, $"), "$5, $5, $");
+}
+
+TEST(Recipe, SharesAreDisjointAndWhole) {
+    for (std::size_t job = 0; job < 20; ++job) {
+        int owners = 0;
+        for (const char* share : {"1/3", "2/3", "3/3"}) owners += parse_shard(share).has(job) ? 1 : 0;
+        EXPECT_EQ(owners, 1);
+    }
+    for (const char* wrong : {"0/3", "4/3", "1", "1/0", "a/b", "1/2x", "-1/2", ""}) {
+        expect_error(ErrorCode::usage, {"--shard"}, [&] { (void)parse_shard(wrong); });
+    }
+}
+
+TEST(Fingerprint, DifferencesAreNamedAsOptions) {
+    const nlohmann::ordered_json was = {{"settings", {{"kv-rank", 16}, {"rope", "high"}}}, {"version", "1"}};
+    auto is = was;
+    EXPECT_EQ(differences(was, is), "");
+    is["settings"]["kv-rank"] = 8;
+    EXPECT_EQ(differences(was, is), "kv-rank was 16 and is 8");
+    is["settings"].erase("rope");
+    is["source"]["a.safetensors"] = "x";
+    is["version"] = "2";
+    const std::string text = differences(was, is);
+    EXPECT_NE(text.find("and 1 more"), std::string::npos) << text;
+}
+
+}  // namespace
+}  // namespace mha2mla::test

@@ -1,0 +1,311 @@
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <memory>
+#include <set>
+
+#include "commands.hpp"
+#include "convert_settings.hpp"
+#include "mha2mla/calibration.hpp"
+#include "mha2mla/error.hpp"
+#include "mha2mla/fingerprint.hpp"
+#include "mha2mla/memory.hpp"
+#include "mha2mla/threads.hpp"
+#include "output.hpp"
+
+namespace mha2mla::tool {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
+
+constexpr int kFailed = 1;
+
+struct BatchFlags {
+    fs::path recipe;
+    Shard shard;
+    bool overwrite = false, dry_run = false, json = false;
+};
+
+/// A job with what is known of it before it runs, and what came of it.
+struct Entry {
+    BatchJob job;
+    std::string state;  // done, convert, resume, evaluate, replace; then done, skipped, failed or not run
+    std::string error;
+    Plan plan;
+    std::uint64_t output_bytes = 0, memory = 0;
+    bool calibrates = false;  // first of those that share statistics which are not there yet
+    double seconds = 0;
+    bool planned = false, writes = false;
+};
+
+ConvertFlags flags_for(const BatchJob& job, bool overwrite) {
+    ConvertFlags flags = flags_of(job);
+    flags.resume = true;
+    // A journal of other settings would be refused; one of these settings is continued even so.
+    flags.overwrite = overwrite;
+    return flags;
+}
+
+fs::path statistics_directory(const Recipe& recipe) { return recipe.output / "statistics"; }
+
+/// Fills in what can be known. @throws whatever keeps the job from running.
+void look_at(Entry& entry, const Recipe& recipe, const BatchFlags& batch, std::set<fs::path>& statistics,
+             Context& context) {
+    const ConvertFlags flags = flags_for(entry.job, batch.overwrite);
+    const Conversion conversion = prepare(flags, context);
+    entry.plan = conversion.plan;
+    entry.output_bytes = planned_output_bytes(conversion.model, conversion.options);
+    entry.memory = planned_memory(conversion.model.config, conversion.options);
+    entry.planned = true;
+    if (is_done(conversion, flags)) {
+        entry.state = "done";
+        return;
+    }
+    if (finished_conversion(flags.destination, conversion.fingerprint)) {
+        entry.state = "evaluate";
+        return;
+    }
+    const Json before = fingerprint_at(flags.destination);
+    const std::string changed = before.is_null() ? "" : differences(before, conversion.fingerprint);
+    if (!changed.empty() && !batch.overwrite) {
+        throw Error(ErrorCode::usage, flags.destination.string() + ": was made with other settings (" + changed +
+                                          "); replace it with --overwrite or choose another destination");
+    }
+    check_destination(conversion.model, flags.destination, conversion.options);
+    entry.state = before.is_null() ? "convert" : changed.empty() ? "resume" : "replace";
+    entry.writes = true;
+    const fs::path file = statistics_file(conversion, flags, statistics_directory(recipe));
+    std::error_code ignored;
+    if (file.empty() || fs::exists(file, ignored)) return;
+    entry.calibrates = statistics.insert(file).second;
+    const std::int64_t seq_len = conversion.options.ranks_from.at("seq-len");
+    // A calibration takes what there is; less than this it cannot do with.
+    if (entry.calibrates) {
+        entry.memory = std::max(entry.memory, least_calibration_memory(conversion.model.config, 1, seq_len));
+    }
+}
+
+std::vector<Entry> plan_jobs(const Recipe& recipe, const BatchFlags& flags, Context& context) {
+    std::vector<Entry> entries;
+    std::set<fs::path> statistics;
+    for (std::size_t i = 0; i < recipe.jobs.size(); ++i) {
+        if (!flags.shard.has(i)) continue;
+        Entry entry;
+        entry.job = recipe.jobs[i];
+        if (context.observer.cancelled()) throw Error(ErrorCode::interrupted, "interrupted before any job ran");
+        try {
+            look_at(entry, recipe, flags, statistics, context);
+        } catch (const Error& error) {
+            entry.state = "failed";
+            entry.error = error.what();
+        }
+        entries.push_back(std::move(entry));
+    }
+    return entries;
+}
+
+std::string free_disk(const fs::path& path) {
+    fs::path there = fs::absolute(path);
+    std::error_code error;
+    while (!fs::exists(there, error) && there.has_relative_path()) there = there.parent_path();
+    const auto space = fs::space(there, error);
+    return error ? "unknown" : memory_text(space.available);
+}
+
+void print_columns(const std::vector<std::vector<std::string>>& rows) {
+    std::vector<std::size_t> widths(rows.front().size());
+    for (const auto& row : rows) {
+        for (std::size_t c = 0; c < row.size(); ++c) widths[c] = std::max(widths[c], row[c].size());
+    }
+    for (const auto& row : rows) {
+        std::string line;
+        for (std::size_t c = 0; c < row.size(); ++c) {
+            line += row[c] + std::string(widths[c] - row[c].size() + 2, ' ');
+        }
+        line.erase(line.find_last_not_of(' ') + 1);
+        std::printf("%s\n", line.c_str());
+    }
+}
+
+void print_plan(const Recipe& recipe, const std::vector<Entry>& entries) {
+    std::vector<std::vector<std::string>> rows = {
+        {"job", "state", "parameters", "KV bytes per token", "output", "memory", ""}};
+    std::uint64_t needed = 0;
+    for (const auto& entry : entries) {
+        if (entry.writes) needed += entry.output_bytes;
+        if (!entry.planned) {
+            rows.push_back({entry.job.name, entry.state, "", "", "", "", entry.error});
+            continue;
+        }
+        rows.push_back(
+            {entry.job.name, entry.state,
+             human_count(entry.plan.parameters_original) + " -> " + human_count(entry.plan.parameters_converted),
+             human_bytes(entry.plan.original_bytes_per_token) + " -> " +
+                 human_bytes(entry.plan.converted_bytes_per_token) + " (" + human_reduction(entry.plan.reduction()) +
+                 ")",
+             memory_text(entry.output_bytes), memory_text(entry.memory),
+             entry.error.empty() ? entry.calibrates ? "calibrates" : "" : entry.error});
+    }
+    print_columns(rows);
+    std::printf("%zu jobs, %s to write; %s free in %s, %s of memory available\n", entries.size(),
+                memory_text(needed).c_str(), free_disk(recipe.output).c_str(), recipe.output.string().c_str(),
+                memory_text(available_memory()).c_str());
+}
+
+Json entry_json(const Entry& entry) {
+    Json json;
+    json["name"] = entry.job.name;
+    json["state"] = entry.state;
+    json["source"] = entry.job.source.string();
+    json["destination"] = entry.job.destination.string();
+    json["settings"] = entry.job.settings;
+    if (!entry.error.empty()) json["error"] = entry.error;
+    if (!entry.planned) return json;
+    json.update(plan_json(entry.plan, 16));
+    json["output_bytes"] = entry.output_bytes;
+    json["memory"] = entry.memory;
+    json["calibrates"] = entry.calibrates;
+    json["seconds"] = entry.seconds;
+    json["measured"] = entry.writes && entry.state != "done" ? Json() : measurement_at(entry.job.destination);
+    return json;
+}
+
+Json summary_json(const BatchFlags& flags, const std::vector<Entry>& entries) {
+    Json json;
+    json["recipe"] = flags.recipe.string();
+    json["shard"] = std::to_string(flags.shard.index + 1) + "/" + std::to_string(flags.shard.count);
+    for (const char* state : {"done", "skipped", "failed", "not run"}) {
+        json[state] = std::count_if(entries.begin(), entries.end(), [&](const auto& e) { return e.state == state; });
+    }
+    json["jobs"] = Json::array();
+    for (const auto& entry : entries) json["jobs"].push_back(entry_json(entry));
+    return json;
+}
+
+/// Written after every job, so that it says what there is whatever ends the run.
+void save_summary(const Recipe& recipe, const BatchFlags& flags, const std::vector<Entry>& entries) {
+    fs::create_directories(recipe.output);
+    const std::string share = std::to_string(flags.shard.index + 1) + "-of-" + std::to_string(flags.shard.count);
+    const std::string name = flags.shard.count == 1 ? "summary.json" : "summary-" + share + ".json";
+    write_file_atomically(recipe.output / name, summary_json(flags, entries).dump(2) + "\n");
+}
+
+void print_summary(const std::vector<Entry>& entries) {
+    std::vector<std::vector<std::string>> rows = {{"job", "result", "seconds", "NLL", ""}};
+    for (const auto& entry : entries) {
+        const bool whole = entry.state == "done" || entry.state == "skipped";
+        const Json measured = whole ? measurement_at(entry.job.destination) : Json();
+        const std::string nll =
+            measured.is_null() ? "" : fixed(measured.at("nll_original")) + " -> " + fixed(measured.at("nll_converted"));
+        rows.push_back({entry.job.name, entry.state, fixed(entry.seconds, 1), nll, entry.error});
+    }
+    std::printf("\n");
+    print_columns(rows);
+}
+
+void run_job(Entry& entry, const Recipe& recipe, const BatchFlags& batch, Context& context) {
+    const ConvertFlags flags = flags_for(entry.job, batch.overwrite && entry.state == "replace");
+    Conversion conversion = prepare(flags, context);
+    // An unfinished conversion of other settings would be refused, and is to be replaced.
+    if (entry.state == "replace") conversion.options.resume = false;
+    Json job = {{"source", fs::absolute(flags.source).lexically_normal().string()},
+                {"destination", fs::absolute(flags.destination).lexically_normal().string()}};
+    job.update(entry.job.settings);
+    conversion.options.recipe = {{"jobs", Json::array({job})}};
+    conversion.options.command = command_line(conversion.options.recipe);
+    (void)run_conversion(conversion, flags, statistics_directory(recipe), context);
+}
+
+void run_jobs(const Recipe& recipe, const BatchFlags& flags, std::vector<Entry>& entries, Context& context) {
+    for (std::size_t i = 0; i < entries.size(); ++i) {
+        Entry& entry = entries[i];
+        if (entry.state == "failed") continue;
+        if (entry.state == "done") {
+            entry.state = "skipped";
+            continue;
+        }
+        spdlog::info("job {} of {}: {}", i + 1, entries.size(), entry.job.name);
+        const auto start = std::chrono::steady_clock::now();
+        try {
+            run_job(entry, recipe, flags, context);
+            entry.state = "done";
+        } catch (const Error& error) {
+            entry.error = error.what();
+            if (error.code() == ErrorCode::interrupted) {
+                for (auto& other : entries) {
+                    if (other.state == "done" && &other > &entry) other.state = "skipped";
+                    const bool over = other.state == "done" || other.state == "skipped" || other.state == "failed";
+                    if (!over) other.state = "not run";
+                }
+                save_summary(recipe, flags, entries);
+                throw Error(ErrorCode::interrupted,
+                            "interrupted in job " + entry.job.name + "; run the same command again to go on");
+            }
+            entry.state = "failed";
+        } catch (const std::exception& error) {  // out of memory, for example
+            entry.error = error.what();
+            entry.state = "failed";
+        }
+        entry.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+        if (entry.state == "failed") spdlog::error("job {}: {}", entry.job.name, entry.error);
+        save_summary(recipe, flags, entries);
+    }
+}
+
+void run(const BatchFlags& flags, Context& context) {
+    const ThreadScope threads(context.threads);
+    const auto settings = convert_settings();
+    const Recipe recipe = read_recipe(flags.recipe, settings);
+    auto entries = plan_jobs(recipe, flags, context);
+    const bool any_failed =
+        std::any_of(entries.begin(), entries.end(), [](const auto& e) { return e.state == "failed"; });
+    if (!flags.json) print_plan(recipe, entries);
+    if (flags.dry_run) {
+        if (flags.json) print_json(summary_json(flags, entries));
+        flush_stdout();
+        if (any_failed) throw ExitWith{kFailed};
+        return;
+    }
+    std::fflush(stdout);
+    run_jobs(recipe, flags, entries, context);
+    save_summary(recipe, flags, entries);
+    if (flags.json) {
+        print_json(summary_json(flags, entries));
+    } else {
+        print_summary(entries);
+    }
+    flush_stdout();
+    if (std::any_of(entries.begin(), entries.end(), [](const auto& e) { return e.state == "failed"; })) {
+        throw ExitWith{kFailed};
+    }
+}
+
+}  // namespace
+
+void add_batch(CLI::App& app, Context& context) {
+    auto flags = std::make_shared<BatchFlags>();
+    auto* command = app.add_subcommand("batch", "Run the conversions of a recipe, each at most once");
+    command->add_option("recipe", flags->recipe, "JSON file: sources and settings, see docs/batch.md")
+        ->required()
+        ->type_name("FILE");
+    command->add_flag("--dry-run", flags->dry_run, "Print what would be done, what it takes and what it gives");
+    command
+        ->add_option_function<std::string>(
+            "--shard", [flags](const std::string& text) { flags->shard = parse_shard(text); },
+            "Only the I-th of N equal shares of the jobs, for several machines")
+        ->type_name("I/N");
+    command->add_flag("--overwrite", flags->overwrite, "Replace outputs that were made with other settings");
+    add_threads_option(*command, context);
+    add_size(*command, "--max-memory", context.max_memory, "Private memory that a job may take, as of convert");
+    add_json_option(*command, flags->json);
+    command->footer(
+        "Outputs that are whole and unchanged are skipped, unfinished ones resumed: after whatever ended a run, the\n"
+        "same command goes on. Exit code 1 if any job failed.\n"
+        "Example: mha2mla batch recipe.json --dry-run");
+    command->callback([flags, &context] { run(*flags, context); });
+}
+
+}  // namespace mha2mla::tool

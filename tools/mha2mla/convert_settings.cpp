@@ -1,0 +1,87 @@
+#include "convert_settings.hpp"
+
+#include <algorithm>
+
+#include "mha2mla/error.hpp"
+
+namespace mha2mla::tool {
+namespace fs = std::filesystem;
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+bool is_path(const CLI::Option& option) { return option.get_type_name() == "FILE"; }
+
+/// As one would write it in JSON: whole and decimal numbers as such.
+Json value_json(const std::string& text) {
+    const Json number = Json::parse(text, nullptr, false);
+    return number.is_number() ? number : Json(text);
+}
+
+std::string shell_quoted(const std::string& text) {
+    const auto plain = [](unsigned char c) {
+        return std::isalnum(c) != 0 ||
+               std::string_view("_-./:=+,@%").find(static_cast<char>(c)) != std::string_view::npos;
+    };
+    if (!text.empty() && std::all_of(text.begin(), text.end(), plain)) return text;
+    std::string quoted = "'";
+    for (const char c : text) quoted += c == '\'' ? std::string("'\\''") : std::string(1, c);
+    return quoted + "'";
+}
+
+std::string value_text(const Json& value) { return value.is_string() ? value.get<std::string>() : value.dump(); }
+
+}  // namespace
+
+std::vector<RecipeSetting> convert_settings() {
+    CLI::App app;
+    app.set_help_flag();
+    ConvertFlags flags;
+    add_conversion_options(app, flags);
+    std::vector<RecipeSetting> settings;
+    for (const auto* option : std::as_const(app).get_options()) {
+        settings.push_back({option->get_lnames().at(0), is_path(*option)});
+    }
+    return settings;
+}
+
+Json recipe_of(const CLI::App& command, const ConvertFlags& flags) {
+    Json job;
+    job["source"] = fs::absolute(flags.source).lexically_normal().string();
+    job["destination"] = fs::absolute(flags.destination).lexically_normal().string();
+    for (const auto& setting : convert_settings()) {
+        const auto* option = command.get_option("--" + setting.name);
+        if (option->count() == 0) continue;
+        const std::string text = option->results().back();
+        job[setting.name] = setting.is_path ? Json(fs::absolute(text).lexically_normal().string()) : value_json(text);
+    }
+    return {{"jobs", Json::array({job})}};
+}
+
+std::string command_line(const Json& recipe) {
+    const Json& job = recipe.at("jobs").at(0);
+    std::string text = "mha2mla convert " + shell_quoted(job.at("source")) + " " + shell_quoted(job.at("destination"));
+    for (const auto& [name, value] : job.items()) {
+        if (name != "source" && name != "destination") text += " --" + name + " " + shell_quoted(value_text(value));
+    }
+    return text;
+}
+
+ConvertFlags flags_of(const BatchJob& job) {
+    CLI::App app;
+    ConvertFlags flags;
+    add_conversion_options(app, flags);
+    std::vector<std::string> arguments;
+    for (const auto& [name, value] : job.settings.items()) arguments.push_back("--" + name + "=" + value_text(value));
+    std::reverse(arguments.begin(), arguments.end());  // CLI11 takes them from the back
+    try {
+        app.parse(arguments);
+    } catch (const CLI::ParseError& error) {
+        throw Error(ErrorCode::usage, "job '" + job.name + "': " + error.what());
+    }
+    flags.source = job.source;
+    flags.destination = job.destination;
+    return flags;
+}
+
+}  // namespace mha2mla::tool
