@@ -7,6 +7,11 @@
 
 namespace mha2mla {
 
+/// @throws Error{format} for an id outside the vocabulary.
+void check_ids(const Model& model, std::span<const TokenId> ids);
+/// @param hidden [ids.size(), hidden]
+void embed(const Model& model, std::span<const TokenId> ids, Eigen::Map<Matrix> hidden);
+
 /// Tokens of one block of whole sequences: enough for full BLAS speed, few enough to keep the workspace small.
 [[nodiscard]] std::int64_t block_tokens(std::int64_t seq_len);
 

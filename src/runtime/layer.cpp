@@ -104,7 +104,8 @@ void expanded_latent_attention(const ModelConfig& config, const LatentAttentionV
     causal_attention(input, work.attention.data());
 }
 
-/// down(silu(gate(x)) * up(x))
+}  // namespace
+
 void mlp(const LayerView& view, LayerWorkspace& work) {
     const std::int64_t tokens = work.normed.rows();
     const std::int64_t width = view.gate.out_features();
@@ -122,8 +123,6 @@ void mlp(const LayerView& view, LayerWorkspace& work) {
         linear(view.down, count, work.gate.data(), work.down.data() + first * work.down.cols());
     }
 }
-
-}  // namespace
 
 std::uint64_t workspace_bytes(const ModelConfig& config, std::int64_t tokens, int threads) {
     const std::int64_t query = config.num_attention_heads * config.head_dim;

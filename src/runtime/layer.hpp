@@ -20,6 +20,9 @@ void forward_layer(const Model& model, std::int64_t layer, const RotaryTable& ro
 void forward_to_tap(const Model& model, std::int64_t layer, Eigen::Ref<const Matrix> hidden, LayerWorkspace& work,
                     const AttentionTap& tap);
 
+/// work.down = down(silu(gate(x)) * up(x)), where x = work.normed.
+void mlp(const LayerView& view, LayerWorkspace& work);
+
 /// x · rsqrt(mean(x²) + eps) · weight, row by row. @param x [tokens, hidden], out the same.
 void rms_norm(const TensorView& weight, double eps, Eigen::Ref<const Matrix> x, Matrix& out);
 

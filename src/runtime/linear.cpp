@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "../linalg/gemm.hpp"
+#include "../linalg/narrow.hpp"
 #include "../linalg/parallel.hpp"
 
 namespace mha2mla {
@@ -36,11 +37,38 @@ const float* weight_rows(const TensorView& weight, std::int64_t first, std::int6
     return scratch.data();
 }
 
+// A decoding step reads each weight once for so few tokens that converting a tile in memory would cost more than the
+// product does.
+constexpr std::int64_t kFewTokens = 8;
+constexpr std::int64_t kFewTokensRows = 64;
+
+void linear_of_few(const LinearView& view, std::int64_t tokens, const float* x, float* y) {
+    const std::int64_t in = view.in_features();
+    const std::int64_t out = view.out_features();
+    std::vector<float> bias(view.bias != nullptr ? static_cast<std::size_t>(out) : 0);
+    if (view.bias != nullptr) to_float(*view.bias, 0, bias);
+    parallel_for((out + kFewTokensRows - 1) / kFewTokensRows, [&](std::int64_t tile, std::vector<float>& scratch) {
+        const std::int64_t row = tile * kFewTokensRows;
+        const std::int64_t rows = std::min(kFewTokensRows, out - row);
+        const MatrixOut target{y + row, out};
+        if (view.weight->dtype == Dtype::bf16) {
+            narrow_abt_bf16(tokens, rows, in, {x, in}, view.weight->data.data() + 2 * row * in, target);
+        } else {
+            narrow_abt(tokens, rows, in, {x, in}, {weight_rows(*view.weight, row, rows, scratch), in}, false, target);
+        }
+        for (std::int64_t t = 0; t < tokens && view.bias != nullptr; ++t) {
+            for (std::int64_t i = row; i < row + rows; ++i) y[t * out + i] += bias[static_cast<std::size_t>(i)];
+        }
+    });
+}
+
 }  // namespace
 
 std::int64_t linear_scratch(std::int64_t in_features) { return kMostRows * in_features; }
 
 void linear(const LinearView& view, std::int64_t tokens, const float* x, float* y) {
+    if (view.out_features() == 0) return;  // no RoPE rows, or no others
+    if (tokens <= kFewTokens) return linear_of_few(view, tokens, x, y);
     const std::int64_t in = view.in_features();
     const std::int64_t out = view.out_features();
     std::vector<float> bias(static_cast<std::size_t>(out));

@@ -11,26 +11,6 @@ namespace {
 
 constexpr std::int64_t kBlockTokens = 2048;
 
-void check_ids(const Model& model, std::span<const TokenId> ids) {
-    for (std::size_t t = 0; t < ids.size(); ++t) {
-        if (ids[t] < 0 || ids[t] >= model.config.vocab_size) {
-            throw Error(ErrorCode::format, "token " + std::to_string(t) + " has id " + std::to_string(ids[t]) +
-                                               ", but the model's vocab_size is " +
-                                               std::to_string(model.config.vocab_size) +
-                                               "; were the tokens made with another tokenizer?");
-        }
-    }
-}
-
-/// @param hidden [ids.size(), hidden]
-void embed(const Model& model, std::span<const TokenId> ids, Eigen::Map<Matrix> hidden) {
-    const auto width = static_cast<std::uint64_t>(hidden.cols());
-    for (std::size_t t = 0; t < ids.size(); ++t) {
-        to_float(*model.embed_tokens, static_cast<std::uint64_t>(ids[t]) * width,
-                 {hidden.row(static_cast<Eigen::Index>(t)).data(), width});
-    }
-}
-
 void will_need_layer(const Model& model, std::int64_t layer) {
     if (layer >= model.config.num_hidden_layers) return;
     for (const auto* tensor : tensors_of(model.layers[static_cast<std::size_t>(layer)])) {
@@ -45,6 +25,25 @@ void done_with_layer(const Model& model, std::int64_t layer) {
 }
 
 }  // namespace
+
+void check_ids(const Model& model, std::span<const TokenId> ids) {
+    for (std::size_t t = 0; t < ids.size(); ++t) {
+        if (ids[t] < 0 || ids[t] >= model.config.vocab_size) {
+            throw Error(ErrorCode::format, "token " + std::to_string(t) + " has id " + std::to_string(ids[t]) +
+                                               ", but the model's vocab_size is " +
+                                               std::to_string(model.config.vocab_size) +
+                                               "; were the tokens made with another tokenizer?");
+        }
+    }
+}
+
+void embed(const Model& model, std::span<const TokenId> ids, Eigen::Map<Matrix> hidden) {
+    const auto width = static_cast<std::uint64_t>(hidden.cols());
+    for (std::size_t t = 0; t < ids.size(); ++t) {
+        to_float(*model.embed_tokens, static_cast<std::uint64_t>(ids[t]) * width,
+                 {hidden.row(static_cast<Eigen::Index>(t)).data(), width});
+    }
+}
 
 std::int64_t block_tokens(std::int64_t seq_len) { return std::max<std::int64_t>(1, kBlockTokens / seq_len) * seq_len; }
 

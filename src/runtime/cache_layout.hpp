@@ -1,0 +1,36 @@
+#pragma once
+#include <cstdint>
+#include <vector>
+
+#include "mha2mla/model.hpp"
+
+namespace mha2mla {
+
+/// A part of a token's cached numbers. Each of its heads serves an equal share of the query heads; a latent has one.
+struct CacheSegment {
+    std::int64_t heads = 0, dim = 0;
+    bool key = false;    // adds q·k to the logits
+    bool value = false;  // is what the softmax weighs; true of exactly one segment
+};
+
+/// Neighbouring heads of a segment that are stored, and unpacked, together.
+struct CacheSlice {
+    std::size_t segment = 0;
+    std::int64_t first_head = 0, heads = 0;
+    std::int64_t column = 0, width = 0;  // in a token's numbers
+};
+
+struct CacheLayout {
+    std::vector<CacheSegment> segments;
+    std::vector<CacheSlice> slices;
+    std::int64_t width = 0;  // numbers of a token
+    [[nodiscard]] std::int64_t value_dim() const;
+};
+
+/// What a layer of this model caches: keys and values, or rotated keys and latents.
+/// @param group_size no group of a segment is split between slices.
+[[nodiscard]] CacheLayout cache_layout(const ModelConfig& config, std::int64_t group_size);
+/// Keys and values of a converted model when both are computed from the latent: rotated keys, NoPE keys, values.
+[[nodiscard]] CacheLayout expanded_layout(const ModelConfig& config);
+
+}  // namespace mha2mla

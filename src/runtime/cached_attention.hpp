@@ -1,0 +1,42 @@
+#pragma once
+#include <span>
+
+#include "layer_cache.hpp"
+
+namespace mha2mla {
+
+/// The newest tokens of one sequence as queries. `cache` holds their own rows too.
+struct AttentionQueries {
+    const LayerCache* cache = nullptr;
+    std::int64_t count = 0;       // the last `count` tokens of the cache
+    std::vector<const float*> q;  // by segment, [count, num_heads * dim], times 1/√head_dim; null where not a key
+    float* out = nullptr;         // [count, num_heads * layout.value_dim()]
+};
+
+/// softmax(Σ_segments q·kᵀ) v over all that each query sees of the cache.
+///
+/// The cache is read once: a block of its tokens is unpacked, and all query heads attend to it with a running softmax
+/// (FlashAttention, Dao et al. 2022). A few queries are spread over the cores by splitting the cache, and the parts
+/// are put together at the end; many queries by splitting them. Neither depends on the number of threads.
+void cached_attention(const CacheLayout& layout, std::int64_t num_heads, std::span<const AttentionQueries> sequences);
+
+/// Attention that gets its keys and values chunk by chunk; for many queries of one sequence.
+class ChunkedAttention {
+public:
+    /// @param layout, q must live as long as this. @param q as in AttentionQueries. @param position of the first query.
+    ChunkedAttention(const CacheLayout& layout, std::int64_t num_heads, std::int64_t count, std::int64_t position,
+                     std::vector<const float*> q);
+    /// Attends to the tokens from position `start` on. Query at position p sees those with
+    /// p + 1 - window <= position <= p if `recent`, else those before p + 1 - window.
+    void add(const KvRows& rows, std::int64_t start, std::int64_t window, bool recent);
+    /// @param out [count, num_heads * value_dim]
+    void finish(float* out);
+
+private:
+    const CacheLayout* layout_;
+    std::int64_t num_heads_, count_, position_;
+    std::vector<const float*> q_;
+    std::vector<float> result_, maximum_, sum_;  // query block after query block, as the loops leave them
+};
+
+}  // namespace mha2mla

@@ -1,0 +1,51 @@
+#include "layer_cache.hpp"
+
+#include <algorithm>
+
+namespace mha2mla {
+namespace {
+
+constexpr std::int64_t kSpareRows = 16;  // the newest rows move to the front of their memory once in so many steps
+
+std::int64_t window_of(const KvCacheOptions& options) {
+    return row_of(options.format).quantizer == Quantizer::none ? 0 : options.window;
+}
+
+}  // namespace
+
+std::int64_t recent_capacity(const KvCacheOptions& options, std::int64_t capacity) {
+    const std::int64_t window = window_of(options);
+    return window == 0 ? 0 : std::min(capacity, window + kSpareRows);
+}
+
+LayerCache::LayerCache(const CacheLayout& layout, const KvCacheOptions& options, std::int64_t capacity)
+    : layout_(&layout),
+      window_(window_of(options)),
+      recent_capacity_(recent_capacity(options, capacity)),
+      old_(layout, options.format, options.group_size, std::max<std::int64_t>(0, capacity - window_)),
+      recent_(layout, KvCacheFormat::bf16, 1, recent_capacity_) {}
+
+void LayerCache::append(const float* rows, std::int64_t count) {
+    length_ += count;
+    if (window_ == 0) return old_.append(rows, count);
+    recent_.append(rows, count);
+    const std::int64_t fresh = length_ - window_ - old_.size();  // tokens that left the window
+    if (fresh <= 0) return;
+    std::vector<float> numbers(static_cast<std::size_t>(fresh * layout_->width));
+    recent_.decode(old_.size() - recent_start(), fresh, numbers.data());
+    old_.append(numbers.data(), fresh);
+}
+
+void LayerCache::settle() {
+    if (window_ == 0) return;
+    recent_.drop_front(recent_.size() - std::min(window_, length_));
+    recent_.set_capacity_at_most(recent_capacity_);
+}
+
+void LayerCache::clear() {
+    length_ = 0;
+    old_.clear();
+    recent_.clear();
+}
+
+}  // namespace mha2mla

@@ -1,0 +1,23 @@
+#pragma once
+#include <cstdint>
+
+#include "mha2mla/kv_cache.hpp"
+
+namespace mha2mla {
+
+/// A group of numbers as small whole ones: x[i] ≈ code[i] * step + offset, both as F16.
+struct GroupScale {
+    std::uint16_t step, offset;
+};
+
+/// @param codes [count], each below 2^bits.
+/// @throws Error{numeric} if step or offset do not fit F16.
+[[nodiscard]] GroupScale quantize_group(const float* x, std::int64_t count, int bits, Quantizer quantizer,
+                                        std::uint8_t* codes);
+
+/// The bits of an F16. @throws Error{numeric} if it does not fit.
+[[nodiscard]] std::uint16_t to_f16(float value);
+/// The bits of a BF16, to nearest even.
+[[nodiscard]] std::uint16_t to_bf16(float value);
+
+}  // namespace mha2mla
