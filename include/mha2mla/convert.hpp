@@ -50,7 +50,7 @@ void check_destination(const Model& source, const std::filesystem::path& destina
 /// mha2mla.json: every file is there in its size. Nothing if it is another, or not whole.
 [[nodiscard]] std::optional<ConvertReport> finished_conversion(const std::filesystem::path& destination,
                                                                const nlohmann::ordered_json& fingerprint);
-/// The fingerprint of whatever conversion, finished or not, `destination` holds; null if none.
+/// The fingerprint of the unfinished conversion that `destination` holds, else of the finished one; null if none.
 [[nodiscard]] nlohmann::ordered_json fingerprint_at(const std::filesystem::path& destination);
 /// The ranks of an unfinished conversion at `destination`, so that they need not be computed again to resume it.
 /// @throws Error{usage} naming the differences if there is an unfinished conversion with another fingerprint.

@@ -195,9 +195,9 @@ std::optional<PairRanks> unfinished_ranks(const fs::path& destination, const nlo
 }
 
 nlohmann::ordered_json fingerprint_at(const fs::path& destination) {
-    if (const auto record = read_record(destination)) return record->at("fingerprint");
-    const auto journal = read_journal(destination);
-    return journal ? journal->fingerprint : nlohmann::ordered_json();
+    if (const auto journal = read_journal(destination)) return journal->fingerprint;
+    const auto record = read_record(destination);
+    return record ? record->value("fingerprint", nlohmann::ordered_json()) : nlohmann::ordered_json();
 }
 
 std::uint64_t planned_output_bytes(const Model& source, const ConvertOptions& options) {

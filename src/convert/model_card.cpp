@@ -61,7 +61,8 @@ void settings(std::ostream& card, const Json& record) {
     if (!measured.is_null()) {
         card << "- NLL measured on `" << measured.at("data").get<std::string>() << "`: " << measured.at("tokens")
              << " tokens in " << measured.at("windows") << " windows of " << measured.at("context")
-             << "; mean KL divergence from the original " << measured.at("mean_kl") << " nats per token\n";
+             << "; mean KL divergence from the original " << std::setprecision(4)
+             << measured.at("mean_kl").get<double>() << std::setprecision(2) << " nats per token\n";
     }
 }
 

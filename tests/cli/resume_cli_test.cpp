@@ -132,7 +132,6 @@ TEST(ResumeCli, AChangedSettingOrSourceIsRefusedByName) {
     };
     refused({"--kv-rank", "8"}, "kv-rank was 16 and is 8");
     refused({"--svd", "split"}, "svd was joint and is split");
-    TinyModel other;
     write_text(model / "tokenizer.json", "{}");
     refused({}, "tokenizer.json was not there");
     EXPECT_GT(lines_of_journal(out), 1U) << "a refusal touches nothing";
@@ -144,11 +143,11 @@ TEST(ResumeCli, AFullDiskIsResumedWhenThereIsRoom) {
     const TemporaryDirectory directory;
     const fs::path model = directory / "model", out = directory / "out";
     write_model(model);
-    ASSERT_EQ(run_program(convert(model, directory / "whole", {"--max-shard-size", "5GB"})).exit_code, 0);
-    const auto full = run_program(convert(model, out, {"--max-shard-size", "5GB", "--resume"}), "ulimit -f 8000;");
+    ASSERT_EQ(run_program(convert(model, directory / "whole")).exit_code, 0);
+    const auto full = run_program(convert(model, out, {"--resume"}), "ulimit -f 1500;");
     EXPECT_EQ(full.exit_code, 1);
     EXPECT_NE(full.err.find("free some space"), std::string::npos) << full.err;
-    const auto result = run_program(convert(model, out, {"--max-shard-size", "5GB", "--resume"}));
+    const auto result = run_program(convert(model, out, {"--resume"}));
     EXPECT_EQ(result.exit_code, 0) << result.err;
     EXPECT_EQ(files_in(out), files_in(directory / "whole"));
 }

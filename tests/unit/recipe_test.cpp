@@ -57,7 +57,7 @@ TEST(Recipe, MistakesAreNamedWithTheirPlace) {
     expect_refused(R"({"jobs": [{"source": "${nowhere}/a"}]})", {"'nowhere'", "output"});
     expect_refused(R"({"jobs": [{"source": "${open"}]})", {"${open", "$$"});
     expect_refused(R"({"variables": {"a": "${b}/x", "b": "${c}", "c": "-${a}"}, "jobs": [{"source": "s"}]})",
-                   {"circle", "a -> b -> c -> a"});
+                   {"circle", "b -> c -> a -> b"});
     expect_refused(R"({"jobs": [{"source": "a", "destination": "o"}, {"source": "b", "destination": "./x/../o"}]})",
                    {"two jobs", "/o", "a", "b"});
     expect_refused("[1", {"not valid JSON"});

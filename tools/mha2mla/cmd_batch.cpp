@@ -44,7 +44,6 @@ struct Entry {
 ConvertFlags flags_for(const BatchJob& job, bool overwrite) {
     ConvertFlags flags = flags_of(job);
     flags.resume = true;
-    // A journal of other settings would be refused; one of these settings is continued even so.
     flags.overwrite = overwrite;
     return flags;
 }
@@ -207,7 +206,7 @@ void print_summary(const std::vector<Entry>& entries) {
 }
 
 void run_job(Entry& entry, const Recipe& recipe, const BatchFlags& batch, Context& context) {
-    const ConvertFlags flags = flags_for(entry.job, batch.overwrite && entry.state == "replace");
+    const ConvertFlags flags = flags_for(entry.job, batch.overwrite);
     Conversion conversion = prepare(flags, context);
     // An unfinished conversion of other settings would be refused, and is to be replaced.
     if (entry.state == "replace") conversion.options.resume = false;
