@@ -6,7 +6,9 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
+#include <new>
 #include <utility>
 #include <vector>
 
@@ -35,20 +37,38 @@ void begin_writeback(int descriptor, std::uint64_t offset, std::size_t count) {
 
 }  // namespace
 
+std::span<std::byte> CopyBuffer::bytes() {
+    if (data_ == nullptr) {
+        data_.reset(static_cast<std::byte*>(std::aligned_alloc(kAlignment, kMaxTransfer)));
+        if (data_ == nullptr) throw std::bad_alloc();
+    }
+    return {data_.get(), kMaxTransfer};
+}
+
+void CopyBuffer::Free::operator()(std::byte* data) const { std::free(data); }
+
 OutputFile::OutputFile(fs::path final_path, Start start) : final_path_(std::move(final_path)) {
     const int truncate = start == Start::empty ? O_TRUNC : 0;
     descriptor_ = ::open(temporary_path().c_str(), O_RDWR | O_CREAT | O_CLOEXEC | truncate, 0666);
     if (descriptor_ < 0) fail(temporary_path(), "create", errno);
+    direct_ = ::open(temporary_path().c_str(), O_WRONLY | O_DIRECT | O_CLOEXEC);
 }
 
 OutputFile::~OutputFile() {
     if (descriptor_ < 0) return;
-    ::close(descriptor_);
+    close();
     ::unlink(temporary_path().c_str());
 }
 
 OutputFile::OutputFile(OutputFile&& other) noexcept
-    : final_path_(std::move(other.final_path_)), descriptor_(std::exchange(other.descriptor_, -1)) {}
+    : final_path_(std::move(other.final_path_)),
+      descriptor_(std::exchange(other.descriptor_, -1)),
+      direct_(std::exchange(other.direct_, -1)) {}
+
+void OutputFile::close() {
+    if (direct_ >= 0) ::close(std::exchange(direct_, -1));
+    if (descriptor_ >= 0) ::close(std::exchange(descriptor_, -1));
+}
 
 fs::path OutputFile::temporary_path() const { return final_path_.string() + ".incomplete"; }
 
@@ -64,8 +84,46 @@ void OutputFile::write_at(std::uint64_t offset, std::span<const std::byte> data)
     }
 }
 
+bool OutputFile::write_direct(std::uint64_t offset, std::span<const std::byte> aligned) const {
+    while (!aligned.empty()) {
+        const auto written = ::pwrite(direct_, aligned.data(), aligned.size(), static_cast<off_t>(offset));
+        if (written < 0 && errno == EINTR) continue;
+        if (written < 0 && (errno == EINVAL || errno == EOPNOTSUPP)) return false;
+        if (written <= 0) fail(final_path_, "write", written < 0 ? errno : ENOSPC);
+        offset += static_cast<std::uint64_t>(written);
+        aligned = aligned.subspan(static_cast<std::size_t>(written));
+        if (static_cast<std::size_t>(written) % CopyBuffer::kAlignment != 0) return aligned.empty();
+    }
+    return true;
+}
+
 void OutputFile::copy_at(std::uint64_t offset, int source_descriptor, std::uint64_t source_offset,
-                         std::span<const std::byte> mapped) {
+                         std::span<const std::byte> mapped, CopyBuffer& buffer) {
+    constexpr std::size_t kDirectLeast = std::size_t{1} << 20U;
+    // The pages at both ends may be shared with other tensors, so they go through the page cache.
+    const std::size_t head = (CopyBuffer::kAlignment - offset % CopyBuffer::kAlignment) % CopyBuffer::kAlignment;
+    if (direct_ >= 0 && mapped.size() >= kDirectLeast) {
+        write_at(offset, mapped.first(head));
+        std::size_t done = head;
+        const auto memory = buffer.bytes();
+        while (mapped.size() - done >= CopyBuffer::kAlignment) {
+            const std::size_t whole = (mapped.size() - done) / CopyBuffer::kAlignment * CopyBuffer::kAlignment;
+            const auto part = memory.first(std::min(whole, memory.size()));
+            const auto got =
+                ::pread(source_descriptor, part.data(), part.size(), static_cast<off_t>(source_offset + done));
+            const bool all = got == static_cast<ssize_t>(part.size());
+            if (!all || !write_direct(offset + done, part)) break;
+            done += part.size();
+        }
+        offset += done;
+        source_offset += done;
+        mapped = mapped.subspan(done);
+    }
+    copy_in_kernel(offset, source_descriptor, source_offset, mapped);
+}
+
+void OutputFile::copy_in_kernel(std::uint64_t offset, int source_descriptor, std::uint64_t source_offset,
+                                std::span<const std::byte> mapped) {
     auto in = static_cast<off_t>(source_offset);
     auto out = static_cast<off_t>(offset);
     while (!mapped.empty()) {
@@ -113,13 +171,11 @@ void OutputFile::flush() {
     if (::fsync(descriptor_) != 0) fail(final_path_, "flush", errno);
 }
 
-void OutputFile::keep() {
-    const int descriptor = std::exchange(descriptor_, -1);
-    if (descriptor >= 0) ::close(descriptor);
-}
+void OutputFile::keep() { close(); }
 
 void OutputFile::publish() {
     flush();
+    if (direct_ >= 0) ::close(std::exchange(direct_, -1));
     const int descriptor = std::exchange(descriptor_, -1);
     const bool closed = ::close(descriptor) == 0;
     if (!closed || ::rename(temporary_path().c_str(), final_path_.c_str()) != 0) {

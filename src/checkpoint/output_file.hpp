@@ -2,11 +2,25 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
 
 namespace mha2mla {
+
+/// Memory for OutputFile::copy_at(), aligned for disks. Allocated when it is first needed.
+class CopyBuffer {
+public:
+    static constexpr std::size_t kAlignment = 4096;
+    [[nodiscard]] std::span<std::byte> bytes();
+
+private:
+    struct Free {
+        void operator()(std::byte* data) const;
+    };
+    std::unique_ptr<std::byte, Free> data_;
+};
 
 /// A file that is written under "<name>.incomplete" and gets its name by publish(). Destroyed before that, it is
 /// removed. write_at and copy_at may be called from several threads for separate ranges.
@@ -26,9 +40,11 @@ public:
 
     /// @throws Error{io} naming the file, for example when the disk is full.
     void write_at(std::uint64_t offset, std::span<const std::byte> data);
-    /// Copies from another file's descriptor inside the kernel where it can; `mapped` is the same range in memory.
+    /// Copies from another file's descriptor; `mapped` is the same range in memory. Most of a large range goes through
+    /// `buffer` straight to disk (O_DIRECT), which neither fills the page cache nor waits for it; the rest, and all of
+    /// it where the file system has no such way, inside the kernel.
     void copy_at(std::uint64_t offset, int source_descriptor, std::uint64_t source_offset,
-                 std::span<const std::byte> mapped);
+                 std::span<const std::byte> mapped, CopyBuffer& buffer);
     /// Cuts the file off, or lengthens it by zeros.
     void resize(std::uint64_t size);
     /// Hash of a range, read back from the file; of nothing in its place where the file is shorter.
@@ -43,8 +59,14 @@ public:
 
 private:
     [[nodiscard]] std::filesystem::path temporary_path() const;
+    void copy_in_kernel(std::uint64_t offset, int source_descriptor, std::uint64_t source_offset,
+                        std::span<const std::byte> mapped);
+    [[nodiscard]] bool write_direct(std::uint64_t offset, std::span<const std::byte> aligned) const;
+    void close();
+
     std::filesystem::path final_path_;
     int descriptor_ = -1;
+    int direct_ = -1;  // the same file with O_DIRECT, where that exists
 };
 
 /// Flushes a directory's entries, so that renames survive a power cut.

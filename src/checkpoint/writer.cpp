@@ -22,25 +22,28 @@ struct Slot {
     std::uint64_t begin = 0;  // in the shard's data section
     std::uint64_t bytes = 0;
     std::uint64_t written = 0;
-    Hasher hasher = {};      // of what was written, by the one thread that writes it
-    std::string known = {};  // hash of what was taken over
+    std::unique_ptr<Hasher> hasher = {};  // of a tensor that is being written, by the one thread that writes it
+    std::string hash = {};                // of a whole one
+
+    void add(std::span<const std::byte> data) {
+        if (!hasher) hasher = std::make_unique<Hasher>();
+        hasher->add(data);
+        if (written < bytes) return;
+        hash = hasher->hex();
+        hasher.reset();
+    }
 };
 
 /// Header of one file, padded with spaces so that the data starts at a multiple of 8, as the format advises.
 std::string header_text(std::span<const Slot* const> slots, const std::map<std::string, std::string>& metadata) {
-    nlohmann::ordered_json::object_t::Container header;  // built as a list: names are known to be unique
-    header.emplace_back("__metadata__", metadata);
+    // Piece by piece: names are known to be unique, and there may be thousands.
+    std::string text = "{\"__metadata__\":" + nlohmann::json(metadata).dump();
     for (const Slot* slot : slots) {
         nlohmann::ordered_json entry;
         entry["dtype"] = dtype_name(slot->spec.dtype);
         entry["shape"] = slot->spec.shape;
         entry["data_offsets"] = {slot->begin, slot->begin + slot->bytes};
-        header.emplace_back(slot->spec.name, std::move(entry));
-    }
-    std::string text = "{";
-    for (const auto& [name, value] : header) {
-        if (text.size() > 1) text += ',';
-        text += nlohmann::json(name).dump() + ':' + value.dump();
+        text += ',' + nlohmann::json(slot->spec.name).dump() + ':' + entry.dump();
     }
     text += '}';
     text.append((8 - text.size() % 8) % 8, ' ');
@@ -124,6 +127,8 @@ struct CheckpointWriter::Impl {
     std::vector<std::pair<std::string, OutputFile>> files;
     std::uint64_t total_bytes = 0;
     std::mutex mutex;
+    CopyBuffer copy_buffer;
+    std::mutex copying;
 
     void assign_shards(std::uint64_t max_shard_bytes) {
         std::size_t shard = 0;
@@ -265,15 +270,16 @@ void CheckpointWriter::write(std::string_view name, std::span<const std::byte> d
 
 void CheckpointWriter::write_part(std::string_view name, std::uint64_t offset, std::span<const std::byte> data) {
     Slot& slot = impl_->claim(name, offset, data.size());
-    slot.hasher.add(data);
+    slot.add(data);
     impl_->shards[slot.shard].write_at(impl_->data_start[slot.shard] + slot.begin + offset, data);
 }
 
 void CheckpointWriter::copy(std::string_view name, const TensorView& source, const SafetensorsFile& file) {
     Slot& slot = impl_->claim(name, 0, source.data.size());
-    slot.hasher.add(source.data);
+    slot.add(source.data);
+    const std::lock_guard lock(impl_->copying);
     impl_->shards[slot.shard].copy_at(impl_->data_start[slot.shard] + slot.begin, file.file().descriptor(),
-                                      source.file_offset, source.data);
+                                      source.file_offset, source.data, impl_->copy_buffer);
 }
 
 void CheckpointWriter::add_file(const std::string& file_name, std::string_view content) {
@@ -283,13 +289,13 @@ void CheckpointWriter::add_file(const std::string& file_name, std::string_view c
 void CheckpointWriter::copy_file(const std::string& file_name, const fs::path& source) {
     const MappedFile mapped(source);
     impl_->files.emplace_back(file_name, OutputFile(impl_->directory / file_name));
-    impl_->files.back().second.copy_at(0, mapped.descriptor(), 0, mapped.bytes());
+    impl_->files.back().second.copy_at(0, mapped.descriptor(), 0, mapped.bytes(), impl_->copy_buffer);
 }
 
 std::string CheckpointWriter::hash_of(std::string_view name) const {
     const Slot& slot = impl_->find(name);
     if (slot.written != slot.bytes) misuse("never written as a whole", name);
-    return slot.known.empty() ? slot.hasher.hex() : slot.known;
+    return slot.bytes == 0 ? mha2mla::hash_of(std::span<const std::byte>()) : slot.hash;
 }
 
 bool CheckpointWriter::take_over(const std::map<std::string, std::string>& hashes) {
@@ -300,7 +306,7 @@ bool CheckpointWriter::take_over(const std::map<std::string, std::string>& hashe
     }
     for (const auto& [name, hash] : hashes) {
         const std::uint64_t bytes = impl_->find(name).bytes;
-        impl_->claim(name, 0, bytes).known = hash;
+        impl_->claim(name, 0, bytes).hash = hash;
     }
     return true;
 }
