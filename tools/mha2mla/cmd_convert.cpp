@@ -160,6 +160,7 @@ void add_convert(CLI::App& app, Context& context) {
     auto* command = app.add_subcommand("convert", "Convert a checkpoint to MLA");
     add_checkpoint_option(*command, flags->source, "source", "Checkpoint directory to convert");
     add_checkpoint_option(*command, flags->destination, "destination", "Directory to create");
+    command->option_defaults()->group(kMethod);
     std::string help = "Which rotary pairs of a head keep RoPE:";
     for (const auto& row : rope_strategies()) help += "\n  " + std::string(row.name) + ": " + std::string(row.good_for);
     add_choice(*command, "--rope", flags->rope, rope_strategies(), &RopeStrategy::name, help);
@@ -180,6 +181,7 @@ void add_convert(CLI::App& app, Context& context) {
         ->type_name("X")
         ->capture_default_str();
     add_token_options(*command, flags->calibration, "calibration-");
+    command->option_defaults()->group(kText);
     add_sample_options(*command, flags->samples);
     command->add_option("--stats", flags->stats, "Statistics that calibrate wrote, instead of calibration text")
         ->type_name("FILE");
@@ -187,6 +189,7 @@ void add_convert(CLI::App& app, Context& context) {
         ->add_option("--rank-file", flags->rank_file,
                      "Rank file of the reference implementation (.pth), instead of text")
         ->type_name("FILE");
+    command->option_defaults()->group(kOutput);
     add_choice(*command, "--dtype", flags->dtype, kOutputDtypes, &OutputDtypeRow::dtype,
                "dtype of the output; auto keeps each tensor's");
     add_size(*command, "--max-shard-size", flags->max_shard_bytes, "Largest weight file, such as 5GB or 500MiB")
@@ -196,11 +199,16 @@ void add_convert(CLI::App& app, Context& context) {
     add_threads_option(*command, context);
     add_size(*command, "--max-memory", context.max_memory,
              "Private memory that the run may take, such as 8GB: more lets it convert more layers at once;\n"
-             "default: two layers' attention matrices in float32 and 200 MB");
+             "default: two layers' attention matrices in float32 and 200 MB")
+        ->group(kRunning);
     add_json_option(*command, flags->json);
-    command->footer(
-        "The defaults are the paper's: 2-norm selection, joint SVD, a cache smaller by 68.75%.\n"
-        "Example: mha2mla convert ./model ./model-mla --calibration-text corpus.txt");
+    set_footer(
+        *command, "The defaults are the paper's: 2-norm selection, joint SVD, a cache smaller by 68.75%.",
+        {{"", "mha2mla convert ./model ./model-mla --calibration-text corpus.txt"},
+         {"with statistics that calibrate saved, keeping more",
+          "mha2mla convert ./model ./model-mla --stats stats.safetensors --rope-dim 16 --kv-rank 48"},
+         {"without any text", "mha2mla convert ./model ./model-mla --rope uniform"},
+         {"what it would do, without doing it", "mha2mla convert ./model ./model-mla --rope uniform --dry-run"}});
     command->callback([flags, &context] { run(*flags, context); });
 }
 
