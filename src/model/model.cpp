@@ -4,6 +4,7 @@
 #include <string>
 #include <utility>
 
+#include "find_tensors.hpp"
 #include "mha2mla/error.hpp"
 
 namespace mha2mla {
@@ -12,25 +13,27 @@ namespace {
 /// Finds tensors by name and checks them against the shape that config.json implies.
 class Finder {
 public:
-    Finder(const Checkpoint& checkpoint, const ModelConfig& config) : checkpoint_(checkpoint), config_(config) {}
+    /// @param problems takes what is wrong, instead of an exception, if it is not null.
+    Finder(const Checkpoint& checkpoint, const ModelConfig& config, std::vector<std::string>* problems)
+        : checkpoint_(checkpoint), config_(config), problems_(problems) {}
 
     /// `because` says in words which configuration the shape comes from.
     const TensorView* tensor(const std::string& name, const Shape& shape, const std::string& because) const {
         const TensorView* found = checkpoint_.find(name);
         if (found == nullptr) {
-            throw Error(ErrorCode::format, checkpoint_.directory().string() + ": tensor '" + name +
-                                               "' is missing, but config.json says " + because);
+            return refuse({ErrorCode::format, checkpoint_.directory().string() + ": tensor '" + name +
+                                                  "' is missing, but config.json says " + because});
         }
         if (found->shape != shape) {
-            throw Error(ErrorCode::format, found->file + ": tensor '" + name + "' has shape " +
-                                               to_string(found->shape) + ", but config.json says " + because + ": " +
-                                               to_string(shape) + ". Is config.json from another model?");
+            return refuse({ErrorCode::format, found->file + ": tensor '" + name + "' has shape " +
+                                                  to_string(found->shape) + ", but config.json says " + because + ": " +
+                                                  to_string(shape) + ". Is config.json from another model?"});
         }
         if (!is_compute_dtype(found->dtype)) {
-            throw Error(ErrorCode::unsupported, found->file + ": tensor '" + name + "' is " +
-                                                    std::string(dtype_name(found->dtype)) +
-                                                    ", which cannot be computed with; dequantise the checkpoint to "
-                                                    "BF16, F16 or F32 first");
+            return refuse({ErrorCode::unsupported, found->file + ": tensor '" + name + "' is " +
+                                                       std::string(dtype_name(found->dtype)) +
+                                                       ", which cannot be computed with; dequantise the checkpoint to "
+                                                       "BF16, F16 or F32 first"});
         }
         return found;
     }
@@ -69,6 +72,12 @@ public:
     }
 
 private:
+    const TensorView* refuse(const Error& error) const {
+        if (problems_ == nullptr) throw error;
+        problems_->emplace_back(error.what());
+        return nullptr;
+    }
+
     [[nodiscard]] std::string head_words(std::int64_t heads, const char* kind) const {
         return std::to_string(heads) + kind + std::to_string(config_.head_dim) + " and hidden_size " +
                std::to_string(config_.hidden_size);
@@ -119,7 +128,32 @@ private:
 
     const Checkpoint& checkpoint_;
     const ModelConfig& config_;
+    std::vector<std::string>* problems_;
 };
+
+Model find_model(ModelConfig config, Checkpoint checkpoint, std::vector<std::string>* problems) {
+    Model model{std::move(config), std::move(checkpoint), nullptr, nullptr, nullptr, {}};
+    const Finder finder(model.checkpoint, model.config, problems);
+    const Shape table{model.config.vocab_size, model.config.hidden_size};
+    const std::string words = "vocab_size " + std::to_string(model.config.vocab_size) + ", hidden_size " +
+                              std::to_string(model.config.hidden_size);
+    const std::string embed = "model.embed_tokens.weight";
+    const std::string head = "lm_head.weight";
+    if (model.config.tie_word_embeddings) {
+        // Tied embeddings are stored once, under either name, or twice.
+        const bool under_head = model.checkpoint.find(embed) == nullptr && model.checkpoint.find(head) != nullptr;
+        model.embed_tokens = finder.tensor(under_head ? head : embed, table, words);
+        model.lm_head = model.embed_tokens;
+    } else {
+        model.embed_tokens = finder.tensor(embed, table, words);
+        model.lm_head = finder.tensor(head, table, words + " and tie_word_embeddings false");
+    }
+    model.norm = finder.tensor("model.norm.weight", {model.config.hidden_size}, words);
+    for (std::int64_t layer = 0; layer < model.config.num_hidden_layers; ++layer) {
+        model.layers.push_back(finder.layer(layer));
+    }
+    return model;
+}
 
 }  // namespace
 
@@ -153,27 +187,11 @@ std::vector<const TensorView*> tensors_of(const LayerView& layer) {
 
 Model Model::open(const std::filesystem::path& directory) {
     auto checkpoint = Checkpoint::open(directory);  // first: it knows best what is wrong with a directory
-    Model model{read_config(directory / "config.json"), std::move(checkpoint), nullptr, nullptr, nullptr, {}};
-    const Finder finder(model.checkpoint, model.config);
-    const Shape table{model.config.vocab_size, model.config.hidden_size};
-    const std::string words = "vocab_size " + std::to_string(model.config.vocab_size) + ", hidden_size " +
-                              std::to_string(model.config.hidden_size);
-    const std::string embed = "model.embed_tokens.weight";
-    const std::string head = "lm_head.weight";
-    if (model.config.tie_word_embeddings) {
-        // Tied embeddings are stored once, under either name, or twice.
-        const bool under_head = model.checkpoint.find(embed) == nullptr && model.checkpoint.find(head) != nullptr;
-        model.embed_tokens = finder.tensor(under_head ? head : embed, table, words);
-        model.lm_head = model.embed_tokens;
-    } else {
-        model.embed_tokens = finder.tensor(embed, table, words);
-        model.lm_head = finder.tensor(head, table, words + " and tie_word_embeddings false");
-    }
-    model.norm = finder.tensor("model.norm.weight", {model.config.hidden_size}, words);
-    for (std::int64_t layer = 0; layer < model.config.num_hidden_layers; ++layer) {
-        model.layers.push_back(finder.layer(layer));
-    }
-    return model;
+    return find_model(read_config(directory / "config.json"), std::move(checkpoint), nullptr);
+}
+
+Model find_tensors(ModelConfig config, Checkpoint checkpoint, std::vector<std::string>& problems) {
+    return find_model(std::move(config), std::move(checkpoint), &problems);
 }
 
 }  // namespace mha2mla

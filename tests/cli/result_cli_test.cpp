@@ -124,17 +124,5 @@ TEST(ResultCli, TokenFilesStandForText) {
     EXPECT_EQ(nll("a.npy"), nll("a.u16"));
 }
 
-TEST(ResultCli, EverySubcommandHasHelpWithAnExample) {
-    const auto help = run_program({"--help"});
-    EXPECT_EQ(help.exit_code, 0);
-    for (const char* name : {"plan", "inspect", "calibrate", "convert", "eval", "verify"}) {
-        EXPECT_NE(help.out.find(name), std::string::npos);
-        const auto own = run_program({name, "--help"});
-        EXPECT_EQ(own.exit_code, 0);
-        EXPECT_NE(own.out.find(std::string("Example: mha2mla ") + name), std::string::npos) << own.out;
-    }
-    EXPECT_EQ(run_program({"--version"}).out.substr(0, 8), "mha2mla ");
-}
-
 }  // namespace
 }  // namespace mha2mla::test

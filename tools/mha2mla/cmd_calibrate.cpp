@@ -131,7 +131,9 @@ void add_calibrate(CLI::App& app, Context& context) {
     command
         ->add_option("--rope-dim", flags->rope_dim,
                      "The selection that --samples auto watches; default: head_dim/8, at least 2")
-        ->type_name("N");
+        ->type_name("N")
+        ->group(kText);
+    command->option_defaults()->group(kOutput);
     command->add_option("-o,--output", flags->output, "Statistics file to write, for convert --stats")
         ->type_name("FILE");
     command->add_option("--rank-file", flags->rank_file, "Also write the reference implementation's rank file (.pth)")
@@ -139,7 +141,12 @@ void add_calibrate(CLI::App& app, Context& context) {
     add_threads_option(*command, context);
     add_max_memory_option(*command, context);
     add_json_option(*command, flags->json);
-    command->footer("Example: mha2mla calibrate ./model --text corpus.txt --samples 128 --output stats.safetensors");
+    set_footer(*command, "",
+               {{"", "mha2mla calibrate ./model --text corpus.txt --samples 128 --output stats.safetensors"},
+                {"as many sequences as the selection needs, and a rank file for the reference implementation",
+                 "mha2mla calibrate ./model --text corpus.txt --samples auto --rank-file 2_norm_rank.pth"},
+                {"a model without a tokenizer.json",
+                 "mha2mla calibrate ./model --tokens corpus.u16 --output stats.safetensors"}});
     command->callback([flags, &context] { run(*flags, context); });
 }
 

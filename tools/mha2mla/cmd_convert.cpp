@@ -88,6 +88,7 @@ void add_convert(CLI::App& app, Context& context) {
     add_checkpoint_option(*command, flags->source, "source", "Checkpoint directory to convert");
     add_checkpoint_option(*command, flags->destination, "destination", "Directory to create");
     add_conversion_options(*command, *flags);
+    command->option_defaults()->group(kOutput);
     command->add_flag("--overwrite", flags->overwrite, "Replace a destination that holds files");
     command->add_flag("--resume", flags->resume,
                       "Go on with an unfinished conversion of the same settings; one that is whole is left as it is");
@@ -96,11 +97,16 @@ void add_convert(CLI::App& app, Context& context) {
     add_threads_option(*command, context);
     add_size(*command, "--max-memory", context.max_memory,
              "Private memory that the run may take, such as 8GB: more lets it convert more layers at once;\n"
-             "default: two layers' attention matrices in float32 and 200 MB");
+             "default: two layers' attention matrices in float32 and 200 MB")
+        ->group(kRunning);
     add_json_option(*command, how->json);
-    command->footer(
-        "The defaults are the paper's: 2-norm selection, joint SVD, a cache smaller by 68.75%.\n"
-        "Example: mha2mla convert ./model ./model-mla --calibration-text corpus.txt");
+    set_footer(
+        *command, "The defaults are the paper's: 2-norm selection, joint SVD, a cache smaller by 68.75%.",
+        {{"", "mha2mla convert ./model ./model-mla --calibration-text corpus.txt"},
+         {"with statistics that calibrate saved, keeping more",
+          "mha2mla convert ./model ./model-mla --stats stats.safetensors --rope-dim 16 --kv-rank 48"},
+         {"without any text", "mha2mla convert ./model ./model-mla --rope uniform"},
+         {"what it would do, without doing it", "mha2mla convert ./model ./model-mla --rope uniform --dry-run"}});
     command->callback([flags, how, command, &context] { run(*flags, *how, *command, context); });
 }
 

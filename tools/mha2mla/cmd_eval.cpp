@@ -54,7 +54,9 @@ void add_eval(CLI::App& app, Context& context) {
     add_window_options(*command, flags->windows);
     add_threads_option(*command, context);
     add_json_option(*command, flags->json);
-    command->footer("Example: mha2mla eval ./model --text wiki.txt --context 2048");
+    set_footer(*command, "",
+               {{"", "mha2mla eval ./model --text wiki.txt --context 2048"},
+                {"quicker, for scripts", "mha2mla eval ./model-mla --text wiki.txt --max-windows 16 --json"}});
     command->callback([flags, &context] { run(*flags, context); });
 }
 

@@ -104,7 +104,9 @@ void add_inspect(CLI::App& app, Context&) {
     auto* command = app.add_subcommand("inspect", "What a checkpoint is, tensor by tensor and in sum");
     add_checkpoint_option(*command, flags->model);
     add_json_option(*command, flags->json);
-    command->footer("Example: mha2mla inspect ./model");
+    set_footer(*command, "",
+               {{"", "mha2mla inspect ./model"},
+                {"the dtypes of its tensors", "mha2mla inspect ./model --json | jq '.tensors[] | .name, .dtype'"}});
     command->callback([flags] { run(*flags); });
 }
 

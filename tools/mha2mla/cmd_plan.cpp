@@ -60,7 +60,10 @@ void add_plan(CLI::App& app, Context&) {
         ->type_name("{16,8,4,2}")
         ->capture_default_str();
     add_json_option(*command, flags->json);
-    command->footer("Example: mha2mla plan ./SmolLM-135M/config.json --rope-dim 8 --kv-rank 16 --kv-bits 4");
+    set_footer(*command, "",
+               {{"the paper's defaults", "mha2mla plan ./SmolLM-135M"},
+                {"a smaller latent, cached at 4 bits",
+                 "mha2mla plan ./SmolLM-135M/config.json --rope-dim 8 --kv-rank 16 --kv-bits 4"}});
     command->callback([flags] { run(*flags); });
 }
 

@@ -177,7 +177,11 @@ void add_report(CLI::App& app, Context& context) {
     command->add_option("--compare", flags->other, "Other statistics of the same shape: what changes, and where")
         ->type_name("FILE");
     add_threads_option(*command, context);
-    command->footer("Example: mha2mla report stats.safetensors --checkpoint ./model --spectra --html report.html");
+    set_footer(
+        *command, "",
+        {{"a page to look at", "mha2mla report stats.safetensors --checkpoint ./model --spectra --html report.html"},
+         {"a table for other tools", "mha2mla report stats.safetensors --csv -"},
+         {"what more text changed", "mha2mla report more.safetensors --compare stats.safetensors --html report.html"}});
     command->callback([flags, &context] { run(*flags, context); });
 }
 

@@ -82,7 +82,10 @@ void add_verify(CLI::App& app, Context& context) {
         ->type_name("NATS");
     add_threads_option(*command, context);
     add_json_option(*command, flags->json);
-    command->footer("Example: mha2mla verify ./model ./model-mla --text wiki.txt --max-windows 64 --max-kl 0.5");
+    set_footer(*command, "",
+               {{"", "mha2mla verify ./model ./model-mla --text wiki.txt --max-windows 64"},
+                {"as a check in a script: exit code 3 if it is too far off",
+                 "mha2mla verify ./model ./model-mla --text wiki.txt --max-windows 64 --max-kl 0.5"}});
     command->callback([flags, &context] { run(*flags, context); });
 }
 

@@ -1,30 +1,48 @@
 #pragma once
-/// What every subcommand has at hand: logging, progress and interruption. Results go to stdout, all this to stderr.
+/// What every subcommand has at hand: messages, progress and interruption. Results go to stdout, all this to stderr.
 
-#include <chrono>
 #include <cstdint>
+#include <memory>
 #include <string>
+#include <vector>
 
+#include "logging.hpp"
 #include "mha2mla/observer.hpp"
+#include "progress_text.hpp"
 
 namespace mha2mla::tool {
 
-/// Turns the library's reports into log lines on stderr.
+/// Shows the library's reports: progress on the status line of a terminal, or now and then as a message.
 class LogObserver final : public Observer {
 public:
+    explicit LogObserver(std::shared_ptr<StatusLine> line) : line_(std::move(line)) {}
     void progress(std::string_view stage, std::int64_t done, std::int64_t total) override;
     void warn(const std::string& message) override;
     [[nodiscard]] bool cancelled() const override;
+    /// Forgets the stages of an operation that ended, well or not, and clears the status line.
+    void finish();
 
 private:
-    std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
+    struct Shown {
+        Stage stage;
+        Stage::Clock::time_point next_message{};
+        Stage::Clock::duration interval{};  // between messages
+    };
+    Shown& find_or_begin(std::string_view name, std::int64_t done, Stage::Clock::time_point now);
+    void draw(Stage::Clock::time_point now);
+
+    std::shared_ptr<StatusLine> line_;
+    std::vector<Shown> stages_;  // that are under way, in the order in which they began
+    Stage::Clock::time_point next_draw_{};
 };
 
 /// From now on the first Ctrl-C (or SIGTERM) asks the running operation to stop, the second kills.
 void install_interrupt_handler();
 
 struct Context {
-    LogObserver observer;
+    std::shared_ptr<StatusLine> line = std::make_shared<StatusLine>();
+    LogObserver observer{line};
+    LogOptions log;
     int threads = 0;               // 0: all
     std::uint64_t max_memory = 0;  // bytes that a run may take; 0: half of what is available
 };

@@ -185,6 +185,7 @@ void evaluate_both(const Conversion& conversion, const ConvertFlags& flags, Cont
 }  // namespace
 
 void add_conversion_options(CLI::App& command, ConvertFlags& flags) {
+    command.option_defaults()->group(kMethod);
     std::string help = "Which rotary pairs of a head keep RoPE:";
     for (const auto& row : rope_strategies()) help += "\n  " + std::string(row.name) + ": " + std::string(row.good_for);
     add_choice(command, "--rope", flags.rope, rope_strategies(), &RopeStrategy::name, help);
@@ -205,12 +206,14 @@ void add_conversion_options(CLI::App& command, ConvertFlags& flags) {
         ->type_name("X")
         ->capture_default_str();
     add_token_options(command, flags.calibration, "calibration-");
+    command.option_defaults()->group(kText);
     add_sample_options(command, flags.samples);
     command.add_option("--stats", flags.stats, "Statistics that calibrate wrote, instead of calibration text")
         ->type_name("FILE");
     command
         .add_option("--rank-file", flags.rank_file, "Rank file of the reference implementation (.pth), instead of text")
         ->type_name("FILE");
+    command.option_defaults()->group(kOutput);
     add_choice(command, "--dtype", flags.dtype, kOutputDtypes, &OutputDtypeRow::dtype,
                "dtype of the output; auto keeps each tensor's");
     add_size(command, "--max-shard-size", flags.max_shard_bytes, "Largest weight file, such as 5GB or 500MiB")

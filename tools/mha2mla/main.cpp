@@ -1,12 +1,13 @@
-#include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/spdlog.h>
 
-#include <cstdio>
 #include <new>
 
 #include "commands.hpp"
+#include "help.hpp"
 #include "mha2mla/error.hpp"
 #include "output.hpp"
+#include "suggestion.hpp"
+#include "version.hpp"
 
 namespace {
 
@@ -15,48 +16,106 @@ using namespace mha2mla::tool;
 constexpr int kFailed = 1;
 constexpr int kUsage = 2;
 
-/// CLI11 would only say that a subcommand is required.
-void refuse_unknown_command(const CLI::App& app, int argc, char** argv) {
-    if (argc < 2 || argv[1][0] == '-') return;
-    std::string known;
-    for (const auto* command : app.get_subcommands({})) {
-        if (command->get_name() == argv[1]) return;
-        known += (known.empty() ? "" : ", ") + command->get_name();
-    }
-    throw mha2mla::Error(mha2mla::ErrorCode::usage,
-                         "unknown command '" + std::string(argv[1]) + "'; choose one of " + known);
+std::vector<std::string> command_names(const CLI::App& app) {
+    std::vector<std::string> names;
+    for (const auto& [name, summary] : describe(app).commands) names.push_back(name);
+    return names;
 }
 
-int run(int argc, char** argv) {
-    Context context;
+std::vector<std::string> option_names(const CLI::App& app) {
+    std::vector<std::string> names;
+    for (const auto& group : describe(app).groups) {
+        for (const auto& option : group.options) names.insert(names.end(), option.names.begin(), option.names.end());
+    }
+    return names;
+}
+
+/// CLI11's message, or a better one: what is not known, and what may have been meant.
+std::string explain(const CLI::App& app, const CLI::ParseError& error) {
+    const bool no_command = app.get_subcommands().empty();
+    const CLI::App& where = no_command ? app : *app.get_subcommands().front();
+    const std::string prefix = no_command ? "" : where.get_name() + ": ";
+    // An unknown option is the likelier mistake than what else may be missing because of it.
+    for (const auto& word : where.remaining()) {
+        if (!word.starts_with("-") || word.size() < 2) continue;
+        const std::string name = word.substr(0, word.find('='));
+        return prefix + "unknown option '" + name + "'" + did_you_mean(name, option_names(where));
+    }
+    if (where.remaining().empty()) return prefix + error.what();
+    const std::string word = where.remaining().front();
+    if (!no_command) return prefix + "unexpected argument '" + word + "'";
+    std::string known;
+    for (const auto& name : command_names(app)) known += (known.empty() ? "" : ", ") + name;
+    const std::string meant = did_you_mean(word, command_names(app));
+    return "unknown command '" + word + "'" + (meant.empty() ? "; choose one of " + known : meant);
+}
+
+/// A command line that is wrong has not been acted upon, but its log file shall say so.
+void log_where_asked(const CLI::App& app, Context& context) {
+    std::vector<const CLI::App*> apps = {&app};
+    for (const auto* command : app.get_subcommands()) apps.push_back(command);
+    for (const auto* each : apps) {
+        const auto* option = each->get_option_no_throw("--log-file");
+        if (option != nullptr && !option->empty()) context.log.file = option->results().back();
+    }
+    try {
+        start_logging(context.log, context.line);
+    } catch (const mha2mla::Error&) {
+        start_logging(context.line);  // the wrong command line is the news
+    }
+}
+
+int report_parse_error(const CLI::App& app, const CLI::ParseError& error, Context& context) {
+    if (error.get_exit_code() == static_cast<int>(CLI::ExitCodes::Success)) {  // --help or --version
+        (void)app.exit(error);
+        flush_stdout();
+        return 0;
+    }
+    log_where_asked(app, context);
+    spdlog::error("{}", explain(app, error));
+    const std::string command = app.get_subcommands().empty() ? "" : " " + app.get_subcommands().front()->get_name();
+    std::fprintf(stderr, "Run 'mha2mla%s --help' for more information.\n", command.c_str());
+    return kUsage;
+}
+
+int run(int argc, char** argv, Context& context) {
     CLI::App app("Converts Hugging Face checkpoints from MHA/GQA to Multi-head Latent Attention (MHA2MLA).", "mha2mla");
-    app.set_version_flag("--version", std::string("mha2mla ") + MHA2MLA_VERSION);
+    app.formatter(std::make_shared<HelpFormatter>());
+    app.set_version_flag("-V,--version", version_text);
     app.set_help_flag("-h,--help", "Print this help and exit");
     app.require_subcommand(1);
-    app.get_formatter()->column_width(34);
-    app.footer(
-        "Exit codes: 0 done, 1 the run failed, 2 wrong usage, 3 verify missed --max-kl, 130 interrupted.\n"
-        "'mha2mla COMMAND --help' shows a command's options and an example.");
+    set_footer(app,
+               "Exit codes: 0 done, 1 the run failed, 2 wrong usage, 3 verify missed --max-kl, 130 interrupted.\n"
+               "Results go to stdout, messages and progress to stderr.",
+               {{"options and examples of one command", "mha2mla convert --help"},
+                {"selections and factorisations, and what they are good for", "mha2mla methods"}});
     add_commands(app, context);
+    app.parse_complete_callback([&context] { start_logging(context.log, context.line); });
     try {
-        refuse_unknown_command(app, argc, argv);
         app.parse(argc, argv);
         flush_stdout();
         return 0;
     } catch (const CLI::ParseError& error) {
-        if (error.get_exit_code() == static_cast<int>(CLI::ExitCodes::Success)) return app.exit(error);
-        std::fprintf(stderr, "error: %s\nRun with --help for more information.\n", error.what());
-        return kUsage;
+        return report_parse_error(app, error, context);
+    }
+}
+
+/// Runs, and turns every failure into a message and an exit code.
+int run_reporting(int argc, char** argv) {
+    Context context;
+    start_logging(context.line);
+    try {
+        return run(argc, argv, context);
     } catch (const ExitWith& exit) {
         return exit.code;
     } catch (const mha2mla::Error& error) {
-        std::fprintf(stderr, "error: %s\n", error.what());
+        spdlog::error("{}", error.what());
         return exit_code(error.code());
     } catch (const std::bad_alloc&) {
-        std::fprintf(stderr, "error: out of memory; use fewer --threads or a smaller --context or --seq-len\n");
+        spdlog::error("out of memory; use fewer --threads or a smaller --context or --seq-len");
         return kFailed;
     } catch (const std::exception& error) {
-        std::fprintf(stderr, "error: %s\n", error.what());
+        spdlog::error("{}", error.what());
         return kFailed;
     }
 }
@@ -65,7 +124,5 @@ int run(int argc, char** argv) {
 
 int main(int argc, char** argv) {
     install_interrupt_handler();
-    spdlog::set_default_logger(spdlog::stderr_color_st("mha2mla"));
-    spdlog::set_pattern("%^%l%$: %v");
-    return run(argc, argv);
+    return run_reporting(argc, argv);
 }

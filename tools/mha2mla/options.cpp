@@ -44,18 +44,22 @@ void add_checkpoint_option(CLI::App& command, std::filesystem::path& path, const
     command.add_option(name, path, help)->required()->type_name("DIR");
 }
 
-void add_json_option(CLI::App& command, bool& json) { command.add_flag("--json", json, "Print the result as JSON"); }
+void add_json_option(CLI::App& command, bool& json) {
+    command.add_flag("--json", json, "Print the result as JSON")->group(kRunning);
+}
 
 void add_threads_option(CLI::App& command, Context& context) {
     command.add_option("--threads", context.threads, "Threads; 0 uses all. The result does not depend on it")
         ->check(in_range(0, 4096))
         ->type_name("N")
-        ->capture_default_str();
+        ->capture_default_str()
+        ->group(kRunning);
 }
 
 void add_max_memory_option(CLI::App& command, Context& context) {
     add_size(command, "--max-memory", context.max_memory,
-             "Memory that the run may take, such as 8GB; default: half of what is available");
+             "Memory that the run may take, such as 8GB; default: half of what is available")
+        ->group(kRunning);
 }
 
 CLI::Option* add_size(CLI::App& command, const std::string& name, std::uint64_t& bytes, const std::string& help) {
@@ -67,17 +71,19 @@ CLI::Option* add_size(CLI::App& command, const std::string& name, std::uint64_t&
 
 void add_token_options(CLI::App& command, TokenOptions& options, const std::string& prefix) {
     auto* text = command.add_option("--" + prefix + "text", options.text, "UTF-8 text, tokenised as a whole");
-    text->type_name("FILE");
+    text->type_name("FILE")->group(kText);
     auto* tokens =
         command.add_option("--" + prefix + "tokens", options.tokens,
                            "Token ids instead of text: raw uint16 or uint32, .npy, or .jsonl with input_ids");
-    tokens->type_name("FILE")->excludes(text);
+    tokens->type_name("FILE")->excludes(text)->group(kText);
     add_choice(command, "--" + prefix + "token-format", options.format, kTokenFormats, &TokenFormatRow::format,
                "Format of the token file")
-        ->needs(tokens);
+        ->needs(tokens)
+        ->group(kText);
     command.add_option("--" + prefix + "tokenizer", options.tokenizer, "tokenizer.json; default: the checkpoint's")
         ->type_name("FILE")
-        ->needs(text);
+        ->needs(text)
+        ->group(kText);
 }
 
 std::vector<TokenId> load_tokens(const TokenOptions& options, const Model& model,
@@ -114,10 +120,12 @@ void add_window_options(CLI::App& command, WindowFlags& flags, const std::string
         .add_option("--" + prefix + "context", flags.context,
                     "Tokens of a window, BOS included; default: 2048 or max_position_embeddings if less")
         ->check(in_range(2, 1 << 24))
-        ->type_name("N");
+        ->type_name("N")
+        ->group(kText);
     command.add_option("--" + prefix + "max-windows", flags.max_windows, "Use the first N windows; default: all")
         ->check(in_range(1, std::int64_t{1} << 40))
-        ->type_name("N");
+        ->type_name("N")
+        ->group(kText);
 }
 
 std::vector<TokenId> load_windows(const TokenOptions& tokens, const WindowFlags& flags, const Model& model,
@@ -138,12 +146,15 @@ void add_latent_options(CLI::App& command, LatentFlags& flags) {
     command
         .add_option("--rope-dim", flags.rope_dim,
                     "Dimensions of each head that keep RoPE (d_r); default: head_dim/8, at least 2")
-        ->type_name("N");
+        ->type_name("N")
+        ->group(kMethod);
     command.add_option("--kv-rank", flags.kv_rank, "Latent width per KV head (d_kv); default: head_dim/2")
-        ->type_name("N");
+        ->type_name("N")
+        ->group(kMethod);
     std::string help = "What goes through a latent:";
     for (const auto& row : kFactorizations) help += "\n  " + std::string(row.name) + ": " + std::string(row.what);
-    add_choice(command, "--svd", flags.factorization, kFactorizations, &FactorizationRow::factorization, help);
+    add_choice(command, "--svd", flags.factorization, kFactorizations, &FactorizationRow::factorization, help)
+        ->group(kMethod);
 }
 
 void add_sample_options(CLI::App& command, SampleFlags& flags) {
@@ -161,12 +172,14 @@ void add_sample_options(CLI::App& command, SampleFlags& flags) {
                                           "selects stay the same")
         ->type_name("N|auto")
         ->default_str(std::to_string(SampleFlags::kDefaultSamples))
-        ->run_callback_for_default(false);
+        ->run_callback_for_default(false)
+        ->group(kText);
     command
         .add_option("--seq-len", flags.seq_len,
                     "Tokens of a sequence; default: 2048 or max_position_embeddings if less")
         ->check(in_range(1, 1 << 24))
-        ->type_name("N");
+        ->type_name("N")
+        ->group(kText);
 }
 
 CLI::Validator in_range(std::int64_t low, std::int64_t high) {

@@ -11,8 +11,15 @@
 #include "mha2mla/latent.hpp"
 #include "mha2mla/model.hpp"
 #include "mha2mla/token_file.hpp"
+#include "suggestion.hpp"
 
 namespace mha2mla::tool {
+
+/// Groups of --help, for options that belong together wherever they are declared.
+inline constexpr const char* kMethod = "Method";
+inline constexpr const char* kText = "Text";
+inline constexpr const char* kOutput = "Output";
+inline constexpr const char* kRunning = "Running";
 
 void add_checkpoint_option(CLI::App& command, std::filesystem::path& path, const char* name = "model",
                            const char* help = "Checkpoint directory (config.json, *.safetensors)");
@@ -69,15 +76,17 @@ template <typename Rows, typename Key, typename Value>
 CLI::Option* add_choice(CLI::App& command, const std::string& name, Value& value, const Rows& rows, Key key,
                         const std::string& help) {
     std::string names, initial;
+    std::vector<std::string> candidates;
     for (const auto& row : rows) {
         names += (names.empty() ? "" : ",") + std::string(row.name);
+        candidates.emplace_back(row.name);
         if (row.*key == value) initial = row.name;
     }
-    const auto parse = [name, names, &value, rows, key](const std::string& text) {
+    const auto parse = [name, names, candidates, &value, rows, key](const std::string& text) {
         for (const auto& row : rows) {
             if (row.name == text) return void(value = row.*key);
         }
-        throw CLI::ValidationError(name, "'" + text + "' is not one of " + names);
+        throw CLI::ValidationError(name, "'" + text + "' is not one of " + names + did_you_mean(text, candidates));
     };
     return command.add_option_function<std::string>(name, parse, help)
         ->type_name("{" + names + "}")

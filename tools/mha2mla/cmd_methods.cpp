@@ -1,0 +1,53 @@
+#include <memory>
+
+#include "commands.hpp"
+#include "help.hpp"
+#include "mha2mla/rope.hpp"
+#include "options.hpp"
+#include "output.hpp"
+
+namespace mha2mla::tool {
+namespace {
+
+constexpr std::size_t kColumns = 100;
+
+void print_entry(std::string_view name, const std::string& text) {
+    std::string body = wrap(text, 16, kColumns);
+    std::printf("  %-13s %s", std::string(name).c_str(), body.substr(16).c_str());
+}
+
+void print_all() {
+    std::printf("Selections (--rope): which rotary pairs of a head keep RoPE\n");
+    for (const auto& row : rope_strategies()) {
+        print_entry(row.name, std::string(row.good_for) + (row.needs_ranks ? " [needs statistics]" : ""));
+    }
+    std::printf("\nFactorisations (--svd): what goes through a latent\n");
+    for (const auto& row : kFactorizations) print_entry(row.name, std::string(row.what));
+    std::printf("\nModels (model_type of config.json)\n");
+    for (const auto& row : model_families()) print_entry(row.model_type, std::string(row.covers));
+}
+
+void print_all_as_json() {
+    nlohmann::ordered_json json;
+    for (const auto& row : rope_strategies()) {
+        json["rope"].push_back({{"name", row.name}, {"needs_statistics", row.needs_ranks}, {"text", row.good_for}});
+    }
+    for (const auto& row : kFactorizations) json["svd"].push_back({{"name", row.name}, {"text", row.what}});
+    for (const auto& row : model_families()) {
+        json["models"].push_back({{"model_type", row.model_type}, {"text", row.covers}});
+    }
+    print_json(json);
+}
+
+}  // namespace
+
+void add_methods(CLI::App& app, Context&) {
+    auto json = std::make_shared<bool>(false);
+    auto* command = app.add_subcommand("methods", "Selections and factorisations, and what they are good for");
+    add_json_option(*command, *json);
+    set_footer(*command, "docs/method.md has the equations, docs/choosing.md measured curves.",
+               {{"", "mha2mla methods"}, {"for scripts", "mha2mla methods --json"}});
+    command->callback([json] { *json ? print_all_as_json() : print_all(); });
+}
+
+}  // namespace mha2mla::tool

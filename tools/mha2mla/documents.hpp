@@ -1,0 +1,35 @@
+#pragma once
+/// What is made of the descriptions in command_doc.hpp.
+
+#include <array>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "command_doc.hpp"
+
+namespace mha2mla::tool {
+
+/// mha2mla.1 or mha2mla-<command>.1, in man(7).
+[[nodiscard]] std::string man_page(const ProgramDoc& doc, const CommandDoc& command);
+
+[[nodiscard]] std::string bash_completion(const ProgramDoc& doc);
+[[nodiscard]] std::string zsh_completion(const ProgramDoc& doc);
+[[nodiscard]] std::string fish_completion(const ProgramDoc& doc);
+
+struct ShellRow {
+    std::string_view name;
+    std::string_view file_name;  // under which the shell looks for it
+    std::string (*render)(const ProgramDoc&);
+};
+inline constexpr std::array<ShellRow, 3> kShells = {{
+    {"bash", "mha2mla", bash_completion},
+    {"zsh", "_mha2mla", zsh_completion},
+    {"fish", "mha2mla.fish", fish_completion},
+}};
+
+/// The page of a command with its generated part (usage, options, examples) brought up to date; what stands above and
+/// below the marks stays. @param page as it is now; empty for a new one.
+[[nodiscard]] std::string updated_page(const std::string& page, const CommandDoc& command);
+
+}  // namespace mha2mla::tool
