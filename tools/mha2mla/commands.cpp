@@ -5,7 +5,8 @@
 namespace mha2mla::tool {
 namespace {
 
-constexpr std::array kCommands = {add_plan, add_inspect, add_calibrate, add_report, add_convert, add_eval, add_verify};
+constexpr std::array kCommands = {add_plan,    add_inspect, add_calibrate, add_report,
+                                  add_convert, add_eval,    add_verify,    add_generate};
 
 }  // namespace
 

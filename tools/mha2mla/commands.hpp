@@ -13,6 +13,7 @@ void add_report(CLI::App& app, Context& context);
 void add_convert(CLI::App& app, Context& context);
 void add_eval(CLI::App& app, Context& context);
 void add_verify(CLI::App& app, Context& context);
+void add_generate(CLI::App& app, Context& context);
 
 /// All of them, in the order of --help.
 void add_commands(CLI::App& app, Context& context);
