@@ -6,8 +6,8 @@ namespace mha2mla::tool {
 namespace {
 
 constexpr std::array kCommands = {
-    add_plan, add_inspect, add_doctor,  add_calibrate,  add_report,        add_convert,
-    add_batch, add_eval, add_verify,  add_methods, add_completion, add_generate_docs,
+    add_plan, add_inspect, add_doctor,   add_calibrate, add_report,     add_convert,       add_batch,
+    add_eval, add_verify,  add_generate, add_methods,   add_completion, add_generate_docs,
 };
 
 }  // namespace

@@ -16,6 +16,7 @@ void add_convert(CLI::App& app, Context& context);
 void add_batch(CLI::App& app, Context& context);
 void add_eval(CLI::App& app, Context& context);
 void add_verify(CLI::App& app, Context& context);
+void add_generate(CLI::App& app, Context& context);
 void add_methods(CLI::App& app, Context& context);
 void add_completion(CLI::App& app, Context& context);
 void add_generate_docs(CLI::App& app, Context& context);

@@ -1,0 +1,113 @@
+#include "mha2mla/generate.hpp"
+
+#include <algorithm>
+#include <chrono>
+
+#include "../checkpoint/json_file.hpp"
+#include "mha2mla/error.hpp"
+#include "mha2mla/runtime.hpp"
+
+namespace mha2mla {
+namespace {
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+std::vector<TokenId> ids_of(const nlohmann::json& value, const std::filesystem::path& file) {
+    std::vector<TokenId> ids;
+    const auto add = [&](const nlohmann::json& id) {
+        if (!id.is_number_integer()) {
+            throw Error(ErrorCode::format, file.string() + ": eos_token_id is neither a number nor a list of numbers");
+        }
+        ids.push_back(id.get<TokenId>());
+    };
+    if (value.is_array()) {
+        for (const auto& id : value) add(id);
+    } else if (!value.is_null()) {
+        add(value);
+    }
+    return ids;
+}
+
+/// A sequence that is not finished yet.
+struct Active {
+    std::size_t prompt = 0;
+    Eigen::Index row = 0;  // its last token's in the hidden states
+};
+
+}  // namespace
+
+std::vector<TokenId> stop_tokens(const Model& model) {
+    for (const char* name : {"generation_config.json", "config.json"}) {
+        const auto file = model.checkpoint.directory() / name;
+        std::error_code ignored;
+        if (!std::filesystem::exists(file, ignored)) continue;
+        const auto json = read_json_file(file);
+        if (json.is_object() && json.contains("eos_token_id")) return ids_of(json.at("eos_token_id"), file);
+    }
+    return {};
+}
+
+GenerateResult generate(const Model& model, std::span<const std::vector<TokenId>> prompts,
+                        const GenerateOptions& options, Observer& observer,
+                        const std::function<void(std::size_t, TokenId)>& on_token) {
+    SessionOptions session_options;
+    session_options.cache = options.cache;
+    session_options.sequences = static_cast<std::int64_t>(prompts.size());
+    std::vector<Piece> pieces;
+    std::vector<Sampler> samplers;
+    std::vector<Active> active;
+    GenerateResult result;
+    for (std::size_t i = 0; i < prompts.size(); ++i) {
+        if (prompts[i].empty()) {
+            throw Error(ErrorCode::usage,
+                        "prompt " + std::to_string(i + 1) +
+                            " is empty, and the model has no bos_token_id to start from; give a text");
+        }
+        const auto tokens = static_cast<std::int64_t>(prompts[i].size());
+        // The last new token is never looked at again, so it needs no room.
+        session_options.capacity = std::max(session_options.capacity, tokens + options.max_new_tokens - 1);
+        pieces.push_back({static_cast<std::int64_t>(i), prompts[i]});
+        samplers.emplace_back(SamplingOptions{options.sampling.temperature, options.sampling.top_k,
+                                              options.sampling.top_p, options.sampling.seed + i});
+        result.prefill_tokens += tokens;
+        active.push_back({i, static_cast<Eigen::Index>(result.prefill_tokens - 1)});
+        result.sequences.push_back({prompts[i], tokens, false});
+    }
+    Session session(model, session_options);
+    auto start = std::chrono::steady_clock::now();
+    Matrix hidden = session.advance(pieces);
+    result.prefill_seconds = seconds_since(start);
+    start = std::chrono::steady_clock::now();
+    for (std::int64_t step = 0; step < options.max_new_tokens && !active.empty(); ++step) {
+        observer.step("generate", step, options.max_new_tokens);
+        Matrix last(static_cast<Eigen::Index>(active.size()), hidden.cols());
+        for (std::size_t i = 0; i < active.size(); ++i) {
+            last.row(static_cast<Eigen::Index>(i)) = hidden.row(active[i].row);
+        }
+        const Matrix scores = logits(model, last);
+        std::vector<Active> next;
+        pieces.clear();
+        for (std::size_t i = 0; i < active.size(); ++i) {
+            const std::size_t prompt = active[i].prompt;
+            Generation& sequence = result.sequences[prompt];
+            const TokenId id = samplers[prompt].next(
+                {scores.row(static_cast<Eigen::Index>(i)).data(), static_cast<std::size_t>(scores.cols())});
+            sequence.ids.push_back(id);
+            ++result.decode_tokens;
+            sequence.stopped = std::find(options.stop.begin(), options.stop.end(), id) != options.stop.end();
+            if (on_token) on_token(prompt, id);
+            if (sequence.stopped) continue;
+            pieces.push_back({static_cast<std::int64_t>(prompt), {&sequence.ids.back(), 1}});
+            next.push_back({prompt, static_cast<Eigen::Index>(next.size())});
+        }
+        active = std::move(next);
+        if (step + 1 < options.max_new_tokens && !active.empty()) hidden = session.advance(pieces);
+    }
+    result.decode_seconds = seconds_since(start);
+    result.cache = session.cache_size();
+    return result;
+}
+
+}  // namespace mha2mla

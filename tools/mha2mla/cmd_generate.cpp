@@ -1,0 +1,240 @@
+#include <iostream>
+#include <iterator>
+#include <memory>
+
+#include "commands.hpp"
+#include "kv_cache_options.hpp"
+#include "mha2mla/error.hpp"
+#include "mha2mla/generate.hpp"
+#include "mha2mla/threads.hpp"
+#include "options.hpp"
+#include "output.hpp"
+
+namespace mha2mla::tool {
+namespace {
+
+struct GenerateFlags {
+    std::filesystem::path model, prompt_file, prompts, tokens, tokenizer;
+    std::optional<std::string> prompt;
+    std::int64_t max_new_tokens = GenerateOptions().max_new_tokens;
+    SamplingOptions sampling;
+    KvCacheFlags cache;
+    bool ignore_eos = false;
+    bool json = false;
+};
+
+std::string read_all(const std::filesystem::path& file) {
+    if (file == "-") return {std::istreambuf_iterator<char>(std::cin), {}};
+    const MappedFile mapped(file);
+    return {reinterpret_cast<const char*>(mapped.bytes().data()), mapped.bytes().size()};
+}
+
+void drop_line_break(std::string& text) {
+    if (text.ends_with('\n')) text.pop_back();
+    if (text.ends_with('\r')) text.pop_back();
+}
+
+/// A text and where it came from.
+struct Prompt {
+    std::string text, where;
+};
+
+std::vector<Prompt> read_prompts(const GenerateFlags& flags) {
+    if (flags.prompt) return {{*flags.prompt, "--prompt"}};
+    const bool many = !flags.prompts.empty();
+    const auto& file = many ? flags.prompts : flags.prompt_file;
+    if (file.empty()) {
+        throw Error(ErrorCode::usage,
+                    "give --prompt TEXT, --prompt-file FILE (- reads stdin), --prompts FILE or "
+                    "--prompt-tokens FILE");
+    }
+    std::string text = read_all(file);
+    drop_line_break(text);
+    if (!many) return {{text, file.string()}};
+    std::vector<Prompt> prompts;
+    for (std::size_t first = 0; first <= text.size();) {
+        const std::size_t end = std::min(text.find('\n', first), text.size());
+        std::string line = text.substr(first, end - first);
+        drop_line_break(line);
+        prompts.push_back({line, file.string() + ", line " + std::to_string(prompts.size() + 1)});
+        first = end + 1;
+    }
+    return prompts;
+}
+
+std::vector<TokenId> encode(const Tokenizer& tokenizer, const Prompt& prompt, const ModelConfig& config) {
+    try {
+        auto ids = tokenizer.encode(prompt.text, true);
+        if (ids.empty() && config.bos_token_id) ids.push_back(static_cast<TokenId>(*config.bos_token_id));
+        if (!ids.empty()) return ids;
+    } catch (const Error& error) {
+        throw Error(error.code(), prompt.where + ": " + error.what());
+    }
+    throw Error(ErrorCode::usage, prompt.where +
+                                      ": the prompt is empty, and the model has no bos_token_id to start "
+                                      "from; give a text");
+}
+
+/// @return new tokens that the model's positions leave room for. @throws Error{usage} if there is none.
+std::int64_t room(const std::vector<std::vector<TokenId>>& prompts, const Model& model, std::int64_t asked,
+                  Context& context) {
+    const std::int64_t positions = model.config.max_position_embeddings;
+    std::int64_t longest = 0;
+    for (const auto& ids : prompts) longest = std::max(longest, static_cast<std::int64_t>(ids.size()));
+    if (longest >= positions) {
+        throw Error(ErrorCode::usage, "the prompt has " + std::to_string(longest) + " tokens, but the model only " +
+                                          std::to_string(positions) +
+                                          " positions (max_position_embeddings); give a shorter prompt");
+    }
+    if (longest + asked <= positions) return asked;
+    context.observer.warn("stopping after " + std::to_string(positions - longest) + " new tokens, where the model's " +
+                          std::to_string(positions) + " positions end");
+    return positions - longest;
+}
+
+std::string rate(std::int64_t tokens, double seconds) {
+    return std::to_string(tokens) + " tokens in " + fixed(seconds, 3) + " s, " +
+           fixed(static_cast<double>(tokens) / std::max(seconds, 1e-9), 1) + " per second";
+}
+
+void print_figures(const GenerateResult& result, const KvCacheOptions& cache) {
+    std::fprintf(stderr, "prefill   %s\ndecode    %s\n", rate(result.prefill_tokens, result.prefill_seconds).c_str(),
+                 rate(result.decode_tokens, result.decode_seconds).c_str());
+    std::fprintf(stderr, "KV cache  %s, %s bytes per token (%s nominal), %s bytes for %lld tokens\n",
+                 std::string(row_of(cache.format).name).c_str(), human_bytes(result.cache.bytes_per_token).c_str(),
+                 human_bytes(result.cache.nominal_bytes_per_token).c_str(),
+                 human_bytes(static_cast<double>(result.cache.allocated)).c_str(),
+                 static_cast<long long>(result.cache.tokens));
+}
+
+nlohmann::ordered_json figures_json(const GenerateResult& result, const KvCacheOptions& cache) {
+    nlohmann::ordered_json json;
+    json["prefill"] = {{"tokens", result.prefill_tokens}, {"seconds", result.prefill_seconds}};
+    json["decode"] = {{"tokens", result.decode_tokens}, {"seconds", result.decode_seconds}};
+    json["kv_cache"] = {{"format", row_of(cache.format).name},
+                        {"bytes_per_token", number(result.cache.bytes_per_token)},
+                        {"nominal_bytes_per_token", number(result.cache.nominal_bytes_per_token)},
+                        {"allocated_bytes", result.cache.allocated},
+                        {"window_bytes", result.cache.window},
+                        {"tokens", result.cache.tokens}};
+    return json;
+}
+
+void write(const std::string& text) {
+    std::fwrite(text.data(), 1, text.size(), stdout);
+    flush_stdout();
+}
+
+void run(const GenerateFlags& flags, Context& context) {
+    const ThreadScope threads(context.threads);
+    const Model model = Model::open(flags.model);
+    std::optional<Tokenizer> tokenizer;
+    const auto tokenizer_file =
+        flags.tokenizer.empty() ? model.checkpoint.directory() / "tokenizer.json" : flags.tokenizer;
+    std::error_code ignored;
+    if (flags.tokens.empty() || std::filesystem::exists(tokenizer_file, ignored)) {
+        tokenizer = Tokenizer::load(tokenizer_file);
+    }
+    std::vector<std::vector<TokenId>> prompts;
+    if (!flags.tokens.empty()) {
+        prompts.push_back(read_token_file(flags.tokens, TokenFormat::automatic, model.config.vocab_size));
+    } else {
+        for (const auto& prompt : read_prompts(flags)) prompts.push_back(encode(*tokenizer, prompt, model.config));
+    }
+    GenerateOptions options;
+    options.cache = flags.cache.options(model);
+    options.sampling = flags.sampling;
+    options.max_new_tokens = room(prompts, model, flags.max_new_tokens, context);
+    if (!flags.ignore_eos) options.stop = stop_tokens(model);
+
+    const bool streams = !flags.json && prompts.size() == 1 && tokenizer;
+    std::optional<TextStream> stream;
+    std::function<void(std::size_t, TokenId)> on_token;
+    if (streams) {
+        stream.emplace(*tokenizer, prompts[0]);
+        write(tokenizer->decode(prompts[0], true));
+        on_token = [&](std::size_t, TokenId id) { write(stream->add(id)); };
+    }
+    const GenerateResult result = generate(model, prompts, options, context.observer, on_token);
+    if (streams) {
+        write(stream->finish() + "\n");
+    }
+    nlohmann::ordered_json sequences = nlohmann::ordered_json::array();
+    for (const auto& sequence : result.sequences) {
+        nlohmann::ordered_json json;
+        json["prompt_ids"] = std::vector<TokenId>(sequence.ids.begin(), sequence.ids.begin() + sequence.prompt_tokens);
+        json["ids"] = sequence.ids;
+        if (tokenizer) {
+            std::string text = tokenizer->decode(sequence.ids, true);
+            if (whole_characters(text) < text.size()) text = text.substr(0, whole_characters(text)) + "\xEF\xBF\xBD";
+            json["text"] = text;
+        }
+        json["stopped"] = sequence.stopped;
+        sequences.push_back(std::move(json));
+    }
+    if (flags.json) {
+        auto json = figures_json(result, options.cache);
+        if (flags.prompts.empty()) {
+            json.update(sequences[0]);
+        } else {
+            json["sequences"] = sequences;
+        }
+        print_json(json);
+        return;
+    }
+    for (const auto& sequence : sequences) {
+        if (streams) break;
+        const auto& shown = tokenizer ? sequence.at("text") : sequence.at("ids");
+        write((shown.is_string() ? shown.get<std::string>() : shown.dump()) + "\n");
+    }
+    print_figures(result, options.cache);
+}
+
+}  // namespace
+
+void add_generate(CLI::App& app, Context& context) {
+    auto flags = std::make_shared<GenerateFlags>();
+    auto* command = app.add_subcommand("generate", "Continues prompts, with a KV cache in any format");
+    add_checkpoint_option(*command, flags->model);
+    auto* prompt = command->add_option("--prompt", flags->prompt, "Text to continue")->type_name("TEXT");
+    auto* file = command
+                     ->add_option("--prompt-file", flags->prompt_file,
+                                  "The same from a file, or from stdin if it is -; a line break at its end is left out")
+                     ->type_name("FILE")
+                     ->excludes(prompt);
+    auto* many = command->add_option("--prompts", flags->prompts, "A batch: one prompt per line")
+                     ->type_name("FILE")
+                     ->excludes(prompt)
+                     ->excludes(file);
+    command->add_option("--prompt-tokens", flags->tokens, "Token ids instead of text, as eval's --tokens")
+        ->type_name("FILE")
+        ->excludes(prompt)
+        ->excludes(file)
+        ->excludes(many);
+    command->add_option("--tokenizer", flags->tokenizer, "tokenizer.json; default: the checkpoint's")
+        ->type_name("FILE");
+    command->add_option("--max-new-tokens", flags->max_new_tokens, "Stop after so many")
+        ->check(in_range(1, 1 << 24))
+        ->type_name("N")
+        ->capture_default_str();
+    command->add_flag("--ignore-eos", flags->ignore_eos, "Go on after the model's end-of-text token");
+    command->add_option("--temperature", flags->sampling.temperature, "0: always the likeliest token")
+        ->type_name("T")
+        ->capture_default_str();
+    command->add_option("--top-k", flags->sampling.top_k, "Draw from the k likeliest tokens; 0: from all")
+        ->type_name("K")
+        ->capture_default_str();
+    command->add_option("--top-p", flags->sampling.top_p, "Draw from the likeliest tokens that sum to this probability")
+        ->type_name("P")
+        ->capture_default_str();
+    command->add_option("--seed", flags->sampling.seed, "Of the draws; prompt i of a batch uses seed + i")
+        ->type_name("N")
+        ->capture_default_str();
+    add_kv_cache_options(*command, flags->cache, "that of the weights");
+    add_threads_option(*command, context);
+    add_json_option(*command, flags->json);
+    command->footer("Example: mha2mla generate ./model --prompt 'Once upon a time' --kv-cache int4-hqq");
+    command->callback([flags, &context] { run(*flags, context); });
+}
+
+}  // namespace mha2mla::tool
