@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "mha2mla/align.hpp"
 #include "mha2mla/factorize.hpp"
 #include "mha2mla/model.hpp"
 #include "mha2mla/observer.hpp"
@@ -24,12 +25,16 @@ struct ConvertOptions {
     std::uint64_t max_shard_bytes = 5'000'000'000;
     bool overwrite = false;
     std::uint64_t max_memory = 0;  // private bytes of the run; 0: default_convert_memory()
+    /// Whose weights are written, o_proj's too, instead of a factorisation of the original's. `rope` and `kv_rank` must
+    /// be what it chose, the factorisation `joint`. Used up by the conversion; its own memory is beside max_memory.
+    Aligner* aligner = nullptr;
 };
 
 struct ConvertReport {
     Plan plan;
     RopeSelection selection;
     std::vector<double> retained_energy;  // per layer, share of ‖A‖² that its truncated SVD keeps; 1 with `none`
+    std::vector<double> alignment_error;  // per layer, see Aligner::next(); empty without an aligner
     std::uint64_t output_bytes = 0;       // of the weight files
 };
 

@@ -21,7 +21,8 @@ ConvertReport convert(const Model& source, const std::filesystem::path& destinat
                       const PairRanks* ranks, Observer& observer) {
     ConvertReport report;
     report.plan = plan_conversion(source.config, {options.rope.rope_dim, options.kv_rank, options.factorization, 16});
-    report.selection = select_rope(source.config, options.rope, ranks);
+    report.selection = options.aligner != nullptr ? options.aligner->selection()
+                                                  : select_rope(source.config, options.rope, ranks);
     check_destination(source, destination, options.overwrite);
     const Schedule schedule = plan_schedule(source.config, options, thread_count());
     const OutputLayout layout = lay_out_conversion(source, options);
@@ -41,9 +42,20 @@ ConvertReport convert(const Model& source, const std::filesystem::path& destinat
     const auto copy_piece = [&](std::int64_t i) {
         copy_tensor(writer, source, *layout.copies[static_cast<std::size_t>(i)], options);
     };
-    run_side_by_side({{"convert", source.config.num_hidden_layers, schedule.layers_at_once, layer_piece},
-                      {"copy", static_cast<std::int64_t>(layout.copies.size()), 1, copy_piece}},
-                     observer);
+    std::vector<Work> works = {{"copy", static_cast<std::int64_t>(layout.copies.size()), 1, copy_piece}};
+    if (options.aligner != nullptr) {
+        // Each layer corrects for those before it, so there is an order.
+        report.retained_energy.clear();
+        for (std::int64_t layer = 0; layer < source.config.num_hidden_layers; ++layer) {
+            const LatentWeights weights = options.aligner->next(report.alignment_error.emplace_back());
+            write_aligned_layer(writer, source, layer, options,
+                                report.selection.pairs[static_cast<std::size_t>(layer)], weights);
+        }
+    } else {
+        works.insert(works.begin(),
+                     {"convert", source.config.num_hidden_layers, schedule.layers_at_once, layer_piece});
+    }
+    run_side_by_side(works, observer);
     add_side_files(writer, source, options, report, ranks);
     writer.commit();
     report.output_bytes = writer.total_bytes();

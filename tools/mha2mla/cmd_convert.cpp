@@ -1,3 +1,5 @@
+#include <spdlog/spdlog.h>
+
 #include <algorithm>
 #include <array>
 #include <memory>
@@ -6,6 +8,7 @@
 #include "commands.hpp"
 #include "mha2mla/convert.hpp"
 #include "mha2mla/error.hpp"
+#include "mha2mla/evaluate.hpp"
 #include "mha2mla/threads.hpp"
 #include "output.hpp"
 
@@ -34,6 +37,9 @@ struct OutputDtypeRow {
 constexpr std::array<OutputDtypeRow, 4> kOutputDtypes = {
     {{std::nullopt, "auto"}, {Dtype::f32, "f32"}, {Dtype::f16, "f16"}, {Dtype::bf16, "bf16"}}};
 
+/// Of the text that a layer is aligned on: longer sequences cost more and teach little.
+constexpr std::int64_t kAlignSeqLen = 512;
+
 struct ConvertFlags {
     std::filesystem::path source, destination, stats, rank_file;
     std::string rope = "2-norm";
@@ -44,6 +50,8 @@ struct ConvertFlags {
     std::uint64_t max_shard_bytes = 5'000'000'000;
     TokenOptions calibration;
     SampleFlags samples;
+    std::optional<double> kv_reduction;
+    std::string_view quality = align_qualities().front().name;
     bool overwrite = false, dry_run = false, json = false;
 };
 
@@ -129,18 +137,54 @@ void print_report(const ConvertFlags& flags, const ConvertOptions& options, cons
                                    human_bytes(plan.converted_bytes_per_token) + " bytes at 16 bit, " +
                                    human_reduction(plan.reduction())},
     };
-    if (report != nullptr && options.factorization != Factorization::none) {
+    if (report != nullptr && !report->retained_energy.empty() && options.factorization != Factorization::none) {
         const auto [low, high] = std::minmax_element(report->retained_energy.begin(), report->retained_energy.end());
         rows.emplace_back("energy kept by the SVD",
                           fixed(100 * *low, 2) + "% to " + fixed(100 * *high, 2) + "% by layer");
     }
+    if (report != nullptr && !report->alignment_error.empty()) {
+        const auto [low, high] = std::minmax_element(report->alignment_error.begin(), report->alignment_error.end());
+        rows.emplace_back("error left", fixed(*low, 5) + " to " + fixed(*high, 5) + " of a hidden state, by layer");
+    }
     print_table(rows);
 }
 
+/// Windows of calibration text as `eval` cuts them, so that the first tokens of a sequence are aligned too.
+std::vector<TokenId> load_align_windows(const ConvertFlags& flags, const Model& model, std::int64_t& seq_len) {
+    if (!flags.calibration.given()) {
+        throw Error(ErrorCode::usage,
+                    "--kv-reduction chooses by text: give --calibration-text FILE or --calibration-tokens FILE");
+    }
+    seq_len = flags.samples.seq_len.value_or(std::min(kAlignSeqLen, model.config.max_position_embeddings));
+    const std::int64_t most = std::max<std::int64_t>(1, align_tokens(model.config, find_align_quality(flags.quality)) / seq_len);
+    const std::int64_t windows = flags.samples.samples.value_or(most);
+    return make_windows(model.config, load_tokens(flags.calibration, model, windows * seq_len), {seq_len, windows});
+}
+
+void run_aligned(const ConvertFlags& flags, const Model& model, Context& context) {
+    std::int64_t seq_len = 0;
+    const auto windows = load_align_windows(flags, model, seq_len);
+    check_destination(model, flags.destination, flags.overwrite);
+    const AlignOptions asked{*flags.kv_reduction, flags.latent.rope_dim, flags.latent.kv_rank,
+                             find_align_quality(flags.quality)};
+    Aligner aligner(model, windows, seq_len, asked, context.observer);
+    for (const Split& split : aligner.tried()) {
+        spdlog::info("rope-dim {} with kv-rank {}: error {:.6f}{}", split.rope_dim, split.kv_rank, split.error,
+                     split.rope_dim == aligner.chosen().rope_dim ? ", chosen" : "");
+    }
+    ConvertOptions options = to_options(flags, model.config, context);
+    options.rope = {"attention", aligner.chosen().rope_dim, 0};
+    options.kv_rank = aligner.chosen().kv_rank;
+    options.aligner = &aligner;
+    const ConvertReport report = convert(model, flags.destination, options, nullptr, context.observer);
+    print_report(flags, options, report.plan, &report);
+}
+
 void run(const ConvertFlags& flags, Context& context) {
-    check_flags(flags, context);
+    if (!flags.kv_reduction) check_flags(flags, context);
     const ThreadScope threads(context.threads);
     const Model model = Model::open(flags.source);
+    if (flags.kv_reduction) return run_aligned(flags, model, context);
     const ConvertOptions options = to_options(flags, model.config, context);
     // Impossible options and an existing output are reported before a long calibration, not after it.
     const Plan plan =
@@ -179,6 +223,14 @@ void add_convert(CLI::App& app, Context& context) {
         ->check(CLI::Range(1e-6, 1.0).description(""))
         ->type_name("X")
         ->capture_default_str();
+    command
+        ->add_option("--kv-reduction", flags->kv_reduction,
+                     "Share of the KV cache to save, such as 0.6875: rotary pairs, rope-dim, kv-rank and all weights of\n"
+                     "the attention are chosen so that each layer computes what it did on your text")
+        ->check(CLI::Range(0.0, 1.0).description(""))
+        ->type_name("X");
+    add_choice(*command, "--quality", flags->quality, align_qualities(), &AlignQuality::name,
+               "What --kv-reduction takes time for");
     add_token_options(*command, flags->calibration, "calibration-");
     add_sample_options(*command, flags->samples);
     command->add_option("--stats", flags->stats, "Statistics that calibrate wrote, instead of calibration text")
