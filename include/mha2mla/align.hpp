@@ -29,9 +29,9 @@ struct AlignQuality {
 [[nodiscard]] const AlignQuality& find_align_quality(std::string_view name);
 
 struct AlignOptions {
-    double kv_reduction = 0;                // share of the cache that goes, such as 0.6875; unused if both below are given
-    std::optional<std::int64_t> rope_dim;   // d_r; absent: chosen
-    std::optional<std::int64_t> kv_rank;    // d_kv; absent: chosen
+    double kv_reduction = 0;  // share of the cache that goes, such as 0.6875; unused if both below are given
+    std::optional<std::int64_t> rope_dim;  // d_r; absent: chosen
+    std::optional<std::int64_t> kv_rank;   // d_kv; absent: chosen
     AlignQuality quality = align_qualities().front();
 };
 

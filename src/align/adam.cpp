@@ -30,8 +30,8 @@ void Adam::step(LatentWeights& gradient, double rate) {
         m.first.array() = static_cast<float>(kFirstDecay) * m.first.array() + static_cast<float>(1 - kFirstDecay) * g;
         m.second.array() =
             static_cast<float>(kSecondDecay) * m.second.array() + static_cast<float>(1 - kSecondDecay) * g.square();
-        m.weight->array() -= m.scale * static_cast<float>(rate * correction) * m.first.array() /
-                             (m.second.array().sqrt() + kTiny);
+        m.weight->array() -=
+            m.scale * static_cast<float>(rate * correction) * m.first.array() / (m.second.array().sqrt() + kTiny);
     });
 }
 

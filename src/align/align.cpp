@@ -19,16 +19,16 @@ namespace mha2mla {
 namespace {
 
 constexpr std::array<AlignQuality, 2> kQualities = {{
-    {"best", 600, 2048, "refines each layer by 600 steps of gradient descent on its own output"},
-    {"fast", 60, 2048, "60 steps"},
+    {"best", 400, 2048, "400 steps of gradient descent on each layer's own output"},
+    {"fast", 60, 2048, "60 of them"},
 }};
 
 constexpr std::int64_t kOrderTokens = 1024;   // that pairs are ranked on
 constexpr std::int64_t kChoiceTokens = 4096;  // that splits and balances are compared on
 constexpr std::int64_t kMostSplits = 8;
 constexpr std::array<double, 3> kBalances = {0.5, 1.0, 2.0};
-constexpr double kRate = 0.005;  // of the first step, in the root mean square of a weight matrix
-constexpr double kWarmUp = 20;   // steps
+constexpr double kRate = 0.05;  // of the first step, in the root mean square of a weight matrix
+constexpr double kWarmUp = 20;  // steps
 
 /// What a layer should compute.
 struct Lesson {
@@ -55,8 +55,8 @@ std::vector<Split> possible_splits(const ModelConfig& config, const AlignOptions
     if (!(options.kv_reduction > 0 && options.kv_reduction < 1)) {
         throw Error(ErrorCode::usage, "kv-reduction must lie between 0 and 1, such as 0.6875");
     }
-    const auto budget =
-        static_cast<std::int64_t>(std::floor(2 * static_cast<double>(config.head_dim) * (1 - options.kv_reduction) + 1e-9));
+    const auto budget = static_cast<std::int64_t>(
+        std::floor(2 * static_cast<double>(config.head_dim) * (1 - options.kv_reduction) + 1e-9));
     std::vector<Split> all;
     for (std::int64_t rope_dim = 2; rope_dim <= config.head_dim && rope_dim < budget; rope_dim += 2) {
         const Split split{options.rope_dim.value_or(rope_dim), 0};
@@ -142,7 +142,8 @@ struct Aligner::State {
         return std::min<std::int64_t>(original.rows(), std::max(seq_len, most / seq_len * seq_len));
     }
 
-    [[nodiscard]] std::vector<std::vector<std::int64_t>> kept_pairs(std::int64_t of_layer, std::int64_t rope_dim) const {
+    [[nodiscard]] std::vector<std::vector<std::int64_t>> kept_pairs(std::int64_t of_layer,
+                                                                    std::int64_t rope_dim) const {
         std::vector<std::vector<std::int64_t>> pairs(static_cast<std::size_t>(ranks.kv_heads));
         for (std::int64_t head = 0; head < ranks.kv_heads; ++head) {
             for (std::int64_t k = 0; k < ranks.head_dim / 2; ++k) {
@@ -279,9 +280,7 @@ struct Aligner::State {
     }
 
     [[nodiscard]] std::int64_t progress(std::int64_t step) const { return layer * options.quality.steps + step; }
-    [[nodiscard]] std::int64_t progress_total() const {
-        return model.config.num_hidden_layers * options.quality.steps;
-    }
+    [[nodiscard]] std::int64_t progress_total() const { return model.config.num_hidden_layers * options.quality.steps; }
 
     LatentWeights align_next(double& error) {
         const Lesson lesson = learn(layer, converted, original);

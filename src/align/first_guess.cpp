@@ -63,8 +63,8 @@ LatentLayer first_guess(const Model& model, std::int64_t layer, const std::vecto
     const double keys = mean_square(k_nope, moment);
     const double key_weight = keys > 0 ? balance * std::sqrt(mean_square(v, moment) / keys) : 1.0;
     const std::int64_t rank = config.num_key_value_heads * kv_rank;
-    KvFactors factors = factorize_whitened(kv, k_nope.rows(), {rank, rank, rank}, {}, moment,
-                                           key_weight > 0 ? key_weight : 1.0);
+    KvFactors factors =
+        factorize_whitened(kv, k_nope.rows(), {rank, rank, rank}, {}, moment, key_weight > 0 ? key_weight : 1.0);
     LatentLayer result;
     result.heads = config.num_attention_heads;
     result.kv_heads = config.num_key_value_heads;

@@ -79,7 +79,11 @@ struct HeadPlaces {
 HeadPlaces query_places(const LatentLayer& l, const Matrix& q, std::int64_t first_token, std::int64_t head) {
     float* row = const_cast<float*>(q.data()) + first_token * q.cols();
     const std::int64_t nope_dim = l.head_dim - l.rope_dim;
-    return {row + head * l.rope_dim, q.cols(), row + l.heads * l.rope_dim + head * nope_dim, q.cols(), l.rope_dim,
+    return {row + head * l.rope_dim,
+            q.cols(),
+            row + l.heads * l.rope_dim + head * nope_dim,
+            q.cols(),
+            l.rope_dim,
             l.head_dim};
 }
 
@@ -158,8 +162,7 @@ void run_latent(const LatentLayer& layer, const RotaryTable& rotary, std::int64_
 }
 
 void differentiate_latent(const LatentLayer& layer, const RotaryTable& rotary, std::int64_t seq_len,
-                          const Matrix& input, const LatentActivations& at, const Matrix& d_output,
-                          LatentWeights& to) {
+                          const Matrix& input, const LatentActivations& at, const Matrix& d_output, LatentWeights& to) {
     const LatentWeights& w = layer.weights;
     const std::int64_t dim = layer.head_dim;
     const std::int64_t group = layer.heads / layer.kv_heads;
@@ -195,8 +198,8 @@ void differentiate_latent(const LatentLayer& layer, const RotaryTable& rotary, s
             multiply_ab(seq_len, dim, seq_len, scale, {d_attention, seq_len}, {k, dim}, 0.0F, {d_head_q, dim});
             query_places(layer, d_q, token, head).scatter(seq_len, d_head_q);
             query_places(layer, at.q, token, head).gather(seq_len, q);
-            gemm(CblasTrans, CblasNoTrans, seq_len, dim, seq_len, scale, d_attention, seq_len, q, dim, before,
-                 d_head_k, dim);
+            gemm(CblasTrans, CblasNoTrans, seq_len, dim, seq_len, scale, d_attention, seq_len, q, dim, before, d_head_k,
+                 dim);
         }
         key_places(layer, d_k_rope, d_k_nope, token, kv_head).scatter(seq_len, d_head_k);
     });

@@ -21,8 +21,8 @@ ConvertReport convert(const Model& source, const std::filesystem::path& destinat
                       const PairRanks* ranks, Observer& observer) {
     ConvertReport report;
     report.plan = plan_conversion(source.config, {options.rope.rope_dim, options.kv_rank, options.factorization, 16});
-    report.selection = options.aligner != nullptr ? options.aligner->selection()
-                                                  : select_rope(source.config, options.rope, ranks);
+    report.selection =
+        options.aligner != nullptr ? options.aligner->selection() : select_rope(source.config, options.rope, ranks);
     check_destination(source, destination, options.overwrite);
     const Schedule schedule = plan_schedule(source.config, options, thread_count());
     const OutputLayout layout = lay_out_conversion(source, options);
@@ -48,12 +48,11 @@ ConvertReport convert(const Model& source, const std::filesystem::path& destinat
         report.retained_energy.clear();
         for (std::int64_t layer = 0; layer < source.config.num_hidden_layers; ++layer) {
             const LatentWeights weights = options.aligner->next(report.alignment_error.emplace_back());
-            write_aligned_layer(writer, source, layer, options,
-                                report.selection.pairs[static_cast<std::size_t>(layer)], weights);
+            write_aligned_layer(writer, source, layer, options, report.selection.pairs[static_cast<std::size_t>(layer)],
+                                weights);
         }
     } else {
-        works.insert(works.begin(),
-                     {"convert", source.config.num_hidden_layers, schedule.layers_at_once, layer_piece});
+        works.insert(works.begin(), {"convert", source.config.num_hidden_layers, schedule.layers_at_once, layer_piece});
     }
     run_side_by_side(works, observer);
     add_side_files(writer, source, options, report, ranks);

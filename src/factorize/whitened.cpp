@@ -14,8 +14,7 @@ KvFactors factorize_whitened(const Matrix& kv, std::int64_t nope_rows, const Lat
     const double ridge = std::max(kMomentRidge * moment.trace() / static_cast<double>(n), 1e-30);
     for (std::int64_t i = 0; i < n; ++i) matrix[static_cast<std::size_t>(i * n + i)] += ridge;
     const auto eigen = leading_eigenvectors(matrix, n, n);
-    const Eigen::VectorXd root =
-        Eigen::Map<const Eigen::VectorXd>(eigen.values.data(), n).cwiseMax(ridge).cwiseSqrt();
+    const Eigen::VectorXd root = Eigen::Map<const Eigen::VectorXd>(eigen.values.data(), n).cwiseMax(ridge).cwiseSqrt();
     // The eigenvectors themselves serve as well as the symmetric root: the SVD does not see a rotation.
     const Matrix whitener = (root.asDiagonal() * eigen.vectors).transpose().cast<float>();
     Matrix weighted = kv * whitener;

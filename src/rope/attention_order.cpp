@@ -124,8 +124,7 @@ std::vector<std::vector<std::int64_t>> attention_order(const Model& model, std::
     const std::int64_t dim = config.head_dim;
     const std::int64_t group = config.group_size();
     const std::int64_t sequences = input.rows() / seq_len;
-    const std::int64_t queries =
-        std::clamp<std::int64_t>(kOrderRows / (sequences * group), 1, seq_len);
+    const std::int64_t queries = std::clamp<std::int64_t>(kOrderRows / (sequences * group), 1, seq_len);
     const Matrix q = projected(view.q, input), k = projected(view.k, input), v = projected(view.v, input);
     Matrix o(view.o.out_features(), view.o.in_features());
     to_float(*view.o.weight, 0, {o.data(), static_cast<std::size_t>(o.size())});

@@ -156,7 +156,8 @@ std::vector<TokenId> load_align_windows(const ConvertFlags& flags, const Model& 
                     "--kv-reduction chooses by text: give --calibration-text FILE or --calibration-tokens FILE");
     }
     seq_len = flags.samples.seq_len.value_or(std::min(kAlignSeqLen, model.config.max_position_embeddings));
-    const std::int64_t most = std::max<std::int64_t>(1, align_tokens(model.config, find_align_quality(flags.quality)) / seq_len);
+    const std::int64_t most =
+        std::max<std::int64_t>(1, align_tokens(model.config, find_align_quality(flags.quality)) / seq_len);
     const std::int64_t windows = flags.samples.samples.value_or(most);
     return make_windows(model.config, load_tokens(flags.calibration, model, windows * seq_len), {seq_len, windows});
 }
@@ -224,9 +225,10 @@ void add_convert(CLI::App& app, Context& context) {
         ->type_name("X")
         ->capture_default_str();
     command
-        ->add_option("--kv-reduction", flags->kv_reduction,
-                     "Share of the KV cache to save, such as 0.6875: rotary pairs, rope-dim, kv-rank and all weights of\n"
-                     "the attention are chosen so that each layer computes what it did on your text")
+        ->add_option(
+            "--kv-reduction", flags->kv_reduction,
+            "Share of the KV cache to save, such as 0.6875: rotary pairs, rope-dim, kv-rank and all weights of\n"
+            "the attention are chosen so that each layer computes what it did on your text")
         ->check(CLI::Range(0.0, 1.0).description(""))
         ->type_name("X");
     add_choice(*command, "--quality", flags->quality, align_qualities(), &AlignQuality::name,
