@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "mha2mla/align.hpp"
 #include "mha2mla/factorize.hpp"
 #include "mha2mla/model.hpp"
 #include "mha2mla/observer.hpp"
@@ -26,6 +27,9 @@ struct ConvertOptions {
     bool overwrite = false;
     bool resume = false;           // go on with an unfinished conversion, see convert()
     std::uint64_t max_memory = 0;  // private bytes of the run; 0: default_convert_memory()
+    /// Whose weights are written, o_proj's too, instead of a factorisation of the original's. `rope` and `kv_rank` must
+    /// be what it chose, the factorisation `joint`. Used up by the conversion; its own memory is beside max_memory.
+    Aligner* aligner = nullptr;
 
     // What the model card tells, and for ranks_from also what a resumed conversion must agree in.
     std::string command;                // that was run; may be empty
@@ -37,6 +41,7 @@ struct ConvertReport {
     Plan plan;
     RopeSelection selection;
     std::vector<double> retained_energy;  // per layer, share of ‖A‖² that its truncated SVD keeps; 1 with `none`
+    std::vector<double> alignment_error;  // per layer, see Aligner::next(); empty without an aligner
     std::uint64_t output_bytes = 0;       // of the weight files
     std::int64_t pieces = 0, pieces_resumed = 0;  // layers and copied tensors; those that an earlier run had finished
     bool already_finished = false;                // nothing was to be done

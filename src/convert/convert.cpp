@@ -48,10 +48,15 @@ public:
     }
 
     void write_pieces(Observer& observer) {
-        run_side_by_side(
-            {{"convert", source_.config.num_hidden_layers, schedule_.layers_at_once, [&](auto i) { layer_piece(i); }},
-             {"copy", static_cast<std::int64_t>(layout_.copies.size()), 1, [&](auto i) { copy_piece(i); }}},
-            observer);
+        const auto copies = static_cast<std::int64_t>(layout_.copies.size());
+        std::vector<Work> works = {{"copy", copies, 1, [&](auto i) { copy_piece(i); }}};
+        if (options_.aligner != nullptr) {
+            align_layers();
+        } else {
+            works.insert(works.begin(), {"convert", source_.config.num_hidden_layers, schedule_.layers_at_once,
+                                         [&](auto i) { layer_piece(i); }});
+        }
+        run_side_by_side(works, observer);
         recorder_.finish();
     }
 
@@ -82,6 +87,16 @@ public:
     }
 
 private:
+    /// Each layer corrects for those before it, so there is an order.
+    void align_layers() {
+        report_.retained_energy.clear();
+        for (std::int64_t layer = 0; layer < source_.config.num_hidden_layers; ++layer) {
+            const LatentWeights weights = options_.aligner->next(report_.alignment_error.emplace_back());
+            write_aligned_layer(writer_, source_, layer, options_,
+                                report_.selection.pairs[static_cast<std::size_t>(layer)], weights);
+        }
+    }
+
     void layer_piece(std::int64_t layer) {
         const auto index = static_cast<std::size_t>(layer);
         const std::string name = "layer " + std::to_string(layer);
@@ -162,7 +177,8 @@ ConvertReport convert(const Model& source, const fs::path& destination, const Co
     }
     ConvertReport report;
     report.plan = plan_conversion(source.config, {options.rope.rope_dim, options.kv_rank, options.factorization, 16});
-    report.selection = select_rope(source.config, options.rope, ranks);
+    report.selection =
+        options.aligner != nullptr ? options.aligner->selection() : select_rope(source.config, options.rope, ranks);
     const auto fingerprint = conversion_fingerprint(source, options);
     if (options.resume) {
         if (const auto finished = finished_conversion(destination, fingerprint)) return *finished;
@@ -178,7 +194,8 @@ ConvertReport convert(const Model& source, const fs::path& destination, const Co
         journal.keep(false);
     } catch (const Error& error) {
         const bool interrupted = error.code() == ErrorCode::interrupted;
-        if (!options.resume && !(interrupted && run.kept() > 0)) throw;
+        const bool can_resume = options.aligner == nullptr;  // which would have to start over
+        if (!can_resume || (!options.resume && !(interrupted && run.kept() > 0))) throw;
         run.keep();
         journal.keep(true);
         const std::string pieces = std::to_string(run.kept()) + " of " + std::to_string(report.pieces) +

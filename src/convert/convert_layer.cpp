@@ -38,7 +38,7 @@ void write_rows(CheckpointWriter& writer, const std::string& name, const TensorV
 }
 
 void write_matrix(CheckpointWriter& writer, const std::string& name, const Matrix& matrix, Dtype dtype) {
-    if (!matrix.allFinite()) throw Error(ErrorCode::numeric, name + ": factorisation gave values that are not finite");
+    if (!matrix.allFinite()) throw Error(ErrorCode::numeric, name + ": the conversion gave values that are not finite");
     writer.write(name, from_floats({matrix.data(), static_cast<std::size_t>(matrix.size())}, dtype, name));
 }
 
@@ -54,6 +54,20 @@ Matrix gather_kv(const TensorView& keys, const std::vector<std::int64_t>& nope_r
                         {kv.data() + i * columns, static_cast<std::size_t>(columns)});
     }
     return kv;
+}
+
+/// Biases follow their rows: they are added after the up projection.
+void write_biases(CheckpointWriter& writer, const AttentionView& view, const LayerNames& names, const LayerRows& rows,
+                  const ConvertOptions& options) {
+    const auto dtype = [&](const TensorView* tensor) { return output_dtype(tensor->dtype, options.dtype); };
+    if (view.q.bias != nullptr) write_rows(writer, names.q + ".bias", *view.q.bias, rows.query, dtype(view.q.bias));
+    if (view.k.bias != nullptr) {
+        write_rows(writer, names.k_rope + ".bias", *view.k.bias, rows.key_rope, dtype(view.k.bias));
+        write_rows(writer, names.up_k + ".bias", *view.k.bias, rows.key_nope, dtype(view.k.bias));
+    }
+    if (view.v.bias != nullptr) {
+        write_rows(writer, names.up_v + ".bias", *view.v.bias, in_order(view.v.bias->rows()), dtype(view.v.bias));
+    }
 }
 
 }  // namespace
@@ -84,16 +98,25 @@ double convert_layer(CheckpointWriter& writer, const Model& source, std::int64_t
     write_matrix(writer, names.up_k + ".weight", factors.up_k, dtype(view.k.weight));
     write_matrix(writer, names.up_v + ".weight", factors.up_v, dtype(view.v.weight));
 
-    // Biases follow their rows: they are added after the up projection.
-    if (view.q.bias != nullptr) write_rows(writer, names.q + ".bias", *view.q.bias, rows.query, dtype(view.q.bias));
-    if (view.k.bias != nullptr) {
-        write_rows(writer, names.k_rope + ".bias", *view.k.bias, rows.key_rope, dtype(view.k.bias));
-        write_rows(writer, names.up_k + ".bias", *view.k.bias, rows.key_nope, dtype(view.k.bias));
-    }
-    if (view.v.bias != nullptr) {
-        write_rows(writer, names.up_v + ".bias", *view.v.bias, in_order(view.v.bias->rows()), dtype(view.v.bias));
-    }
+    write_biases(writer, view, names, rows, options);
     return factors.total_energy > 0 ? factors.retained_energy / factors.total_energy : 1.0;
+}
+
+void write_aligned_layer(CheckpointWriter& writer, const Model& source, std::int64_t layer,
+                         const ConvertOptions& options, const std::vector<std::vector<std::int64_t>>& pairs,
+                         const LatentWeights& weights) {
+    const AttentionView& view = *source.layers[static_cast<std::size_t>(layer)].attention;
+    const LayerNames names(layer);
+    const auto write = [&](const std::string& name, const Matrix& matrix, const LinearView& like) {
+        write_matrix(writer, name + ".weight", matrix, output_dtype(like.weight->dtype, options.dtype));
+    };
+    write(names.q, weights.q, view.q);
+    write(names.k_rope, weights.k_rope, view.k);
+    write(names.down_kv, weights.down, view.k);
+    write(names.up_k, weights.up_k, view.k);
+    write(names.up_v, weights.up_v, view.v);
+    write(names.o, weights.o, view.o);
+    write_biases(writer, view, names, layer_rows(source.config, pairs), options);
 }
 
 void copy_tensor(CheckpointWriter& writer, const Model& source, const TensorView& tensor,

@@ -29,12 +29,12 @@ std::string weight_file_hash(const SafetensorsFile& file) {
 
 /// One row for each member: a new one does not compile until it is named here.
 Json settings_json(const ConvertOptions& options) {
-    const auto& [rope, kv_rank, factorization, svd, dtype, max_shard_bytes, overwrite, resume, max_memory, command,
-                 recipe, ranks_from] = options;
+    const auto& [rope, kv_rank, factorization, svd, dtype, max_shard_bytes, overwrite, resume, max_memory, aligner,
+                 command, recipe, ranks_from] = options;
     const auto& [strategy, rope_dim, uniform_start] = rope;
     const auto& [sigma, method, max_excess] = svd;
-    // What the output does not depend on.
-    (void)overwrite, (void)resume, (void)max_memory, (void)command, (void)recipe, (void)ranks_from;
+    // What the output does not depend on, or what ranks_from tells.
+    (void)overwrite, (void)resume, (void)max_memory, (void)aligner, (void)command, (void)recipe, (void)ranks_from;
     Json json;
     json["rope"] = strategy;
     json["rope-dim"] = rope_dim;

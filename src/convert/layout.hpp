@@ -17,7 +17,7 @@ struct OutputLayout {
 /// Names of the attention tensors of one layer that convert() writes itself.
 struct LayerNames {
     explicit LayerNames(std::int64_t layer);
-    std::string q, k_rope, down_kv, down_k, down_v, up_k, up_v;  // without ".weight" or ".bias"
+    std::string q, k_rope, down_kv, down_k, down_v, up_k, up_v, o;  // without ".weight" or ".bias"
 };
 
 /// dtype of a tensor in the output.

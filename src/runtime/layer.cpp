@@ -153,8 +153,8 @@ void forward_to_tap(const Model& model, std::int64_t layer, Eigen::Ref<const Mat
     tap(layer, work.q, work.k);
 }
 
-void forward_layer(const Model& model, std::int64_t layer, const RotaryTable& rotary, std::int64_t seq_len,
-                   Eigen::Ref<Matrix> hidden, LayerWorkspace& work, const AttentionTap& tap) {
+void forward_attention(const Model& model, std::int64_t layer, const RotaryTable& rotary, std::int64_t seq_len,
+                       Eigen::Ref<Matrix> hidden, LayerWorkspace& work, const AttentionTap& tap) {
     const LayerView& view = model.layers[static_cast<std::size_t>(layer)];
     const ModelConfig& config = model.config;
     rms_norm(*view.input_layernorm, config.rms_norm_eps, hidden, work.normed);
@@ -167,9 +167,19 @@ void forward_layer(const Model& model, std::int64_t layer, const RotaryTable& ro
         apply(view.latent_attention->o, work.attention, work.down);
     }
     hidden += work.down;
-    rms_norm(*view.post_attention_layernorm, config.rms_norm_eps, hidden, work.normed);
+}
+
+void forward_mlp(const Model& model, std::int64_t layer, Eigen::Ref<Matrix> hidden, LayerWorkspace& work) {
+    const LayerView& view = model.layers[static_cast<std::size_t>(layer)];
+    rms_norm(*view.post_attention_layernorm, model.config.rms_norm_eps, hidden, work.normed);
     mlp(view, work);
     hidden += work.down;
+}
+
+void forward_layer(const Model& model, std::int64_t layer, const RotaryTable& rotary, std::int64_t seq_len,
+                   Eigen::Ref<Matrix> hidden, LayerWorkspace& work, const AttentionTap& tap) {
+    forward_attention(model, layer, rotary, seq_len, hidden, work, tap);
+    forward_mlp(model, layer, hidden, work);
 }
 
 }  // namespace mha2mla

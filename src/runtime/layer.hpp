@@ -16,6 +16,10 @@ struct LayerWorkspace {
 /// @param hidden [sequences * seq_len, hidden], contiguous.
 void forward_layer(const Model& model, std::int64_t layer, const RotaryTable& rotary, std::int64_t seq_len,
                    Eigen::Ref<Matrix> hidden, LayerWorkspace& work, const AttentionTap& tap);
+/// The two halves of forward_layer(): hidden += attention(norm(hidden)), and hidden += mlp(norm(hidden)).
+void forward_attention(const Model& model, std::int64_t layer, const RotaryTable& rotary, std::int64_t seq_len,
+                       Eigen::Ref<Matrix> hidden, LayerWorkspace& work, const AttentionTap& tap);
+void forward_mlp(const Model& model, std::int64_t layer, Eigen::Ref<Matrix> hidden, LayerWorkspace& work);
 /// As far as the tap: queries and keys before RoPE, and nothing else. Original checkpoints only.
 void forward_to_tap(const Model& model, std::int64_t layer, Eigen::Ref<const Matrix> hidden, LayerWorkspace& work,
                     const AttentionTap& tap);

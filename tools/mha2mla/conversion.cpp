@@ -30,20 +30,6 @@ struct OutputDtypeRow {
 constexpr std::array<OutputDtypeRow, 4> kOutputDtypes = {
     {{std::nullopt, "auto"}, {Dtype::f32, "f32"}, {Dtype::f16, "f16"}, {Dtype::bf16, "bf16"}}};
 
-ConvertOptions to_options(const ConvertFlags& flags, const ModelConfig& config, const Context& context) {
-    ConvertOptions options;
-    options.rope = {flags.rope, flags.latent.rope_dim.value_or(default_rope_dim(config)), flags.uniform_start};
-    options.kv_rank = flags.latent.kv_rank.value_or(default_kv_rank(config));
-    options.factorization = flags.latent.factorization;
-    options.svd = flags.svd;
-    options.dtype = flags.dtype;
-    options.max_shard_bytes = flags.max_shard_bytes;
-    options.overwrite = flags.overwrite;
-    options.resume = flags.resume;
-    options.max_memory = context.max_memory;
-    return options;
-}
-
 /// Options that would have no effect are mistakes worth telling.
 void check_flags(const ConvertFlags& flags, Context& context) {
     const int sources = int(!flags.stats.empty()) + int(!flags.rank_file.empty()) + int(flags.calibration.given());
@@ -165,11 +151,27 @@ bool is_evaluated(const ConvertFlags& flags) {
     return measured.is_object() && measured.value("of", Json()) == describe_evaluation(flags);
 }
 
-void evaluate_both(const Conversion& conversion, const ConvertFlags& flags, Context& context) {
+}  // namespace
+
+ConvertOptions to_options(const ConvertFlags& flags, const ModelConfig& config, const Context& context) {
+    ConvertOptions options;
+    options.rope = {flags.rope, flags.latent.rope_dim.value_or(default_rope_dim(config)), flags.uniform_start};
+    options.kv_rank = flags.latent.kv_rank.value_or(default_kv_rank(config));
+    options.factorization = flags.latent.factorization;
+    options.svd = flags.svd;
+    options.dtype = flags.dtype;
+    options.max_shard_bytes = flags.max_shard_bytes;
+    options.overwrite = flags.overwrite;
+    options.resume = flags.resume;
+    options.max_memory = context.max_memory;
+    return options;
+}
+
+void evaluate_if_asked(const Model& source, const ConvertFlags& flags, Context& context) {
+    if (is_evaluated(flags)) return;
     std::int64_t length = 0;
-    const auto windows = load_windows(flags.evaluation, flags.evaluation_windows, conversion.model, context, length);
-    const VerifyResult result =
-        verify(conversion.model, Model::open(flags.destination), windows, length, context.observer);
+    const auto windows = load_windows(flags.evaluation, flags.evaluation_windows, source, context, length);
+    const VerifyResult result = verify(source, Model::open(flags.destination), windows, length, context.observer);
     Json measured;
     measured["data"] = fs::path(flags.evaluation.name()).filename().string();
     measured["nll_original"] = result.nll_original;
@@ -181,8 +183,6 @@ void evaluate_both(const Conversion& conversion, const ConvertFlags& flags, Cont
     measured["of"] = describe_evaluation(flags);
     record_measurement(flags.destination, measured);
 }
-
-}  // namespace
 
 void add_conversion_options(CLI::App& command, ConvertFlags& flags) {
     command.option_defaults()->group(kMethod);
@@ -246,7 +246,7 @@ ConvertReport run_conversion(const Conversion& conversion, const ConvertFlags& f
         finished = convert(conversion.model, flags.destination, conversion.options, ranks ? &*ranks : nullptr,
                            context.observer);
     }
-    if (!is_evaluated(flags)) evaluate_both(conversion, flags, context);
+    evaluate_if_asked(conversion.model, flags, context);
     return *finished;
 }
 

@@ -28,6 +28,9 @@ struct ConvertFlags {
 /// Everything that decides what the output is; what a run may take and how it reports is not among it.
 void add_conversion_options(CLI::App& command, ConvertFlags& flags);
 
+/// The options that stand in `flags`, with the paper's defaults for what does not.
+[[nodiscard]] ConvertOptions to_options(const ConvertFlags& flags, const ModelConfig& config, const Context& context);
+
 /// A conversion that can run: its options are possible and belong together.
 struct Conversion {
     Model model;
@@ -44,6 +47,9 @@ struct Conversion {
 /// @param statistics directory of statistics that conversions share; empty: none are kept.
 [[nodiscard]] ConvertReport run_conversion(const Conversion& conversion, const ConvertFlags& flags,
                                            const std::filesystem::path& statistics, Context& context);
+
+/// With --eval-text or --eval-tokens: evaluates both checkpoints, unless the output's record has that already.
+void evaluate_if_asked(const Model& source, const ConvertFlags& flags, Context& context);
 
 /// Whether run_conversion() would find everything done.
 [[nodiscard]] bool is_done(const Conversion& conversion, const ConvertFlags& flags);

@@ -1,0 +1,89 @@
+#pragma once
+/// Conversion guided by text: what each layer of the converted model computes is brought close to what the original
+/// computes there, so that the model lives before any fine-tuning.
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "mha2mla/matrix.hpp"
+#include "mha2mla/model.hpp"
+#include "mha2mla/observer.hpp"
+#include "mha2mla/rope.hpp"
+#include "mha2mla/token_id.hpp"
+
+namespace mha2mla {
+
+/// How much time a conversion may take for how good a result.
+struct AlignQuality {
+    std::string_view name;
+    std::int64_t steps;        // of gradient descent on each layer
+    std::int64_t step_tokens;  // that one of them looks at
+    std::string_view what;
+};
+[[nodiscard]] std::span<const AlignQuality> align_qualities();
+/// @throws Error{usage} listing them.
+[[nodiscard]] const AlignQuality& find_align_quality(std::string_view name);
+
+struct AlignOptions {
+    double kv_reduction = 0;  // share of the cache that goes, such as 0.6875; unused if both below are given
+    std::optional<std::int64_t> rope_dim;  // d_r; absent: chosen
+    std::optional<std::int64_t> kv_rank;   // d_kv; absent: chosen
+    AlignQuality quality = align_qualities().front();
+};
+
+/// Tokens of calibration text that are worth taking: no more than gradient descent looks at, or than take 128 MB for
+/// one copy of their hidden states.
+[[nodiscard]] std::int64_t align_tokens(const ModelConfig& config, const AlignQuality& quality);
+
+/// One way to spend the budget on rotated and latent dimensions.
+struct Split {
+    std::int64_t rope_dim = 0, kv_rank = 0;
+    double error = 0;  // mean over layers of error, see Aligner::next(), before any refinement
+};
+
+/// One layer's attention in MLA form, rows as in a converted checkpoint.
+struct LatentWeights {
+    Matrix q;       // [num_heads * head_dim, hidden], rows: all RoPE rows, then all NoPE rows
+    Matrix k_rope;  // [num_kv_heads * rope_dim, hidden]
+    Matrix down;    // [num_kv_heads * kv_rank, hidden]
+    Matrix up_k;    // [num_kv_heads * (head_dim - rope_dim), num_kv_heads * kv_rank]
+    Matrix up_v;    // [num_kv_heads * head_dim, num_kv_heads * kv_rank]
+    Matrix o;       // [hidden, num_heads * head_dim]
+};
+
+/// Aligns one layer after the other. Holds the hidden states of the calibration text twice, as the original model has
+/// them and as the converted one does, and one layer's weights, gradients and moments.
+class Aligner {
+public:
+    /// Ranks the rotary pairs of every layer by attention_order() and chooses how the budget is split.
+    /// @param windows sequences of seq_len tokens, as make_windows() returns them.
+    /// @param model must outlive the aligner.
+    /// @throws Error{usage} for a converted checkpoint, no windows or a budget that leaves nothing to choose,
+    /// Error{numeric}, Error{interrupted}.
+    Aligner(const Model& model, std::span<const TokenId> windows, std::int64_t seq_len, const AlignOptions& options,
+            Observer& observer);
+    ~Aligner();
+    Aligner(const Aligner&) = delete;
+    Aligner& operator=(const Aligner&) = delete;
+    Aligner(Aligner&&) = delete;
+    Aligner& operator=(Aligner&&) = delete;
+
+    [[nodiscard]] const Split& chosen() const;
+    [[nodiscard]] std::span<const Split> tried() const;
+    /// The pairs that keep RoPE with the chosen split, under the name of this selection, "attention".
+    [[nodiscard]] RopeSelection selection() const;
+    /// Weights of the next layer, starting with layer 0; each knows what those before it got wrong.
+    /// @param error set to the mean square of what is left of the error in the hidden states behind the attention, in
+    /// the mean square of the original's hidden states.
+    [[nodiscard]] LatentWeights next(double& error);
+
+private:
+    struct State;
+    std::unique_ptr<State> state_;
+};
+
+}  // namespace mha2mla

@@ -1,0 +1,17 @@
+#pragma once
+#include "latent_layer.hpp"
+
+namespace mha2mla {
+
+/// E xᵀx over rows x, in double. [columns, columns]
+[[nodiscard]] MatrixD second_moment(const Matrix& rows);
+
+/// A layer of the original model in MLA form before any refinement: whitened joint factorisation.
+/// @param pairs that keep RoPE, by KV head, ascending.
+/// @param moment of the layer's normed input.
+/// @param balance 1: errors count as if NoPE keys and values had the same mean square on the text; 2: keys twice that.
+[[nodiscard]] LatentLayer first_guess(const Model& model, std::int64_t layer,
+                                      const std::vector<std::vector<std::int64_t>>& pairs, std::int64_t kv_rank,
+                                      const MatrixD& moment, double balance);
+
+}  // namespace mha2mla

@@ -1,0 +1,218 @@
+#include "latent_layer.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "../linalg/elementwise.hpp"
+#include "../linalg/gemm.hpp"
+#include "team_gemm.hpp"
+
+namespace mha2mla {
+namespace {
+
+/// y = x·Wᵀ + b
+void project(const Matrix& x, const Matrix& w, const Vector& bias, Matrix& y) {
+    y.resize(x.rows(), w.rows());
+    team_gemm(CblasNoTrans, CblasTrans, x.rows(), w.rows(), x.cols(), x.data(), x.cols(), w.data(), w.cols(), 0.0F,
+              y.data(), y.cols());
+    if (bias.size() > 0) y.rowwise() += bias.transpose();
+}
+
+/// to = aᵀ·b: the gradient of a weight [columns of a, columns of b].
+void weight_gradient(const Matrix& a, const Matrix& b, Matrix& to) {
+    to.resize(a.cols(), b.cols());
+    team_gemm(CblasTrans, CblasNoTrans, a.cols(), b.cols(), a.rows(), a.data(), a.cols(), b.data(), b.cols(), 0.0F,
+              to.data(), to.cols());
+}
+
+/// x·W, added to what is there if `add`.
+void back_project(const Matrix& x, const Matrix& w, bool add, Matrix& y) {
+    if (!add) y.setZero(x.rows(), w.cols());
+    team_gemm(CblasNoTrans, CblasNoTrans, x.rows(), w.cols(), w.rows(), x.data(), x.cols(), w.data(), w.cols(), 1.0F,
+              y.data(), y.cols());
+}
+
+enum class Turn { forward, back };
+
+/// Rotates the first heads * rope_dim columns in place. Turning back is turning the conjugate forward.
+void rotate(const LatentLayer& layer, const RotaryTable& rotary, std::int64_t seq_len, std::int64_t heads, Turn turn,
+            Matrix& x) {
+    if (layer.rope_dim == 0) return;
+    const std::int64_t half = layer.rope_dim / 2;
+    const std::int64_t group = heads / layer.kv_heads;
+    parallel_for(x.rows() / seq_len, [&](std::int64_t sequence, std::vector<float>&) {
+        for (std::int64_t position = 0; position < seq_len; ++position) {
+            for (std::int64_t head = 0; head < heads; ++head) {
+                float* at = x.row(sequence * seq_len + position).data() + head * layer.rope_dim;
+                Eigen::Map<Eigen::ArrayXf> second(at + half, half);
+                if (turn == Turn::back) second = -second;
+                rotary.rotate(at, position, layer.pairs[static_cast<std::size_t>(head / group)]);
+                if (turn == Turn::back) second = -second;
+            }
+        }
+    });
+}
+
+/// One head of a sequence between its place in `rope` and `nope` and a contiguous [seq_len, head_dim].
+struct HeadPlaces {
+    float* rope;
+    std::int64_t rope_stride;
+    float* nope;
+    std::int64_t nope_stride;
+    std::int64_t rope_dim, head_dim;
+
+    void gather(std::int64_t seq_len, float* to) const {
+        for (std::int64_t t = 0; t < seq_len; ++t, to += head_dim) {
+            std::copy_n(rope + t * rope_stride, rope_dim, to);
+            std::copy_n(nope + t * nope_stride, head_dim - rope_dim, to + rope_dim);
+        }
+    }
+    void scatter(std::int64_t seq_len, const float* from) const {
+        for (std::int64_t t = 0; t < seq_len; ++t, from += head_dim) {
+            std::copy_n(from, rope_dim, rope + t * rope_stride);
+            std::copy_n(from + rope_dim, head_dim - rope_dim, nope + t * nope_stride);
+        }
+    }
+};
+
+HeadPlaces query_places(const LatentLayer& l, const Matrix& q, std::int64_t first_token, std::int64_t head) {
+    float* row = const_cast<float*>(q.data()) + first_token * q.cols();
+    const std::int64_t nope_dim = l.head_dim - l.rope_dim;
+    return {row + head * l.rope_dim,
+            q.cols(),
+            row + l.heads * l.rope_dim + head * nope_dim,
+            q.cols(),
+            l.rope_dim,
+            l.head_dim};
+}
+
+HeadPlaces key_places(const LatentLayer& l, const Matrix& k_rope, const Matrix& k_nope, std::int64_t first_token,
+                      std::int64_t kv_head) {
+    return {const_cast<float*>(k_rope.data()) + first_token * k_rope.cols() + kv_head * l.rope_dim,
+            k_rope.cols(),
+            const_cast<float*>(k_nope.data()) + first_token * k_nope.cols() + kv_head * (l.head_dim - l.rope_dim),
+            k_nope.cols(),
+            l.rope_dim,
+            l.head_dim};
+}
+
+/// Logits to their softmax over the keys that a query sees, zeros beyond.
+void causal_softmax(std::int64_t seq_len, float* logits) {
+    for (std::int64_t t = 0; t < seq_len; ++t) {
+        float* row = logits + t * seq_len;
+        float maximum = -std::numeric_limits<float>::infinity();
+        float sum = 0;
+        softmax_piece(row, t + 1, maximum, sum);
+        const float share = 1.0F / sum;
+        for (std::int64_t s = 0; s <= t; ++s) row[s] *= share;
+        std::fill(row + t + 1, row + seq_len, 0.0F);
+    }
+}
+
+/// d_attention becomes the derivative by the logits: p ∘ (dp − Σ p·dp).
+void softmax_gradient(std::int64_t seq_len, const float* attention, float* d_attention) {
+    for (std::int64_t t = 0; t < seq_len; ++t) {
+        const float* p = attention + t * seq_len;
+        float* d = d_attention + t * seq_len;
+        double mean = 0;
+        for (std::int64_t s = 0; s <= t; ++s) mean += static_cast<double>(p[s]) * d[s];
+        for (std::int64_t s = 0; s < seq_len; ++s) d[s] = p[s] * (d[s] - static_cast<float>(mean));
+    }
+}
+
+}  // namespace
+
+void run_latent(const LatentLayer& layer, const RotaryTable& rotary, std::int64_t seq_len, const Matrix& input,
+                LatentActivations& to) {
+    const LatentWeights& w = layer.weights;
+    const std::int64_t dim = layer.head_dim;
+    const std::int64_t group = layer.heads / layer.kv_heads;
+    const std::int64_t square = seq_len * seq_len;
+    project(input, w.q, layer.q_bias, to.q);
+    project(input, w.k_rope, layer.k_rope_bias, to.k_rope);
+    project(input, w.down, {}, to.latent);
+    project(to.latent, w.up_k, layer.up_k_bias, to.k_nope);
+    project(to.latent, w.up_v, layer.up_v_bias, to.v);
+    rotate(layer, rotary, seq_len, layer.heads, Turn::forward, to.q);
+    rotate(layer, rotary, seq_len, layer.kv_heads, Turn::forward, to.k_rope);
+    const std::int64_t sequences = input.rows() / seq_len;
+    to.attention.resize(static_cast<std::size_t>(sequences * layer.heads * square));
+    to.mixed.resize(input.rows(), layer.heads * dim);
+    const float scale = 1.0F / std::sqrt(static_cast<float>(dim));
+    parallel_for(sequences * layer.kv_heads, [&](std::int64_t item, std::vector<float>& scratch) {
+        const std::int64_t sequence = item / layer.kv_heads;
+        const std::int64_t kv_head = item % layer.kv_heads;
+        const std::int64_t token = sequence * seq_len;
+        scratch.resize(static_cast<std::size_t>(2 * seq_len * dim));
+        float* q = scratch.data();
+        float* k = q + seq_len * dim;
+        key_places(layer, to.k_rope, to.k_nope, token, kv_head).gather(seq_len, k);
+        const MatrixIn v{to.v.data() + token * to.v.cols() + kv_head * dim, to.v.cols()};
+        for (std::int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {
+            float* attention = to.attention.data() + (sequence * layer.heads + head) * square;
+            query_places(layer, to.q, token, head).gather(seq_len, q);
+            multiply_abt(seq_len, seq_len, dim, scale, {q, dim}, {k, dim}, 0.0F, {attention, seq_len});
+            causal_softmax(seq_len, attention);
+            multiply_ab(seq_len, dim, seq_len, 1.0F, {attention, seq_len}, v, 0.0F,
+                        {to.mixed.data() + token * to.mixed.cols() + head * dim, to.mixed.cols()});
+        }
+    });
+    project(to.mixed, w.o, {}, to.output);
+}
+
+void differentiate_latent(const LatentLayer& layer, const RotaryTable& rotary, std::int64_t seq_len,
+                          const Matrix& input, const LatentActivations& at, const Matrix& d_output, LatentWeights& to) {
+    const LatentWeights& w = layer.weights;
+    const std::int64_t dim = layer.head_dim;
+    const std::int64_t group = layer.heads / layer.kv_heads;
+    const std::int64_t square = seq_len * seq_len;
+    weight_gradient(d_output, at.mixed, to.o);
+    Matrix d_mixed;
+    back_project(d_output, w.o, false, d_mixed);
+    Matrix d_q(at.q.rows(), at.q.cols()), d_k_rope(at.k_rope.rows(), at.k_rope.cols());
+    Matrix d_k_nope(at.k_nope.rows(), at.k_nope.cols()), d_v(at.v.rows(), at.v.cols());
+    const float scale = 1.0F / std::sqrt(static_cast<float>(dim));
+    parallel_for(input.rows() / seq_len * layer.kv_heads, [&](std::int64_t item, std::vector<float>& scratch) {
+        const std::int64_t sequence = item / layer.kv_heads;
+        const std::int64_t kv_head = item % layer.kv_heads;
+        const std::int64_t token = sequence * seq_len;
+        scratch.resize(static_cast<std::size_t>(4 * seq_len * dim + square));
+        float* q = scratch.data();
+        float* k = q + seq_len * dim;
+        float* d_head_q = k + seq_len * dim;
+        float* d_head_k = d_head_q + seq_len * dim;
+        float* d_attention = d_head_k + seq_len * dim;
+        key_places(layer, at.k_rope, at.k_nope, token, kv_head).gather(seq_len, k);
+        const float* v = at.v.data() + token * at.v.cols() + kv_head * dim;
+        float* d_head_v = d_v.data() + token * d_v.cols() + kv_head * dim;
+        for (std::int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {
+            const float before = head == kv_head * group ? 0.0F : 1.0F;  // the group's heads share keys and values
+            const float* attention = at.attention.data() + (sequence * layer.heads + head) * square;
+            const float* d_out = d_mixed.data() + token * d_mixed.cols() + head * dim;
+            gemm(CblasTrans, CblasNoTrans, seq_len, dim, seq_len, 1.0F, attention, seq_len, d_out, d_mixed.cols(),
+                 before, d_head_v, d_v.cols());
+            multiply_abt(seq_len, seq_len, dim, 1.0F, {d_out, d_mixed.cols()}, {v, at.v.cols()}, 0.0F,
+                         {d_attention, seq_len});
+            softmax_gradient(seq_len, attention, d_attention);
+            multiply_ab(seq_len, dim, seq_len, scale, {d_attention, seq_len}, {k, dim}, 0.0F, {d_head_q, dim});
+            query_places(layer, d_q, token, head).scatter(seq_len, d_head_q);
+            query_places(layer, at.q, token, head).gather(seq_len, q);
+            gemm(CblasTrans, CblasNoTrans, seq_len, dim, seq_len, scale, d_attention, seq_len, q, dim, before, d_head_k,
+                 dim);
+        }
+        key_places(layer, d_k_rope, d_k_nope, token, kv_head).scatter(seq_len, d_head_k);
+    });
+    rotate(layer, rotary, seq_len, layer.heads, Turn::back, d_q);
+    rotate(layer, rotary, seq_len, layer.kv_heads, Turn::back, d_k_rope);
+    weight_gradient(d_q, input, to.q);
+    weight_gradient(d_k_rope, input, to.k_rope);
+    weight_gradient(d_k_nope, at.latent, to.up_k);
+    weight_gradient(d_v, at.latent, to.up_v);
+    Matrix d_latent;
+    back_project(d_k_nope, w.up_k, false, d_latent);
+    back_project(d_v, w.up_v, true, d_latent);
+    weight_gradient(d_latent, input, to.down);
+}
+
+}  // namespace mha2mla

@@ -1,0 +1,23 @@
+#pragma once
+#include <vector>
+
+#include "../runtime/rotary.hpp"
+#include "mha2mla/matrix.hpp"
+
+namespace mha2mla {
+
+/// Rotary pairs of every KV head of a layer, the one that needs its rotation most first.
+///
+/// Backward elimination: starting with all pairs rotated, the pair goes next whose removal, on top of those that went
+/// before, changes Σ_heads ‖(A' − A) V W_oᵀ‖² least, with A and A' the attention before and after. The sum is over
+/// evenly spaced queries: kOrderRows of them over all sequences and heads of a group, so that the relative standard
+/// error of a difference is about 1/√kOrderRows. Equal effects: the smaller pair goes first.
+/// Cost of a head: pairs²/2 softmaxes over, and products of, [kOrderRows, seq_len]; pairs such matrices in memory.
+/// @param input normed hidden states of whole sequences, [sequences * seq_len, hidden].
+[[nodiscard]] std::vector<std::vector<std::int64_t>> attention_order(const Model& model, std::int64_t layer,
+                                                                     const RotaryTable& rotary, std::int64_t seq_len,
+                                                                     const Matrix& input);
+
+inline constexpr std::int64_t kOrderRows = 512;
+
+}  // namespace mha2mla

@@ -1,0 +1,184 @@
+#include "mha2mla/align.hpp"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <random>
+
+#include "align/first_guess.hpp"
+#include "align/latent_layer.hpp"
+#include "factorize/whitened.hpp"
+#include "mha2mla/convert.hpp"
+#include "mha2mla/evaluate.hpp"
+#include "mha2mla/threads.hpp"
+#include "runtime/layer.hpp"
+#include "support/expect_error.hpp"
+#include "support/temporary.hpp"
+#include "support/tiny_model.hpp"
+
+namespace mha2mla::test {
+namespace {
+
+constexpr std::int64_t kSeqLen = 12;
+
+Matrix random_matrix(std::int64_t rows, std::int64_t columns, unsigned seed) {
+    std::mt19937 random(seed);
+    std::normal_distribution<float> normal;
+    Matrix matrix(rows, columns);
+    for (Eigen::Index i = 0; i < matrix.size(); ++i) matrix.data()[i] = normal(random);
+    return matrix;
+}
+
+std::vector<TokenId> some_tokens(std::int64_t count, std::int64_t vocab) {
+    std::mt19937 random(7);
+    std::vector<TokenId> ids;
+    for (std::int64_t i = 0; i < count; ++i)
+        ids.push_back(static_cast<TokenId>(random() % static_cast<unsigned>(vocab)));
+    return ids;
+}
+
+class Align : public testing::Test {
+protected:
+    Align() { write_tiny_model(directory_ / "model", {.attention_bias = true}); }
+    [[nodiscard]] Model model() const { return Model::open(directory_ / "model"); }
+    TemporaryDirectory directory_;
+    Observer observer_;
+};
+
+std::vector<std::vector<std::int64_t>> all_pairs(const ModelConfig& config) {
+    std::vector<std::int64_t> pairs;
+    for (std::int64_t k = 0; k < config.num_pairs(); ++k) pairs.push_back(k);
+    return std::vector<std::vector<std::int64_t>>(static_cast<std::size_t>(config.num_key_value_heads), pairs);
+}
+
+TEST_F(Align, AtFullRankTheFirstGuessComputesWhatTheOriginalDoes) {
+    const Model source = model();
+    const RotaryTable rotary(source.config, kSeqLen);
+    const Matrix hidden = random_matrix(3 * kSeqLen, source.config.hidden_size, 1);
+    const LatentLayer latent =
+        first_guess(source, 0, all_pairs(source.config), source.config.head_dim,
+                    MatrixD::Identity(source.config.hidden_size, source.config.hidden_size), 1.0);
+    Matrix input;
+    rms_norm(*source.layers[0].input_layernorm, source.config.rms_norm_eps, hidden, input);
+    LatentActivations at;
+    run_latent(latent, rotary, kSeqLen, input, at);
+    Matrix after = hidden;
+    LayerWorkspace work;
+    forward_attention(source, 0, rotary, kSeqLen, after, work, {});
+    Matrix expected = after - hidden;
+    if (const TensorView* bias = source.layers[0].attention->o.bias; bias != nullptr) {
+        Eigen::RowVectorXf row(bias->shape[0]);
+        to_float(*bias, 0, {row.data(), static_cast<std::size_t>(row.size())});
+        expected.rowwise() -= row;
+    }
+    EXPECT_LT((at.output - expected).cwiseAbs().maxCoeff(), 1e-4 * expected.cwiseAbs().maxCoeff());
+}
+
+TEST_F(Align, TheGradientIsTheSlopeOfTheLoss) {
+    const Model source = model();
+    const ModelConfig& config = source.config;
+    const RotaryTable rotary(config, kSeqLen);
+    const std::vector<std::vector<std::int64_t>> pairs(static_cast<std::size_t>(config.num_key_value_heads), {0, 2});
+    LatentLayer latent = first_guess(source, 1, pairs, config.head_dim / 2,
+                                     MatrixD::Identity(config.hidden_size, config.hidden_size), 1.0);
+    const Matrix input = random_matrix(2 * kSeqLen, config.hidden_size, 2);
+    const Matrix d_output = random_matrix(2 * kSeqLen, config.hidden_size, 3);
+    LatentActivations at;
+    LatentWeights gradient;
+    run_latent(latent, rotary, kSeqLen, input, at);
+    differentiate_latent(latent, rotary, kSeqLen, input, at, d_output, gradient);
+    const auto loss = [&] {
+        run_latent(latent, rotary, kSeqLen, input, at);
+        return at.output.cast<double>().cwiseProduct(d_output.cast<double>()).sum();
+    };
+    const auto weights = matrices(latent.weights);
+    const auto gradients = matrices(gradient);
+    for (std::size_t i = 0; i < weights.size(); ++i) {
+        ASSERT_EQ(weights[i]->size(), gradients[i]->size()) << i;
+        // The slope along a random direction, by central difference.
+        const Matrix before = *weights[i];
+        const Matrix direction = random_matrix(before.rows(), before.cols(), 10 + static_cast<unsigned>(i));
+        const float step = 2e-3F * before.norm() / direction.norm();
+        *weights[i] = before + step * direction;
+        const double above = loss();
+        *weights[i] = before - step * direction;
+        const double below = loss();
+        *weights[i] = before;
+        const double expected = gradients[i]->cast<double>().cwiseProduct(direction.cast<double>()).sum();
+        EXPECT_NEAR((above - below) / (2.0 * step), expected, 5e-3 * std::abs(expected) + 5e-3 * gradients[i]->norm())
+            << i;
+    }
+}
+
+TEST_F(Align, TheBytesDoNotDependOnTheThreads) {
+    const Model source = model();
+    const auto windows = some_tokens(8 * kSeqLen, source.config.vocab_size);
+    std::vector<Matrix> results;
+    for (const int threads : {1, 2}) {
+        const ThreadScope scope(threads);
+        Aligner aligner(source, windows, kSeqLen, {0.5, {}, {}, {"", 5, 4 * kSeqLen, ""}}, observer_);
+        double error = 0;
+        results.push_back(aligner.next(error).q);
+        EXPECT_GT(error, 0);
+    }
+    EXPECT_EQ(results[0], results[1]);
+}
+
+TEST_F(Align, RefinementLeavesLessErrorAndTheOutputOpens) {
+    const Model source = model();
+    const auto windows = some_tokens(16 * kSeqLen, source.config.vocab_size);
+    double before = 0, after = 0;
+    Aligner rough(source, windows, kSeqLen, {0, 4, 3, {"", 0, 8 * kSeqLen, ""}}, observer_);
+    (void)rough.next(before);
+    Aligner fine(source, windows, kSeqLen, {0, 4, 3, {"", 80, 8 * kSeqLen, ""}}, observer_);
+    (void)fine.next(after);
+    EXPECT_LT(after, 0.7 * before);
+
+    Aligner aligner(source, windows, kSeqLen, {0.5, {}, {}, {"", 5, 8 * kSeqLen, ""}}, observer_);
+    ConvertOptions options;
+    options.rope = {"attention", aligner.chosen().rope_dim, 0};
+    options.kv_rank = aligner.chosen().kv_rank;
+    options.aligner = &aligner;
+    const ConvertReport report = convert(source, directory_ / "out", options, nullptr, observer_);
+    EXPECT_GE(report.plan.reduction(), 0.5);
+    EXPECT_EQ(report.alignment_error.size(), source.layers.size());
+    const Model converted = Model::open(directory_ / "out");
+    EXPECT_TRUE(std::isfinite(evaluate(converted, windows, kSeqLen, observer_).nll));
+}
+
+TEST(WhitenedSvd, WithTheIdentityItIsTheJointOne) {
+    const Matrix kv = random_matrix(20, 12, 4);
+    const LatentWidths widths{5, 5, 5};
+    const KvFactors joint = factorize(Factorization::joint, kv, 8, widths, {});
+    const KvFactors whitened = factorize_whitened(kv, 8, widths, {}, MatrixD::Identity(12, 12), 1.0);
+    EXPECT_LT((whitened.up_k * whitened.down_k - joint.up_k * joint.down_k).norm(), 1e-4);
+    EXPECT_LT((whitened.up_v * whitened.down_k - joint.up_v * joint.down_k).norm(), 1e-4);
+}
+
+TEST(WhitenedSvd, OnTheTextItBeatsTheJointOneEvenWithASingularMoment) {
+    const Matrix kv = random_matrix(20, 12, 5);
+    const Matrix x = random_matrix(50, 6, 6) * random_matrix(6, 12, 7);  // of rank 6
+    const LatentWidths widths{4, 4, 4};
+    const auto error = [&](const KvFactors& f) {
+        Matrix up(20, 4);
+        up << f.up_k, f.up_v;
+        return (x * (kv - up * f.down_k).transpose()).norm();
+    };
+    const double joint = error(factorize(Factorization::joint, kv, 8, widths, {}));
+    const double whitened = error(factorize_whitened(kv, 8, widths, {}, second_moment(x), 1.0));
+    EXPECT_TRUE(std::isfinite(whitened));
+    EXPECT_LT(whitened, 0.9 * joint);
+}
+
+TEST_F(Align, ImpossibleRequestsSayWhatIsPossible) {
+    const Model source = model();
+    const auto windows = some_tokens(2 * kSeqLen, source.config.vocab_size);
+    const auto attempt = [&](double reduction) {
+        return [&, reduction] { const Aligner aligner(source, windows, kSeqLen, {reduction, {}, {}, {}}, observer_); };
+    };
+    expect_error(ErrorCode::usage, {"between 0 and 1"}, attempt(1.5));
+    expect_error(ErrorCode::usage, {"the least is 3"}, attempt(0.99));
+}
+
+}  // namespace
+}  // namespace mha2mla::test
