@@ -101,7 +101,10 @@ void add_eval(CLI::App& app, Context& context) {
     command
         ->add_option("--choices", flags->choices,
                      "Multiple choice instead of a text: JSON Lines with query, choices and gold")
-        ->type_name("FILE");
+        ->type_name("FILE")
+        ->excludes("--text")
+        ->excludes("--tokens");
+    command->get_option("--tokenizer")->remove_needs(command->get_option("--text"));  // --choices reads text too
     std::string names;
     for (const auto& task : choice_tasks()) names += (names.empty() ? "" : ",") + std::string(task.name);
     const auto parse = [flags, names](const std::string& text) {
