@@ -9,6 +9,7 @@
 #include "mha2mla/model.hpp"
 #include "mha2mla/observer.hpp"
 #include "mha2mla/runtime.hpp"
+#include "mha2mla/session.hpp"
 
 namespace mha2mla {
 
@@ -31,6 +32,11 @@ struct EvalResult {
 /// @param windows as make_windows returns them. @throws Error{numeric} if the NLL is not finite.
 [[nodiscard]] EvalResult evaluate(const Model& model, std::span<const TokenId> windows, std::int64_t context,
                                   Observer& observer);
+/// The same as a decoding user gets it: every token sees the others of its window through a KV cache of this format.
+/// Blocks of tokens go through a Session, which gives each the quantised past and the full-precision window that it
+/// would see one token at a time. @throws as above and as Session does.
+[[nodiscard]] EvalResult evaluate(const Model& model, std::span<const TokenId> windows, std::int64_t context,
+                                  const KvCacheOptions& cache, Observer& observer);
 
 struct VerifyResult {
     double nll_original = 0, nll_converted = 0;

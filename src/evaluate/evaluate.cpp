@@ -2,21 +2,18 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 
 #include "../linalg/parallel.hpp"
+#include "log_softmax.hpp"
 #include "mha2mla/error.hpp"
 
 namespace mha2mla {
 namespace {
 
 constexpr std::int64_t kBatchBytes = 256'000'000;  // hidden states of one batch of windows
+constexpr std::int64_t kCachedTokens = 2048;       // of the windows that share a session
 constexpr std::int64_t kLogitBytes = 64'000'000;   // logits that are looked at together
-
-/// log Σ exp(row), in double.
-double log_sum_exp(const Eigen::Ref<const Matrix>& row) {
-    const double top = row.maxCoeff();
-    return top + std::log((row.cast<double>().array() - top).exp().sum());
-}
 
 std::int64_t windows_per_batch(const Model& model, std::int64_t context) {
     return std::max<std::int64_t>(1, kBatchBytes / (context * model.config.hidden_size * std::int64_t{sizeof(float)}));
@@ -50,14 +47,20 @@ bool is_scored(std::int64_t position, std::int64_t context) { return position % 
 
 double EvalResult::perplexity() const { return std::exp(nll); }
 
-EvalResult evaluate(const Model& model, std::span<const TokenId> windows, std::int64_t context, Observer& observer) {
+namespace {
+
+/// Hidden states of a batch of windows. @return [tokens of the batch, hidden]
+using HiddenOf = std::function<Matrix(std::span<const TokenId> batch)>;
+
+EvalResult evaluate_batches(const Model& model, std::span<const TokenId> windows, std::int64_t context,
+                            std::int64_t batch_windows, const HiddenOf& hidden_of) {
     EvalResult result;
     result.context = context;
     result.windows = static_cast<std::int64_t>(windows.size()) / context;
     result.tokens = result.windows * (context - 1);
     double sum = 0;
-    for_each_batch(windows, context, windows_per_batch(model, context), [&](std::span<const TokenId> batch) {
-        const Matrix hidden = prefill(model, batch, context, observer);
+    for_each_batch(windows, context, batch_windows, [&](std::span<const TokenId> batch) {
+        const Matrix hidden = hidden_of(batch);
         std::vector<double> losses(batch.size());
         for (std::int64_t first = 0; first < hidden.rows(); first += rows_per_block(model)) {
             const std::int64_t rows = std::min(rows_per_block(model), hidden.rows() - first);
@@ -74,6 +77,35 @@ EvalResult evaluate(const Model& model, std::span<const TokenId> windows, std::i
     result.nll = sum / static_cast<double>(result.tokens);
     check_finite(result.nll, model);
     return result;
+}
+
+}  // namespace
+
+EvalResult evaluate(const Model& model, std::span<const TokenId> windows, std::int64_t context, Observer& observer) {
+    return evaluate_batches(model, windows, context, windows_per_batch(model, context),
+                            [&](std::span<const TokenId> batch) { return prefill(model, batch, context, observer); });
+}
+
+EvalResult evaluate(const Model& model, std::span<const TokenId> windows, std::int64_t context,
+                    const KvCacheOptions& cache, Observer& observer) {
+    const std::int64_t count = static_cast<std::int64_t>(windows.size()) / context;
+    SessionOptions options;
+    options.cache = cache;
+    options.capacity = context;
+    options.sequences = std::clamp<std::int64_t>(kCachedTokens / context, 1, std::max<std::int64_t>(1, count));
+    Session session(model, options);
+    std::int64_t done = 0;
+    return evaluate_batches(model, windows, context, options.sequences, [&](std::span<const TokenId> batch) {
+        observer.step("eval", done, count);
+        std::vector<Piece> pieces;
+        for (std::size_t first = 0; first < batch.size(); first += static_cast<std::size_t>(context)) {
+            const auto sequence = static_cast<std::int64_t>(pieces.size());
+            session.clear(sequence);
+            pieces.push_back({sequence, batch.subspan(first, static_cast<std::size_t>(context))});
+        }
+        done += static_cast<std::int64_t>(pieces.size());
+        return session.advance(pieces);
+    });
 }
 
 VerifyResult verify(const Model& original, const Model& converted, std::span<const TokenId> windows,

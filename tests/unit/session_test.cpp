@@ -140,9 +140,10 @@ TEST_F(Decode, BlocksOfAQuantizedCacheEqualTokenByToken) {
                 for (const auto form : {AttentionForm::absorbed, AttentionForm::expanded}) {
                     options.form = form;
                     // Blocks sum in another order, so now and then a number at the border of two codes falls to the
-                    // other side; a token that saw too much or too little in full would be as far off as the format.
+                    // other side, or HQQ ends a round earlier; a token that saw too much or too little in full would
+                    // be as far off as the format.
                     const float apart = mean_difference(logits_in_steps(model, ids, 37, options), expected);
-                    EXPECT_LT(apart, 0.1F * loss + 1e-5F) << format.name << ", window " << window;
+                    EXPECT_LT(apart, 0.3F * loss + 1e-5F) << format.name << ", window " << window;
                 }
             }
         }

@@ -1,6 +1,9 @@
 #include <memory>
 
 #include "commands.hpp"
+#include "kv_cache_options.hpp"
+#include "mha2mla/choices.hpp"
+#include "mha2mla/error.hpp"
 #include "mha2mla/evaluate.hpp"
 #include "mha2mla/plan.hpp"
 #include "mha2mla/threads.hpp"
@@ -14,16 +17,57 @@ struct EvalFlags {
     std::filesystem::path model;
     TokenOptions tokens;
     WindowFlags windows;
+    KvCacheFlags cache;
+    std::filesystem::path choices;
+    const ChoiceTask* task = choice_tasks().data();
     bool json = false;
 };
+
+std::string percent(const Accuracy& accuracy) {
+    return fixed(100 * accuracy.mean, 2) + " +- " + fixed(100 * accuracy.standard_error, 2) + " %";
+}
+
+nlohmann::ordered_json accuracy_json(const Accuracy& accuracy) {
+    return {{"accuracy", accuracy.mean}, {"standard_error", accuracy.standard_error}};
+}
+
+void run_choices(const EvalFlags& flags, const Model& model, Context& context) {
+    const auto items = read_choices(flags.choices, *flags.task);
+    const auto& given = flags.tokens.tokenizer;
+    const Tokenizer tokenizer =
+        Tokenizer::load(given.empty() ? model.checkpoint.directory() / "tokenizer.json" : given);
+    const ChoiceResult result = score_choices(model, tokenizer, items, flags.cache.options(model), context.observer);
+    if (flags.json) {
+        nlohmann::ordered_json json;
+        json["summed"] = accuracy_json(result.summed);
+        json["normalized"] = accuracy_json(result.normalized);
+        json["questions"] = result.items;
+        json["choices"] = result.choices;
+        json["tokens"] = result.tokens;
+        json["log_likelihoods"] = result.log_likelihoods;
+        print_json(json);
+        return;
+    }
+    print_table({
+        {"accuracy", percent(result.summed)},
+        {"length-normalised", percent(result.normalized)},
+        {"scored", std::to_string(result.tokens) + " tokens in " + std::to_string(result.choices) + " choices of " +
+                       std::to_string(result.items) + " questions"},
+    });
+}
 
 void run(const EvalFlags& flags, Context& context) {
     const ThreadScope threads(context.threads);
     const Model model = Model::open(flags.model);
+    if (!flags.choices.empty()) return run_choices(flags, model, context);
     std::int64_t window_length = 0;
     const auto windows = load_windows(flags.tokens, flags.windows, model, context, window_length);
-    const EvalResult result = evaluate(model, windows, window_length, context.observer);
-    const double cache_bytes = 2.0 * static_cast<double>(cache_numbers_per_token(model.config));
+    const KvCacheOptions cache = flags.cache.options(model);
+    const EvalResult result = flags.cache.format ? evaluate(model, windows, window_length, cache, context.observer)
+                                                 : evaluate(model, windows, window_length, context.observer);
+    const int bits = flags.cache.format ? row_of(cache.format).bits : 16;
+    const double cache_bytes = bits / 8.0 * static_cast<double>(cache_numbers_per_token(model.config));
+    const std::string format = flags.cache.format ? std::string(row_of(cache.format).name) : "16 bit";
     if (flags.json) {
         nlohmann::ordered_json json;
         json["nll"] = result.nll;
@@ -32,6 +76,7 @@ void run(const EvalFlags& flags, Context& context) {
         json["windows"] = result.windows;
         json["context"] = result.context;
         json["kv_cache_bytes_per_token"] = number(cache_bytes);
+        if (flags.cache.format) json["kv_cache_format"] = format;
         print_json(json);
         return;
     }
@@ -40,7 +85,7 @@ void run(const EvalFlags& flags, Context& context) {
         {"perplexity", fixed(result.perplexity(), 3)},
         {"scored", std::to_string(result.tokens) + " tokens in " + std::to_string(result.windows) + " windows of " +
                        std::to_string(result.context)},
-        {"KV cache per token", human_bytes(cache_bytes) + " bytes at 16 bit"},
+        {"KV cache per token", human_bytes(cache_bytes) + " bytes at " + format},
     });
 }
 
@@ -52,6 +97,25 @@ void add_eval(CLI::App& app, Context& context) {
     add_checkpoint_option(*command, flags->model);
     add_token_options(*command, flags->tokens);
     add_window_options(*command, flags->windows);
+    add_kv_cache_options(*command, flags->cache, "none, all of a window at once in float32");
+    command
+        ->add_option("--choices", flags->choices,
+                     "Multiple choice instead of a text: JSON Lines with query, choices and gold")
+        ->type_name("FILE")
+        ->excludes("--text")
+        ->excludes("--tokens");
+    command->get_option("--tokenizer")->remove_needs(command->get_option("--text"));  // --choices reads text too
+    std::string names;
+    for (const auto& task : choice_tasks()) names += (names.empty() ? "" : ",") + std::string(task.name);
+    const auto parse = [flags, names](const std::string& text) {
+        for (const auto& task : choice_tasks()) {
+            if (task.name == text) return void(flags->task = &task);
+        }
+        throw CLI::ValidationError("--task", "'" + text + "' is not one of " + names);
+    };
+    command->add_option_function<std::string>("--task", parse, "Published data set that --choices holds as it comes")
+        ->type_name("{" + names + "}")
+        ->needs("--choices");
     add_threads_option(*command, context);
     add_json_option(*command, flags->json);
     set_footer(*command, "",

@@ -1,0 +1,111 @@
+// Time of one decoding step's attention over a KV cache, as JSON: original against converted, by format and context.
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <random>
+
+#include "mha2mla/error.hpp"
+#include "mha2mla/threads.hpp"
+#include "runtime/cached_attention.hpp"
+
+namespace mha2mla {
+namespace {
+
+struct Shape {
+    const char* name;
+    std::int64_t heads, kv_heads, head_dim, rope_dim, kv_rank;
+};
+constexpr Shape kShapes[] = {
+    {"llama3-8b", 32, 8, 128, 16, 32},
+    {"llama2-7b", 32, 32, 128, 16, 16},
+    {"smollm-135m", 9, 3, 64, 8, 32},
+};
+
+CacheLayout layout_of(const Shape& shape, bool converted) {
+    ModelConfig config;
+    config.num_attention_heads = shape.heads;
+    config.num_key_value_heads = shape.kv_heads;
+    config.head_dim = shape.head_dim;
+    if (converted) {
+        config.latent.emplace();
+        config.latent->rope.rope_dim = shape.rope_dim;
+        config.latent->kv_rank = shape.kv_rank;
+    }
+    return cache_layout(config, 64);
+}
+
+/// Seconds of one layer's attention, the least of `repeats` rounds over caches that together exceed the processor's.
+nlohmann::json measure(const Shape& shape, bool converted, KvCacheFormat format, std::int64_t context, int repeats) {
+    const CacheLayout layout = layout_of(shape, converted);
+    KvCacheOptions options;
+    options.format = format;
+    LayerCache first(layout, options, context);
+    std::mt19937 random(1);
+    std::normal_distribution<float> normal;
+    std::vector<float> rows(static_cast<std::size_t>(256 * layout.width));
+    for (auto& value : rows) value = normal(random);
+    for (std::int64_t token = 0; token < context; token += 256)
+        first.append(rows.data(), std::min<std::int64_t>(256, context - token));
+    first.settle();
+    const std::uint64_t bytes = first.old().allocated_bytes() + first.recent().allocated_bytes();
+    const std::size_t layers = std::clamp<std::size_t>((std::size_t{192} << 20U) / bytes, 1, 32);
+    const std::vector<LayerCache> caches(layers, first);
+    std::vector<float> out(static_cast<std::size_t>(shape.heads * layout.value_dim()));
+    AttentionQueries queries{nullptr, 1, {}, out.data()};
+    std::vector<std::vector<float>> q;
+    for (const auto& segment : layout.segments) {
+        q.emplace_back(static_cast<std::size_t>(shape.heads * segment.dim));
+        for (auto& value : q.back()) value = normal(random) / std::sqrt(static_cast<float>(shape.head_dim));
+    }
+    for (const auto& part : q) queries.q.push_back(part.data());
+    double best = 1e9;
+    for (int round = 0; round < repeats; ++round) {
+        const auto start = std::chrono::steady_clock::now();
+        for (const auto& cache : caches) {
+            queries.cache = &cache;
+            cached_attention(layout, shape.heads, {&queries, 1});
+        }
+        const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+        best = std::min(best, seconds.count() / static_cast<double>(layers));
+    }
+    return {{"shape", shape.name},
+            {"checkpoint", converted ? "converted" : "original"},
+            {"format", row_of(format).name},
+            {"context", context},
+            {"seconds", best},
+            {"bytes", bytes}};
+}
+
+}  // namespace
+}  // namespace mha2mla
+
+int main(int argc, char** argv) {
+    CLI::App app("Times a decoding step's attention over KV caches of random numbers");
+    int threads = 0;
+    int repeats = 5;
+    std::vector<std::int64_t> contexts = {1024, 2048, 4096, 8192, 16384, 32768};
+    std::vector<std::string> formats = {"f32", "bf16", "int8-affine", "int4-affine"};
+    std::vector<std::string> shapes = {"llama3-8b", "llama2-7b", "smollm-135m"};
+    app.add_option("--threads", threads);
+    app.add_option("--repeats", repeats);
+    app.add_option("--context", contexts);
+    app.add_option("--format", formats);
+    app.add_option("--shape", shapes);
+    CLI11_PARSE(app, argc, argv);
+    const mha2mla::ThreadScope scope(threads);
+    nlohmann::json results = nlohmann::json::array();
+    for (const auto& shape : mha2mla::kShapes) {
+        if (std::find(shapes.begin(), shapes.end(), shape.name) == shapes.end()) continue;
+        for (const auto context : contexts) {
+            for (const auto& row : mha2mla::kKvCacheFormats) {
+                if (std::find(formats.begin(), formats.end(), row.name) == formats.end()) continue;
+                for (const bool converted : {false, true}) {
+                    results.push_back(mha2mla::measure(shape, converted, row.format, context, repeats));
+                }
+            }
+        }
+    }
+    std::printf("%s\n", results.dump(1).c_str());
+}

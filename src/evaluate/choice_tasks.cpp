@@ -1,0 +1,166 @@
+#include <algorithm>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "mha2mla/choices.hpp"
+#include "mha2mla/error.hpp"
+
+namespace mha2mla {
+namespace {
+
+using Json = nlohmann::json;
+
+std::string text(const Json& line, const char* key) { return line.at(key).get<std::string>(); }
+
+/// A number, or a string that holds one, as some versions of the data sets have it.
+std::int64_t whole_number(const Json& value) {
+    return value.is_string() ? std::stoll(value.get<std::string>()) : value.get<std::int64_t>();
+}
+
+std::string replace_all(std::string text, std::string_view from, std::string_view to) {
+    for (std::size_t at = 0; (at = text.find(from, at)) != std::string::npos; at += to.size()) {
+        text.replace(at, from.size(), to);
+    }
+    return text;
+}
+
+/// Python's str.capitalize for ASCII: the first letter large, the others small.
+std::string capitalize(std::string text) {
+    for (std::size_t i = 0; i < text.size(); ++i) {
+        const char c = text[i];
+        if (i == 0 && c >= 'a' && c <= 'z') text[i] = static_cast<char>(c - 'a' + 'A');
+        if (i > 0 && c >= 'A' && c <= 'Z') text[i] = static_cast<char>(c - 'A' + 'a');
+    }
+    return text;
+}
+
+std::string strip(const std::string& text) {
+    const auto first = text.find_first_not_of(" \t\r\n");
+    return first == std::string::npos ? "" : text.substr(first, text.find_last_not_of(" \t\r\n") - first + 1);
+}
+
+/// lighteval's hellaswag_preprocess: brackets are artefacts of WikiHow.
+std::string without_brackets(std::string text) {
+    text = replace_all(std::move(text), " [title]", ". ");
+    for (std::size_t open = 0; (open = text.find('[', open)) != std::string::npos;) {
+        const std::size_t close = text.find(']', open);
+        const std::size_t line_end = text.find('\n', open);
+        if (close == std::string::npos) break;
+        if (line_end < close) {
+            ++open;
+        } else {
+            text.erase(open, close - open + 1);
+        }
+    }
+    return replace_all(std::move(text), "  ", " ");
+}
+
+std::vector<std::string> with_spaces(const Json& choices) {
+    std::vector<std::string> result;
+    for (const auto& choice : choices) result.push_back(" " + choice.get<std::string>());
+    return result;
+}
+
+ChoiceItem read_item(const Json& line) {
+    return {text(line, "query"), line.at("choices").get<std::vector<std::string>>(), whole_number(line.at("gold"))};
+}
+
+ChoiceItem read_hellaswag(const Json& line) {
+    ChoiceItem item;
+    item.query = without_brackets(text(line, "activity_label") + ": " + text(line, "ctx_a") + " " +
+                                  capitalize(text(line, "ctx_b")) + " ");
+    for (const auto& ending : line.at("endings")) item.choices.push_back(without_brackets(ending.get<std::string>()));
+    item.gold = whole_number(line.at("label"));
+    return item;
+}
+
+ChoiceItem read_piqa(const Json& line) {
+    return {"Question: " + text(line, "goal") + "\nAnswer:",
+            {" " + text(line, "sol1"), " " + text(line, "sol2")},
+            whole_number(line.at("label"))};
+}
+
+/// Index of the answer's label among the choices' labels.
+std::int64_t answer_index(const Json& line) {
+    const auto labels = line.at("choices").at("label").get<std::vector<std::string>>();
+    const auto found = std::find(labels.begin(), labels.end(), strip(text(line, "answerKey")));
+    return found == labels.end() ? -1 : found - labels.begin();
+}
+
+ChoiceItem read_arc(const Json& line) {
+    return {"Question: " + text(line, "question") + "\nAnswer:", with_spaces(line.at("choices").at("text")),
+            answer_index(line)};
+}
+
+ChoiceItem read_openbookqa(const Json& line) {
+    return {text(line, "question_stem"), with_spaces(line.at("choices").at("text")), answer_index(line)};
+}
+
+ChoiceItem read_winogrande(const Json& line) {
+    const std::string sentence = text(line, "sentence");
+    const std::size_t gap = sentence.find('_');
+    if (gap == std::string::npos) throw Error(ErrorCode::format, "'sentence' has no '_'");
+    const std::string end = strip(sentence.substr(gap + 1));
+    return {sentence.substr(0, gap),
+            {text(line, "option1") + " " + end, text(line, "option2") + " " + end},
+            whole_number(line.at("answer")) - 1};
+}
+
+/// The cloze form, as in the evaluation of SmolLM that the paper follows: answers in full, without letters.
+ChoiceItem read_mmlu(const Json& line) {
+    return {"The following are questions about " + replace_all(text(line, "subject"), "_", " ") +
+                ".\nQuestion: " + text(line, "question") + "\nAnswer:",
+            with_spaces(line.at("choices")), whole_number(line.at("answer"))};
+}
+
+constexpr ChoiceTask kTasks[] = {
+    {"items", "query, choices, gold", read_item},
+    {"hellaswag", "activity_label, ctx_a, ctx_b, endings, label", read_hellaswag},
+    {"piqa", "goal, sol1, sol2, label", read_piqa},
+    {"arc", "question, choices.text, choices.label, answerKey", read_arc},
+    {"openbookqa", "question_stem, choices.text, choices.label, answerKey", read_openbookqa},
+    {"winogrande", "sentence, option1, option2, answer", read_winogrande},
+    {"mmlu", "subject, question, choices, answer", read_mmlu},
+};
+
+ChoiceItem read_line(const std::string& line, const ChoiceTask& task) {
+    ChoiceItem item;
+    try {
+        item = task.read(Json::parse(line));
+    } catch (const Json::exception& error) {
+        throw Error(ErrorCode::format, std::string(error.what()) + "; " + std::string(task.name) + " needs the keys " +
+                                           std::string(task.keys));
+    } catch (const std::logic_error&) {  // of std::stoll
+        throw Error(ErrorCode::format, "the answer is not a number");
+    }
+    if (item.choices.empty()) throw Error(ErrorCode::format, "there are no choices");
+    if (item.gold < 0 || item.gold >= static_cast<std::int64_t>(item.choices.size())) {
+        throw Error(ErrorCode::format, "the answer is none of the " + std::to_string(item.choices.size()) +
+                                           " choices; a test split without answers cannot be scored");
+    }
+    return item;
+}
+
+}  // namespace
+
+std::span<const ChoiceTask> choice_tasks() { return kTasks; }
+
+std::vector<ChoiceItem> read_choices(const std::filesystem::path& file, const ChoiceTask& task) {
+    std::ifstream in(file, std::ios::binary);
+    if (!in) throw Error(ErrorCode::io, file.string() + ": cannot be read");
+    std::vector<ChoiceItem> items;
+    std::int64_t number = 0;
+    for (std::string line; std::getline(in, line);) {
+        ++number;
+        if (strip(line).empty()) continue;
+        try {
+            items.push_back(read_line(line, task));
+        } catch (const Error& error) {
+            throw Error(error.code(), file.string() + ", line " + std::to_string(number) + ": " + error.what());
+        }
+    }
+    if (items.empty()) throw Error(ErrorCode::format, file.string() + ": there are no questions in it");
+    return items;
+}
+
+}  // namespace mha2mla
