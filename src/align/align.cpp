@@ -19,8 +19,8 @@ namespace mha2mla {
 namespace {
 
 constexpr std::array<AlignQuality, 2> kQualities = {{
-    {"best", 400, 2048, "400 steps of gradient descent on each layer's own output"},
-    {"fast", 60, 2048, "60 of them"},
+    {"fast", 60, 2048, "60 steps of gradient descent on each layer's own output"},
+    {"best", 400, 2048, "400 of them"},
 }};
 
 constexpr std::int64_t kOrderTokens = 1024;   // that pairs are ranked on
