@@ -122,7 +122,7 @@ TEST(BatchCli, AnInterruptEndsWith130AndTheSameCommandGoesOn) {
     const auto recipe = directory / "recipe.json";
     write_text(recipe, R"({"jobs": [{"source": ")" + kModel + R"(", "calibration-text": ")" +
                            example("kjv-calibration.txt").string() + R"(", "samples": 100000}]})");
-    const auto result = run_program({"batch", recipe.string()}, "timeout --preserve-status -s INT 1");
+    const auto result = run_program({"batch", recipe.string()}, "timeout --foreground --preserve-status -s INT 1");
     EXPECT_EQ(result.exit_code, 130) << result.err;
     EXPECT_NE(result.err.find("same command again"), std::string::npos) << result.err;
     EXPECT_EQ(states(read_json(directory / "out/summary.json")), nlohmann::json{"not run"});

@@ -132,7 +132,7 @@ TEST(ConvertCli, AnInterruptLeavesNothingAndExitsWith130) {
     const fs::path out = directory.path() / "out";
     const auto result = run_program({"convert", kModel, out.string(), "--calibration-text",
                                      example("kjv-calibration.txt").string(), "--samples", "100000"},
-                                    "timeout --preserve-status -s INT 1");
+                                    "timeout --foreground --preserve-status -s INT 1");
     EXPECT_EQ(result.exit_code, 130) << result.err;
     EXPECT_FALSE(fs::exists(out));
 }

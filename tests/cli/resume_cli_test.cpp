@@ -76,8 +76,8 @@ TEST(ResumeCli, AKillAtAnyPointLosesOnlyWhatWasNotFinished) {
 void interrupt(const fs::path& model, const fs::path& out, const std::vector<std::string>& more = {}) {
     for (int delay = 100; delay < 1000; delay += 50) {
         fs::remove_all(out);
-        const auto result =
-            run_program(convert(model, out, more), "timeout --preserve-status -s INT 0." + std::to_string(delay));
+        const auto result = run_program(convert(model, out, more),
+                                        "timeout --foreground --preserve-status -s INT 0." + std::to_string(delay));
         if (lines_of_journal(out) < 2) continue;
         ASSERT_EQ(result.exit_code, 130) << result.err;
         EXPECT_NE(result.err.find("--resume"), std::string::npos) << result.err;
