@@ -188,7 +188,8 @@ public:
     struct FileRecord {
         std::string name;  // final name
         std::uint64_t bytes = 0;
-        std::string hash;  // XXH3, 128 bits, as xxh128sum prints it
+        std::string hash;                            // of its bytes; empty for a weight file
+        std::map<std::string, std::string> tensors;  // of a weight file: name -> hash of its data
     };
 
     /// Creates `directory` and lays out the shards in the order of `tensors`.
@@ -204,7 +205,7 @@ public:
     void write(std::string_view name, std::span<const std::byte> data);
     /// Gives a tensor the part of its data that starts at byte `offset`; parts in order, without gaps.
     void write_part(std::string_view name, std::uint64_t offset, std::span<const std::byte> data);
-    /// The same from a mapped file, without passing through this process's memory where the kernel can.
+    /// The same from a mapped file, a little at a time and past the page cache where the file system can.
     void copy(std::string_view name, const TensorView& source, const SafetensorsFile& file);
     /// Adds a small file such as config.json; renamed after the weights, config.json last of all.
     void add_file(const std::string& file_name, std::string_view content);

@@ -17,7 +17,7 @@ namespace mha2mla {
 /// @param a [rows, columns]; without rows or columns there are no singular values.
 /// @returns [min(rows, columns)]
 /// @throws Error{numeric} if A is not finite or LAPACK fails.
-[[nodiscard]] std::vector<double> singular_values(const Matrix& a);
+[[nodiscard]] std::vector<double> singular_values(const Eigen::Ref<const Matrix>& a);
 
 /// The singular values of a matrix, and their energy σ².
 struct Spectrum {

@@ -6,7 +6,7 @@
 
 #include "../linalg/elementwise.hpp"
 #include "../linalg/gemm.hpp"
-#include "team_gemm.hpp"
+#include "../linalg/team_gemm.hpp"
 
 namespace mha2mla {
 namespace {

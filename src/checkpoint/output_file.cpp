@@ -97,13 +97,15 @@ bool OutputFile::write_direct(std::uint64_t offset, std::span<const std::byte> a
     return true;
 }
 
-void OutputFile::copy_at(std::uint64_t offset, int source_descriptor, std::uint64_t source_offset,
-                         std::span<const std::byte> mapped, CopyBuffer& buffer) {
+std::string OutputFile::copy_at(std::uint64_t offset, int source_descriptor, std::uint64_t source_offset,
+                                std::span<const std::byte> mapped, CopyBuffer& buffer) {
     constexpr std::size_t kDirectLeast = std::size_t{1} << 20U;
+    Hasher hasher;
     // The pages at both ends may be shared with other tensors, so they go through the page cache.
     const std::size_t head = (CopyBuffer::kAlignment - offset % CopyBuffer::kAlignment) % CopyBuffer::kAlignment;
     if (direct_ >= 0 && mapped.size() >= kDirectLeast) {
         write_at(offset, mapped.first(head));
+        hasher.add(mapped.first(head));
         std::size_t done = head;
         const auto memory = buffer.bytes();
         while (mapped.size() - done >= CopyBuffer::kAlignment) {
@@ -113,6 +115,7 @@ void OutputFile::copy_at(std::uint64_t offset, int source_descriptor, std::uint6
                 ::pread(source_descriptor, part.data(), part.size(), static_cast<off_t>(source_offset + done));
             const bool all = got == static_cast<ssize_t>(part.size());
             if (!all || !write_direct(offset + done, part)) break;
+            hasher.add(part);
             done += part.size();
         }
         offset += done;
@@ -120,6 +123,8 @@ void OutputFile::copy_at(std::uint64_t offset, int source_descriptor, std::uint6
         mapped = mapped.subspan(done);
     }
     copy_in_kernel(offset, source_descriptor, source_offset, mapped);
+    hasher.add(mapped);
+    return hasher.hex();
 }
 
 void OutputFile::copy_in_kernel(std::uint64_t offset, int source_descriptor, std::uint64_t source_offset,

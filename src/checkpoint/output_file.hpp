@@ -43,8 +43,9 @@ public:
     /// Copies from another file's descriptor; `mapped` is the same range in memory. Most of a large range goes through
     /// `buffer` straight to disk (O_DIRECT), which neither fills the page cache nor waits for it; the rest, and all of
     /// it where the file system has no such way, inside the kernel.
-    void copy_at(std::uint64_t offset, int source_descriptor, std::uint64_t source_offset,
-                 std::span<const std::byte> mapped, CopyBuffer& buffer);
+    /// @return hash of what was copied, taken on the way.
+    std::string copy_at(std::uint64_t offset, int source_descriptor, std::uint64_t source_offset,
+                        std::span<const std::byte> mapped, CopyBuffer& buffer);
     /// Cuts the file off, or lengthens it by zeros.
     void resize(std::uint64_t size);
     /// Hash of a range, read back from the file; of nothing in its place where the file is shorter.

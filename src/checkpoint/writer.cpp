@@ -276,10 +276,9 @@ void CheckpointWriter::write_part(std::string_view name, std::uint64_t offset, s
 
 void CheckpointWriter::copy(std::string_view name, const TensorView& source, const SafetensorsFile& file) {
     Slot& slot = impl_->claim(name, 0, source.data.size());
-    slot.add(source.data);
     const std::lock_guard lock(impl_->copying);
-    impl_->shards[slot.shard].copy_at(impl_->data_start[slot.shard] + slot.begin, file.file().descriptor(),
-                                      source.file_offset, source.data, impl_->copy_buffer);
+    slot.hash = impl_->shards[slot.shard].copy_at(impl_->data_start[slot.shard] + slot.begin, file.file().descriptor(),
+                                                  source.file_offset, source.data, impl_->copy_buffer);
 }
 
 void CheckpointWriter::add_file(const std::string& file_name, std::string_view content) {
@@ -325,12 +324,18 @@ void CheckpointWriter::keep() {
 std::size_t CheckpointWriter::file_count() const { return impl_->shards.size() + impl_->files.size(); }
 
 CheckpointWriter::FileRecord CheckpointWriter::finish_file(std::size_t i) {
-    const bool weights = i < impl_->shards.size();
-    OutputFile& file = weights ? impl_->shards[i] : impl_->files.at(i - impl_->shards.size()).second;
-    const std::string& name = weights ? impl_->shard_names[i] : impl_->files[i - impl_->shards.size()].first;
-    file.flush();
-    const std::uint64_t bytes = file.size();
-    return {name, bytes, file.hash_at(0, bytes)};
+    if (i >= impl_->shards.size()) {
+        auto& [name, file] = impl_->files.at(i - impl_->shards.size());
+        file.flush();
+        const std::uint64_t bytes = file.size();
+        return {name, bytes, file.hash_at(0, bytes), {}};
+    }
+    impl_->shards[i].flush();
+    FileRecord record{impl_->shard_names[i], impl_->shards[i].size(), {}, {}};
+    for (const Slot& slot : impl_->slots) {
+        if (slot.shard == i) record.tensors.emplace(slot.spec.name, hash_of(slot.spec.name));
+    }
+    return record;
 }
 
 void CheckpointWriter::commit() {

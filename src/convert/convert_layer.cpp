@@ -42,20 +42,6 @@ void write_matrix(CheckpointWriter& writer, const std::string& name, const Matri
     writer.write(name, from_floats({matrix.data(), static_cast<std::size_t>(matrix.size())}, dtype, name));
 }
 
-/// The NoPE key rows above the value rows, straight from the file. [nope_rows.size() + value rows, hidden]
-Matrix gather_kv(const TensorView& keys, const std::vector<std::int64_t>& nope_rows, const TensorView& values) {
-    const std::int64_t columns = values.cols();
-    const auto nope = static_cast<std::int64_t>(nope_rows.size());
-    Matrix kv(nope + values.rows(), columns);
-    for (std::int64_t i = 0; i < kv.rows(); ++i) {
-        const bool key = i < nope;
-        const std::int64_t row = key ? nope_rows[static_cast<std::size_t>(i)] : i - nope;
-        to_finite_float(key ? keys : values, static_cast<std::uint64_t>(row * columns),
-                        {kv.data() + i * columns, static_cast<std::size_t>(columns)});
-    }
-    return kv;
-}
-
 /// Biases follow their rows: they are added after the up projection.
 void write_biases(CheckpointWriter& writer, const AttentionView& view, const LayerNames& names, const LayerRows& rows,
                   const ConvertOptions& options) {

@@ -31,4 +31,17 @@ LayerRows layer_rows(const ModelConfig& config, const std::vector<std::vector<st
     return rows;
 }
 
+Matrix gather_kv(const TensorView& keys, const std::vector<std::int64_t>& nope_rows, const TensorView& values) {
+    const std::int64_t columns = values.cols();
+    const auto nope = static_cast<std::int64_t>(nope_rows.size());
+    Matrix kv(nope + values.rows(), columns);
+    for (std::int64_t i = 0; i < kv.rows(); ++i) {
+        const bool key = i < nope;
+        const std::int64_t row = key ? nope_rows[static_cast<std::size_t>(i)] : i - nope;
+        to_finite_float(key ? keys : values, static_cast<std::uint64_t>(row * columns),
+                        {kv.data() + i * columns, static_cast<std::size_t>(columns)});
+    }
+    return kv;
+}
+
 }  // namespace mha2mla

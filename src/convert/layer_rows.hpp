@@ -2,6 +2,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "mha2mla/matrix.hpp"
 #include "mha2mla/model.hpp"
 
 namespace mha2mla {
@@ -16,5 +17,10 @@ struct LayerRows {
 
 /// @param pairs the kept pairs of each KV head, ascending. Query heads use those of their KV head.
 [[nodiscard]] LayerRows layer_rows(const ModelConfig& config, const std::vector<std::vector<std::int64_t>>& pairs);
+
+/// The NoPE key rows above the value rows, straight from the file. [nope_rows.size() + value rows, hidden]
+/// @throws Error{numeric} naming the first element that is not finite.
+[[nodiscard]] Matrix gather_kv(const TensorView& keys, const std::vector<std::int64_t>& nope_rows,
+                               const TensorView& values);
 
 }  // namespace mha2mla

@@ -70,7 +70,14 @@ Json conversion_record(const Model& source, const ConvertOptions& options, const
     record["measured"] = nullptr;
     record["output_bytes"] = report.output_bytes;
     record["files"] = Json::object();
-    for (const auto& file : files) record["files"][file.name] = {{"bytes", file.bytes}, {"xxh128", file.hash}};
+    for (const auto& file : files) {
+        Json& entry = record["files"][file.name] = {{"bytes", file.bytes}};
+        if (file.tensors.empty()) {
+            entry["xxh128"] = file.hash;
+        } else {
+            entry["tensors"] = file.tensors;
+        }
+    }
     record["left_out"] = Json::object();
     for (const auto& [name, why] : side.left_out) record["left_out"][name] = why;
     record["fingerprint"] = fingerprint;

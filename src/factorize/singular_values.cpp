@@ -1,29 +1,23 @@
-#include <cblas.h>
 #include <lapacke.h>
 
 #include <algorithm>
 #include <cmath>
 #include <string>
 
+#include "../linalg/tiled.hpp"
 #include "mha2mla/error.hpp"
 #include "mha2mla/spectrum.hpp"
 
 namespace mha2mla {
 
-std::vector<double> singular_values(const Matrix& a) {
+std::vector<double> singular_values(const Eigen::Ref<const Matrix>& a) {
     if (!a.allFinite()) throw Error(ErrorCode::numeric, "a matrix whose singular values are wanted is not finite");
     const auto n = static_cast<lapack_int>(std::min(a.rows(), a.cols()));
     if (n == 0) return {};
-    const auto side = static_cast<std::size_t>(n);
-    std::vector<double> gram(side * side), values(side);
-    {
-        const MatrixD wide = a.cast<double>();
-        cblas_dsyrk(CblasRowMajor, CblasLower, a.rows() <= a.cols() ? CblasNoTrans : CblasTrans, n,
-                    static_cast<blasint>(std::max(a.rows(), a.cols())), 1.0, wide.data(),
-                    static_cast<blasint>(a.cols()), 0.0, gram.data(), n);
-    }
-    // A row-major lower triangle is a column-major upper one.
-    const lapack_int info = LAPACKE_dsyevd(LAPACK_COL_MAJOR, 'N', 'U', n, gram.data(), n, values.data());
+    std::vector<double> gram = gram_of_smaller_side<double>(a);
+    std::vector<double> values(static_cast<std::size_t>(n));
+    // A row-major upper triangle is a column-major lower one.
+    const lapack_int info = LAPACKE_dsyevd(LAPACK_COL_MAJOR, 'N', 'L', n, gram.data(), n, values.data());
     if (info != 0) {
         throw Error(ErrorCode::numeric,
                     "eigenvalue decomposition failed: LAPACK dsyevd returned " + std::to_string(info));

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "../linalg/blas.hpp"
 #include "../linalg/symmetric_eigen.hpp"
 #include "factorizations.hpp"
 
@@ -16,12 +17,15 @@ KvFactors factorize_whitened(const Matrix& kv, std::int64_t nope_rows, const Lat
     const auto eigen = leading_eigenvectors(matrix, n, n);
     const Eigen::VectorXd root = Eigen::Map<const Eigen::VectorXd>(eigen.values.data(), n).cwiseMax(ridge).cwiseSqrt();
     // The eigenvectors themselves serve as well as the symmetric root: the SVD does not see a rotation.
-    const Matrix whitener = (root.asDiagonal() * eigen.vectors).transpose().cast<float>();
-    Matrix weighted = kv * whitener;
+    Matrix weighted = project_right<float>(kv, (root.asDiagonal() * eigen.vectors).cast<float>());
     weighted.topRows(nope_rows) *= static_cast<float>(key_weight);
     KvFactors factors = factorize_joint(weighted, nope_rows, widths, options);
     const MatrixD inverse = root.cwiseInverse().asDiagonal() * eigen.vectors;
-    factors.down_k = (factors.down_k.cast<double>() * inverse).cast<float>();
+    const MatrixD down = factors.down_k.cast<double>();
+    MatrixD unwhitened(down.rows(), n);
+    gemm(CblasNoTrans, CblasNoTrans, down.rows(), n, n, 1.0, down.data(), n, inverse.data(), n, 0.0, unwhitened.data(),
+         n);
+    factors.down_k = unwhitened.cast<float>();
     factors.up_k /= static_cast<float>(key_weight);
     return factors;
 }

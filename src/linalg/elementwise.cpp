@@ -5,6 +5,8 @@
 #include <cstring>
 #include <limits>
 
+#include "instruction_set.hpp"
+
 // The loops are written once, on vectors as long as a register of the instruction set (GCC's vector extensions), and
 // inlined into one function for each set. Vectors go by reference: how one would be passed by value depends on the set.
 #define MHA2MLA_INLINE static inline __attribute__((always_inline))
@@ -187,8 +189,7 @@ MHA2MLA_KERNELS(kAvx2, 32, __attribute__((target("avx2,fma"))));
 
 const Kernels& best() {
 #if defined(__x86_64__)
-    static const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    if (avx2) return kAvx2;
+    if (has_avx2()) return kAvx2;
 #endif
     return kBaseline;
 }

@@ -5,6 +5,8 @@
 #include <bit>
 #include <cstring>
 
+#include "instruction_set.hpp"
+
 #define MHA2MLA_INLINE static inline __attribute__((always_inline))
 // Sums stay in registers only if the loops over them are unrolled before the compiler looks for registers.
 #if defined(__clang__)
@@ -295,8 +297,7 @@ MHA2MLA_NARROW_KERNELS(kAvx2, 32, __attribute__((target("avx2,fma"))));
 
 const NarrowKernels& best() {
 #if defined(__x86_64__)
-    static const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    if (avx2) return kAvx2;
+    if (has_avx2()) return kAvx2;
 #endif
     return kBaseline;
 }

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "instruction_set.hpp"
+
 // As in elementwise.cpp: written once on vectors of a register's length, compiled for each instruction set.
 #define MHA2MLA_INLINE static inline __attribute__((always_inline))
 
@@ -95,11 +97,6 @@ MHA2MLA_SYMMETRIC(baseline, double, 16, )
 #if defined(__x86_64__)
 MHA2MLA_SYMMETRIC(avx2, float, 32, __attribute__((target("avx2,fma"))))
 MHA2MLA_SYMMETRIC(avx2, double, 32, __attribute__((target("avx2,fma"))))
-
-bool has_avx2() {
-    static const bool found = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    return found;
-}
 #endif
 
 template <typename Real>

@@ -9,26 +9,19 @@
 namespace mha2mla {
 namespace {
 
-Matrix finite_matrix(const TensorView& tensor) {
-    const auto values = to_finite_floats(tensor);
-    return Eigen::Map<const Matrix>(values.data(), tensor.rows(), tensor.cols());
-}
-
 LayerSpectra spectra_of(const Model& model, std::int64_t layer, const std::vector<std::vector<std::int64_t>>& pairs) {
     const AttentionView& view = *model.layers[static_cast<std::size_t>(layer)].attention;
     const LayerRows rows = layer_rows(model.config, pairs);
-    const Matrix key_nope = finite_matrix(*view.k.weight)(rows.key_nope, Eigen::all);
-    const Matrix value = finite_matrix(*view.v.weight);
-    Matrix joint(key_nope.rows() + value.rows(), value.cols());
-    joint << key_nope, value;
-    LayerSpectra result;
-    const std::array<std::pair<const Matrix*, Spectrum*>, 3> work = {
-        {{&joint, &result.joint}, {&key_nope, &result.key_nope}, {&value, &result.value}}};
-    parallel_for(std::int64_t{work.size()}, [&](std::int64_t i, std::vector<float>&) {
-        const auto& [matrix, spectrum] = work[static_cast<std::size_t>(i)];
-        *spectrum = {matrix->rows(), matrix->cols(), singular_values(*matrix)};
+    const Matrix joint = gather_kv(*view.k.weight, rows.key_nope, *view.v.weight);
+    const auto nope = static_cast<Eigen::Index>(rows.key_nope.size());
+    const std::array<Eigen::Ref<const Matrix>, 3> matrices = {joint, joint.topRows(nope),
+                                                              joint.bottomRows(joint.rows() - nope)};
+    std::array<Spectrum, 3> spectra;
+    parallel_for(std::int64_t{spectra.size()}, [&](std::int64_t i, std::vector<float>&) {
+        const auto& matrix = matrices[static_cast<std::size_t>(i)];
+        spectra[static_cast<std::size_t>(i)] = {matrix.rows(), matrix.cols(), singular_values(matrix)};
     });
-    return result;
+    return {std::move(spectra[0]), std::move(spectra[1]), std::move(spectra[2])};
 }
 
 double share(double part, double whole) { return whole > 0 ? part / whole : 1.0; }
