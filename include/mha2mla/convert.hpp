@@ -22,7 +22,9 @@ struct ConvertOptions {
     std::int64_t kv_rank = 0;  // d_kv
     Factorization factorization = Factorization::joint;
     SvdOptions svd;
-    std::optional<Dtype> dtype;  // of every floating-point tensor; absent: each keeps its own
+    KvBalance balance;                    // of `whitened`
+    const LayerInputs* inputs = nullptr;  // with moments; `whitened` needs them, automatic balance samples too
+    std::optional<Dtype> dtype;           // of every floating-point tensor; absent: each keeps its own
     std::uint64_t max_shard_bytes = 5'000'000'000;
     bool overwrite = false;
     bool resume = false;           // go on with an unfinished conversion, see convert()
@@ -41,6 +43,7 @@ struct ConvertReport {
     Plan plan;
     RopeSelection selection;
     std::vector<double> retained_energy;  // per layer, share of ‖A‖² that its truncated SVD keeps; 1 with `none`
+    std::vector<double> balance;          // per layer, the KvBalance::factor that was used; empty unless `whitened`
     std::vector<double> alignment_error;  // per layer, see Aligner::next(); empty without an aligner
     std::uint64_t output_bytes = 0;       // of the weight files
     std::int64_t pieces = 0, pieces_resumed = 0;  // layers and copied tensors; those that an earlier run had finished
@@ -90,7 +93,7 @@ void record_measurement(const std::filesystem::path& directory, const nlohmann::
 /// what it records is read back and kept if its hash agrees, all else is done again. An interruption keeps what is
 /// finished, a failure only with options.resume, and a kill always.
 ///
-/// @param ranks needed by the 2-norm selection.
+/// @param ranks needed by selections that go by statistics.
 /// @throws Error{usage} for impossible options, too little memory, source == destination or a journal of another
 ///         fingerprint (naming what differs), Error{numeric} naming a query, key or value tensor that is not finite
 ///         (others are copied unseen), Error{io}, Error{interrupted}. Nothing that looks finished is left behind.

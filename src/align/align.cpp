@@ -189,12 +189,13 @@ struct Aligner::State {
     }
 
     /// The first guess with the balance that leaves the least error.
-    LatentLayer guess(std::int64_t at, const Split& split, const MatrixD& moment, const Lesson& lesson, double& error) {
+    LatentLayer guess(std::int64_t at, const Split& split, const Whitening& whitening, const Lesson& lesson,
+                      double& error) {
         LatentLayer best;
         error = std::numeric_limits<double>::infinity();
         const auto pairs = kept_pairs(at, split.rope_dim);
         for (const double balance : kBalances) {
-            LatentLayer latent = first_guess(model, at, pairs, split.kv_rank, moment, balance);
+            LatentLayer latent = first_guess(model, at, pairs, split.kv_rank, whitening, balance);
             const double left = error_of(latent, lesson, tokens_up_to(kChoiceTokens));
             if (left < error) {
                 error = left;
@@ -219,10 +220,10 @@ struct Aligner::State {
             const Lesson lesson = learn(at, before, states);
             rank_pairs(at, rows_of(lesson.input, 0, tokens_up_to(kOrderTokens)));
             if (tried.size() > 1) {
-                const MatrixD moment = second_moment(lesson.input);
+                const Whitening whitening(second_moment(lesson.input));
                 for (Split& split : tried) {
                     double error = 0;
-                    (void)guess(at, split, moment, lesson, error);
+                    (void)guess(at, split, whitening, lesson, error);
                     split.error += error / static_cast<double>(config.num_hidden_layers);
                 }
             }
@@ -284,7 +285,7 @@ struct Aligner::State {
 
     LatentWeights align_next(double& error) {
         const Lesson lesson = learn(layer, converted, original);
-        LatentLayer latent = guess(layer, chosen, second_moment(lesson.input), lesson, error);
+        LatentLayer latent = guess(layer, chosen, Whitening(second_moment(lesson.input)), lesson, error);
         if (options.quality.steps > 0) {
             refine(latent, lesson);
             error = error_of(latent, lesson, tokens_up_to(kChoiceTokens));

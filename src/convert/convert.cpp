@@ -44,6 +44,7 @@ public:
           writer_(destination, layout_.tensors, {options.max_shard_bytes, true, earlier != nullptr}),
           recorder_(journal, writer_) {
         report_.retained_energy.resize(source.layers.size());
+        if (options.factorization == Factorization::whitened) report_.balance.resize(source.layers.size());
         report_.pieces = static_cast<std::int64_t>(layout_.layers.size() + layout_.copies.size());
     }
 
@@ -90,6 +91,7 @@ private:
     /// Each layer corrects for those before it, so there is an order.
     void align_layers() {
         report_.retained_energy.clear();
+        report_.balance.clear();
         for (std::int64_t layer = 0; layer < source_.config.num_hidden_layers; ++layer) {
             const LatentWeights weights = options_.aligner->next(report_.alignment_error.emplace_back());
             write_aligned_layer(writer_, source_, layer, options_,
@@ -101,14 +103,19 @@ private:
         const auto index = static_cast<std::size_t>(layer);
         const std::string name = "layer " + std::to_string(layer);
         if (const Piece* piece = take_over(name)) {
-            report_.retained_energy[index] = piece->retained_energy;
+            set_result(index, {piece->retained_energy, piece->balance});
             return;
         }
         set_team_size(schedule_.threads_per_layer);
         read_ahead(layer + schedule_.layers_at_once);
-        report_.retained_energy[index] =
-            convert_layer(writer_, source_, layer, options_, report_.selection.pairs[index]);
-        record(name, layout_.layers[index], report_.retained_energy[index]);
+        const LayerResult result = convert_layer(writer_, source_, layer, options_, report_.selection.pairs[index]);
+        set_result(index, result);
+        record(name, layout_.layers[index], result);
+    }
+
+    void set_result(std::size_t layer, const LayerResult& result) {
+        report_.retained_energy[layer] = result.retained_energy;
+        if (!report_.balance.empty()) report_.balance[layer] = result.balance;
     }
 
     void copy_piece(std::int64_t i) {
@@ -117,7 +124,7 @@ private:
         if (take_over(name) != nullptr) return;
         copy_tensor(writer_, source_, tensor, options_);
         source_.checkpoint.done_with(tensor);
-        record(name, {tensor.name}, 1);
+        record(name, {tensor.name}, {});
     }
 
     void read_ahead(std::int64_t layer) const {
@@ -136,8 +143,8 @@ private:
         return &it->second;
     }
 
-    void record(const std::string& name, const std::vector<std::string>& tensors, double retained_energy) {
-        Piece piece{name, {}, retained_energy};
+    void record(const std::string& name, const std::vector<std::string>& tensors, const LayerResult& result) {
+        Piece piece{name, {}, result.retained_energy, result.balance};
         for (const auto& tensor : tensors) piece.tensors.emplace(tensor, writer_.hash_of(tensor));
         recorder_.record(std::move(piece));
         ++kept_;

@@ -141,7 +141,8 @@ private:
         }
         check_memory("converting", default_convert_memory(config));
         check_memory("calibrating",
-                     least_calibration_memory(config, 1, std::min<std::int64_t>(2048, config.max_position_embeddings)));
+                     least_calibration_memory(config, 1, std::min<std::int64_t>(2048, config.max_position_embeddings),
+                                              CalibrationOptions::Inputs::none));
         return true;
     }
 

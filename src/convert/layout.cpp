@@ -28,7 +28,7 @@ std::vector<TensorSpec> converted_layer(const Model& source, std::int64_t layer,
     };
     add(names.q, q_dtype, config.num_attention_heads * config.head_dim, hidden, view.q.bias);
     add(names.k_rope, k_dtype, rope_rows, hidden, view.k.bias);
-    if (options.factorization == Factorization::joint) {
+    if (shares_latent(options.factorization)) {
         add(names.down_kv, k_dtype, widths.key, hidden, nullptr);
     } else {
         if (widths.key > 0) add(names.down_k, k_dtype, widths.key, hidden, nullptr);

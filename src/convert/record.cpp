@@ -67,6 +67,7 @@ Json conversion_record(const Model& source, const ConvertOptions& options, const
                           {"converted_numbers_per_token", plan.converted_numbers_per_token}};
     record["latent_width"] = plan.latent_width;
     record["retained_energy"] = report.retained_energy;
+    if (!report.balance.empty()) record["kv_balance"] = report.balance;
     record["measured"] = nullptr;
     record["output_bytes"] = report.output_bytes;
     record["files"] = Json::object();
@@ -118,6 +119,7 @@ std::optional<ConvertReport> finished_conversion(const fs::path& destination, co
         report.plan.converted_bytes_per_token = 2.0 * static_cast<double>(report.plan.converted_numbers_per_token);
         report.selection = model.config.latent->rope;
         report.retained_energy = record->at("retained_energy").get<std::vector<double>>();
+        report.balance = record->value("kv_balance", std::vector<double>());
         report.output_bytes = record->at("output_bytes");
         report.already_finished = true;
         return report;

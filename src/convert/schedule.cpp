@@ -8,6 +8,7 @@
 #include <mutex>
 #include <thread>
 
+#include "balance.hpp"
 #include "mha2mla/error.hpp"
 #include "mha2mla/memory.hpp"
 
@@ -57,7 +58,9 @@ std::uint64_t layer_bytes(const ModelConfig& config, const ConvertOptions& optio
     const auto queries = static_cast<std::uint64_t>(config.num_attention_heads) * head_dim * hidden;
     const std::uint64_t matrix = sizeof(float) * rows * hidden;
     const bool whole = options.factorization == Factorization::none;
-    return std::max(sizeof(float) * queries, matrix + (whole ? matrix : svd_bytes(rows, hidden)));
+    const std::uint64_t factors = whole ? matrix : svd_bytes(rows, hidden);
+    const bool weighted = options.factorization == Factorization::whitened;
+    return std::max(sizeof(float) * queries, matrix + factors + (weighted ? balance_bytes(config, options) : 0));
 }
 
 }  // namespace

@@ -35,6 +35,7 @@ void print_report(const ConvertFlags& flags, const ConvertOptions& options, cons
         json["svd"] = row_of(options.factorization).name;
         if (report != nullptr) {
             json["retained_energy"] = report->retained_energy;
+            if (!report->balance.empty()) json["kv_balance"] = report->balance;
             if (!report->alignment_error.empty()) json["alignment_error"] = report->alignment_error;
             json["output"] = flags.destination.string();
             json["output_bytes"] = report->output_bytes;
@@ -64,6 +65,10 @@ void print_report(const ConvertFlags& flags, const ConvertOptions& options, cons
         const auto [low, high] = std::minmax_element(report->retained_energy.begin(), report->retained_energy.end());
         rows.emplace_back("energy kept by the SVD",
                           fixed(100 * *low, 2) + "% to " + fixed(100 * *high, 2) + "% by layer");
+    }
+    if (report != nullptr && !report->balance.empty()) {
+        const auto [low, high] = std::minmax_element(report->balance.begin(), report->balance.end());
+        rows.emplace_back("kv-balance", fixed(*low, 2) + " to " + fixed(*high, 2) + " by layer");
     }
     if (report != nullptr && report->pieces_resumed > 0) {
         rows.emplace_back("resumed", std::to_string(report->pieces_resumed) + " of " + std::to_string(report->pieces) +

@@ -10,6 +10,7 @@ namespace mha2mla::tool {
 namespace {
 
 constexpr std::size_t kColumns = 100;
+constexpr const char* kNeedsText = " [needs statistics]";
 
 void print_entry(std::string_view name, const std::string& text) {
     std::string body = wrap(text, 16, kColumns);
@@ -19,10 +20,12 @@ void print_entry(std::string_view name, const std::string& text) {
 void print_all() {
     std::printf("Selections (--rope): which rotary pairs of a head keep RoPE\n");
     for (const auto& row : rope_strategies()) {
-        print_entry(row.name, std::string(row.good_for) + (row.needs_ranks ? " [needs statistics]" : ""));
+        print_entry(row.name, std::string(row.good_for) + (row.ranks != nullptr ? kNeedsText : ""));
     }
     std::printf("\nFactorisations (--svd): what goes through a latent\n");
-    for (const auto& row : kFactorizations) print_entry(row.name, std::string(row.what));
+    for (const auto& row : kFactorizations) {
+        print_entry(row.name, std::string(row.what) + (row.needs_moments() ? kNeedsText : ""));
+    }
     std::printf("\nModels (model_type of config.json)\n");
     for (const auto& row : model_families()) print_entry(row.model_type, std::string(row.covers));
 }
@@ -30,9 +33,12 @@ void print_all() {
 void print_all_as_json() {
     nlohmann::ordered_json json;
     for (const auto& row : rope_strategies()) {
-        json["rope"].push_back({{"name", row.name}, {"needs_statistics", row.needs_ranks}, {"text", row.good_for}});
+        json["rope"].push_back(
+            {{"name", row.name}, {"needs_statistics", row.ranks != nullptr}, {"text", row.good_for}});
     }
-    for (const auto& row : kFactorizations) json["svd"].push_back({{"name", row.name}, {"text", row.what}});
+    for (const auto& row : kFactorizations) {
+        json["svd"].push_back({{"name", row.name}, {"needs_statistics", row.needs_moments()}, {"text", row.what}});
+    }
     for (const auto& row : model_families()) {
         json["models"].push_back({{"model_type", row.model_type}, {"text", row.covers}});
     }

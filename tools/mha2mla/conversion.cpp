@@ -1,20 +1,14 @@
 #include "conversion.hpp"
 
-#include <fcntl.h>
-#include <sys/file.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <array>
-#include <chrono>
+#include <charconv>
 #include <cmath>
-#include <thread>
 
-#include "calibration_run.hpp"
 #include "mha2mla/error.hpp"
 #include "mha2mla/evaluate.hpp"
 #include "mha2mla/fingerprint.hpp"
-#include "mha2mla/version.hpp"
+#include "statistics.hpp"
 
 namespace mha2mla::tool {
 namespace fs = std::filesystem;
@@ -32,106 +26,16 @@ constexpr std::array<OutputDtypeRow, 4> kOutputDtypes = {
 
 /// Options that would have no effect are mistakes worth telling.
 void check_flags(const ConvertFlags& flags, Context& context) {
-    const int sources = int(!flags.stats.empty()) + int(!flags.rank_file.empty()) + int(flags.calibration.given());
-    const bool needs_ranks = find_rope_strategy(flags.rope).needs_ranks;
-    if (needs_ranks && sources == 0) {
-        throw Error(
-            ErrorCode::usage,
-            "--rope " + flags.rope +
-                " needs query and key norms: give --calibration-text FILE, --calibration-tokens FILE, "
-                "--stats FILE (from calibrate) or --rank-file FILE; or choose --rope uniform, which needs none");
-    }
-    if (sources > 1) {
-        throw Error(ErrorCode::usage,
-                    "give only one of --stats, --rank-file, --calibration-text and --calibration-tokens");
-    }
-    if (!needs_ranks && sources > 0) {
-        context.observer.warn("--rope " + flags.rope + " needs no statistics; those given are not used");
-    }
-    if (flags.samples.given() && !flags.calibration.given()) {
-        throw Error(ErrorCode::usage,
-                    "--samples and --seq-len only go with --calibration-text or --calibration-tokens");
-    }
+    check_statistics_flags(flags, context);
     if (flags.uniform_start != 0 && flags.rope != "uniform") {
         throw Error(ErrorCode::usage, "--uniform-start only goes with --rope uniform");
+    }
+    if (flags.balance && flags.latent.factorization != Factorization::whitened) {
+        throw Error(ErrorCode::usage, "--kv-balance only goes with --svd whitened");
     }
     if (flags.latent.factorization == Factorization::none && flags.latent.kv_rank) {
         context.observer.warn("--kv-rank has no effect with --svd none");
     }
-}
-
-/// What the ranks are made of, by content: the name and place of a file do not matter.
-Json describe_ranks(const ConvertFlags& flags, const ModelConfig& config) {
-    if (!find_rope_strategy(flags.rope).needs_ranks) return nullptr;
-    if (!flags.rank_file.empty()) return {{"rank-file", file_hash(flags.rank_file)}};
-    if (!flags.stats.empty()) return {{"stats", file_hash(flags.stats)}};
-    const TokenOptions& data = flags.calibration;
-    Json json;
-    if (data.tokens.empty()) {
-        json["calibration-text"] = file_hash(data.text);
-        if (!data.tokenizer.empty()) json["calibration-tokenizer"] = file_hash(data.tokenizer);
-    } else {
-        json["calibration-tokens"] = file_hash(data.tokens);
-        json["calibration-token-format"] = kTokenFormats.at(static_cast<std::size_t>(data.format)).name;
-    }
-    json["samples"] =
-        flags.samples.until_settled ? Json("auto") : Json(flags.samples.samples.value_or(SampleFlags::kDefaultSamples));
-    json["seq-len"] = flags.samples.seq_len.value_or(std::min<std::int64_t>(2048, config.max_position_embeddings));
-    return json;
-}
-
-/// Held while statistics are computed, so that other processes wait for them instead of computing them too.
-class FileLock {
-public:
-    FileLock(const fs::path& path, Context& context)
-        : descriptor_(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666)) {
-        if (descriptor_ < 0) throw Error(ErrorCode::io, path.string() + ": cannot create; is the directory writable?");
-        while (::flock(descriptor_, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
-            if (context.observer.cancelled()) {
-                ::close(descriptor_);
-                throw Error(ErrorCode::interrupted, "interrupted while another process computes " + path.string());
-            }
-            std::this_thread::sleep_for(std::chrono::milliseconds(200));
-        }
-    }
-    ~FileLock() { ::close(descriptor_); }
-    FileLock(const FileLock&) = delete;
-    FileLock& operator=(const FileLock&) = delete;
-    FileLock(FileLock&&) = delete;
-    FileLock& operator=(FileLock&&) = delete;
-
-private:
-    int descriptor_;
-};
-
-CalibrationStats statistics(const Conversion& conversion, const ConvertFlags& flags, const fs::path& directory,
-                            Context& context) {
-    const auto calibrated = [&] {
-        return run_calibration(conversion.model, flags.calibration, flags.samples, conversion.options.rope.rope_dim,
-                               context);
-    };
-    const fs::path file = statistics_file(conversion, flags, directory);
-    if (file.empty()) return calibrated();
-    fs::create_directories(directory);
-    const FileLock lock(file.string() + ".lock", context);
-    std::error_code ignored;
-    if (fs::exists(file, ignored)) return load_stats(file);
-    const CalibrationStats stats = calibrated();
-    save_stats(file, stats);
-    return stats;
-}
-
-std::optional<PairRanks> load_ranks(const Conversion& conversion, const ConvertFlags& flags, const fs::path& directory,
-                                    Context& context) {
-    if (!find_rope_strategy(flags.rope).needs_ranks) return std::nullopt;
-    if (conversion.options.resume) {
-        if (auto ranks = unfinished_ranks(flags.destination, conversion.fingerprint)) return ranks;
-    }
-    if (!flags.rank_file.empty()) return read_rank_file(flags.rank_file);
-    if (flags.stats.empty()) return two_norm_ranks(statistics(conversion, flags, directory, context));
-    const CalibrationStats stats = load_stats(flags.stats);
-    check_stats_fit(stats, conversion.model.config, flags.stats.string());
-    return two_norm_ranks(stats);
 }
 
 /// What is evaluated, so that it is known whether that was done.
@@ -159,6 +63,7 @@ ConvertOptions to_options(const ConvertFlags& flags, const ModelConfig& config, 
     options.kv_rank = flags.latent.kv_rank.value_or(default_kv_rank(config));
     options.factorization = flags.latent.factorization;
     options.svd = flags.svd;
+    options.balance = flags.balance.value_or(KvBalance());
     options.dtype = flags.dtype;
     options.max_shard_bytes = flags.max_shard_bytes;
     options.overwrite = flags.overwrite;
@@ -184,6 +89,35 @@ void evaluate_if_asked(const Model& source, const ConvertFlags& flags, Context& 
     record_measurement(flags.destination, measured);
 }
 
+namespace {
+
+void add_balance_option(CLI::App& command, std::optional<KvBalance>& balance) {
+    const auto parse = [&balance](const std::string& text) {
+        using How = KvBalance::How;
+        if (text == "auto") return void(balance = {How::automatic, 1});
+        if (text == "none") return void(balance = {How::none, 1});
+        double factor = 0;
+        const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), factor);
+        if (error != std::errc() || end != text.data() + text.size() || !(factor >= 1e-3 && factor <= 1e3)) {
+            throw CLI::ValidationError("--kv-balance",
+                                       "'" + text + "' is none of auto, none and the numbers from 0.001 to 1000");
+        }
+        balance = {How::factor, factor};
+    };
+    command
+        .add_option_function<std::string>(
+            "--kv-balance", parse,
+            "How much more errors of keys count than errors of values, with --svd whitened:\n"
+            "  auto: of several, what changes the attention's output on your text least, layer by layer\n"
+            "  none: alike\n"
+            "  X: as if the keys had X times the root mean square of the values; 1 is equal energy")
+        ->type_name("auto|none|X")
+        ->default_str("auto")
+        ->run_callback_for_default(false);
+}
+
+}  // namespace
+
 void add_conversion_options(CLI::App& command, ConvertFlags& flags) {
     command.option_defaults()->group(kMethod);
     std::string help = "Which rotary pairs of a head keep RoPE:";
@@ -194,6 +128,7 @@ void add_conversion_options(CLI::App& command, ConvertFlags& flags) {
         ->type_name("N")
         ->capture_default_str();
     add_latent_options(command, flags.latent);
+    add_balance_option(command, flags.balance);
     add_choice(command, "--sigma", flags.svd.sigma, kSigmaPlacements, &SigmaPlacementRow::sigma,
                "Which factor takes the singular values; the product is the same");
     add_choice(command, "--svd-method", flags.svd.method, kSvdMethods, &SvdMethodRow::method,
@@ -224,10 +159,11 @@ void add_conversion_options(CLI::App& command, ConvertFlags& flags) {
 
 Conversion prepare(const ConvertFlags& flags, Context& context) {
     check_flags(flags, context);
-    Conversion conversion{Model::open(flags.source), {}, {}, {}};
+    Conversion conversion{Model::open(flags.source), {}, {}, {}, {}};
     const ModelConfig& config = conversion.model.config;
     conversion.options = to_options(flags, config, context);
-    conversion.options.ranks_from = describe_ranks(flags, config);
+    conversion.gather = needs_of(flags);
+    conversion.options.ranks_from = describe_statistics(flags, config);
     const ConvertOptions& options = conversion.options;
     conversion.plan = plan_conversion(config, {options.rope.rope_dim, options.kv_rank, options.factorization, 16});
     check_rope_dim(config, options.rope.rope_dim);
@@ -242,9 +178,11 @@ ConvertReport run_conversion(const Conversion& conversion, const ConvertFlags& f
                                               : std::optional<ConvertReport>();
     if (!finished) {
         check_destination(conversion.model, flags.destination, conversion.options);
-        const auto ranks = load_ranks(conversion, flags, directory, context);
-        finished = convert(conversion.model, flags.destination, conversion.options, ranks ? &*ranks : nullptr,
-                           context.observer);
+        const Statistics statistics = load_statistics(conversion, flags, directory, context);
+        ConvertOptions options = conversion.options;
+        options.inputs = statistics.inputs.get();
+        finished = convert(conversion.model, flags.destination, options,
+                           statistics.ranks ? &*statistics.ranks : nullptr, context.observer);
     }
     evaluate_if_asked(conversion.model, flags, context);
     return *finished;
@@ -252,17 +190,6 @@ ConvertReport run_conversion(const Conversion& conversion, const ConvertFlags& f
 
 bool is_done(const Conversion& conversion, const ConvertFlags& flags) {
     return finished_conversion(flags.destination, conversion.fingerprint) && is_evaluated(flags);
-}
-
-fs::path statistics_file(const Conversion& conversion, const ConvertFlags& flags, const fs::path& directory) {
-    const bool calibrates = find_rope_strategy(flags.rope).needs_ranks && flags.calibration.given();
-    if (directory.empty() || !calibrates) return {};
-    Json key = {{"version", version()},
-                {"source", conversion.fingerprint.at("source")},
-                {"data", conversion.options.ranks_from}};
-    if (flags.samples.until_settled) key["rope-dim"] = conversion.options.rope.rope_dim;
-    const std::string name = fs::weakly_canonical(flags.source).filename().string();
-    return directory / (name + "-" + text_hash(key.dump()).substr(0, 16) + ".safetensors");
 }
 
 }  // namespace mha2mla::tool

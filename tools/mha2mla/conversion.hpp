@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "calibration_run.hpp"
 #include "mha2mla/convert.hpp"
 #include "options.hpp"
 
@@ -16,6 +17,7 @@ struct ConvertFlags {
     std::int64_t uniform_start = 0;
     LatentFlags latent;
     SvdOptions svd;
+    std::optional<KvBalance> balance;
     std::optional<Dtype> dtype;
     std::uint64_t max_shard_bytes = 5'000'000'000;
     TokenOptions calibration;
@@ -37,6 +39,7 @@ struct Conversion {
     ConvertOptions options;  // ranks_from included
     Plan plan;
     nlohmann::ordered_json fingerprint;
+    Gathered gather;  // where it calibrates: what it needs, and what others need that share its statistics
 };
 /// Options that would have no effect are mistakes worth telling.
 /// @throws Error{usage}, and what opening the source throws.
@@ -53,8 +56,5 @@ void evaluate_if_asked(const Model& source, const ConvertFlags& flags, Context& 
 
 /// Whether run_conversion() would find everything done.
 [[nodiscard]] bool is_done(const Conversion& conversion, const ConvertFlags& flags);
-/// Where the statistics of this conversion are kept; empty if it needs none or is given them.
-[[nodiscard]] std::filesystem::path statistics_file(const Conversion& conversion, const ConvertFlags& flags,
-                                                    const std::filesystem::path& directory);
 
 }  // namespace mha2mla::tool
