@@ -1,5 +1,6 @@
 #include "mha2mla/convert.hpp"
 
+#include <algorithm>
 #include <atomic>
 
 #include "../checkpoint/hash.hpp"
@@ -39,7 +40,7 @@ public:
           options_(options),
           report_(report),
           earlier_(earlier),
-          schedule_(plan_schedule(source.config, options, thread_count())),
+          schedule_(options.aligned() ? Schedule{} : plan_schedule(source.config, options, thread_count())),
           layout_(lay_out_conversion(source, options)),
           writer_(destination, layout_.tensors, {options.max_shard_bytes, true, earlier != nullptr}),
           recorder_(journal, writer_) {
@@ -51,7 +52,7 @@ public:
     void write_pieces(Observer& observer) {
         const auto copies = static_cast<std::int64_t>(layout_.copies.size());
         std::vector<Work> works = {{"copy", copies, 1, [&](auto i) { copy_piece(i); }}};
-        if (options_.aligner != nullptr) {
+        if (options_.aligned()) {
             align_layers();
         } else {
             works.insert(works.begin(), {"convert", source_.config.num_hidden_layers, schedule_.layers_at_once,
@@ -184,6 +185,10 @@ ConvertReport convert(const Model& source, const fs::path& destination, const Co
     }
     ConvertReport report;
     report.plan = plan_conversion(source.config, {options.rope.rope_dim, options.kv_rank, options.factorization, 16});
+    report.kv_rank = options.kv_rank;
+    if (options.align && options.aligner == nullptr) {
+        throw Error(ErrorCode::usage, "an aligned conversion needs its aligner");
+    }
     report.selection =
         options.aligner != nullptr ? options.aligner->selection() : select_rope(source.config, options.rope, ranks);
     const auto fingerprint = conversion_fingerprint(source, options);
@@ -201,7 +206,7 @@ ConvertReport convert(const Model& source, const fs::path& destination, const Co
         journal.keep(false);
     } catch (const Error& error) {
         const bool interrupted = error.code() == ErrorCode::interrupted;
-        const bool can_resume = options.aligner == nullptr;  // which would have to start over
+        const bool can_resume = !options.aligned();  // which starts over
         if (!can_resume || (!options.resume && !(interrupted && run.kept() > 0))) throw;
         run.keep();
         journal.keep(true);
@@ -225,11 +230,22 @@ nlohmann::ordered_json fingerprint_at(const fs::path& destination) {
 }
 
 std::uint64_t planned_output_bytes(const Model& source, const ConvertOptions& options) {
-    std::uint64_t bytes = 0;
-    for (const auto& tensor : lay_out_conversion(source, options).tensors) {
-        bytes += byte_count(tensor.dtype, tensor.shape);
+    const auto bytes_of = [&](const ConvertOptions& asked) {
+        std::uint64_t bytes = 0;
+        for (const auto& tensor : lay_out_conversion(source, asked).tensors) {
+            bytes += byte_count(tensor.dtype, tensor.shape);
+        }
+        return bytes;
+    };
+    if (!options.align) return bytes_of(options);
+    std::uint64_t most = 0;
+    ConvertOptions chosen = options;
+    for (const Split& split : possible_splits(source.config, options.align->options)) {
+        chosen.rope.rope_dim = split.rope_dim;
+        chosen.kv_rank = split.kv_rank;
+        most = std::max(most, bytes_of(chosen));
     }
-    return bytes;
+    return most;
 }
 
 std::uint64_t planned_memory(const ModelConfig& config, const ConvertOptions& options) {

@@ -42,13 +42,24 @@ Json balance_json(const KvBalance& balance) {
 /// One row for each member: a new one does not compile until it is named here.
 Json settings_json(const ConvertOptions& options) {
     const auto& [rope, kv_rank, factorization, svd, balance, inputs, dtype, max_shard_bytes, overwrite, resume,
-                 max_memory, aligner, command, recipe, ranks_from] = options;
+                 max_memory, align, aligner, command, recipe, ranks_from] = options;
     const auto& [strategy, rope_dim, uniform_start] = rope;
     const auto& [sigma, method, max_excess] = svd;
     // What the output does not depend on, or what ranks_from tells.
     (void)inputs, (void)overwrite, (void)resume, (void)max_memory, (void)aligner, (void)command, (void)recipe,
         (void)ranks_from;
     Json json;
+    if (align) {  // what it chooses follows from what is asked and from the text
+        const auto& [reduction, asked_rope_dim, asked_kv_rank, quality] = align->options;
+        json["method"] = "aligned";
+        json["kv-reduction"] = reduction;
+        json["quality"] = quality.name;
+        json["rope-dim"] = asked_rope_dim ? Json(*asked_rope_dim) : Json("chosen");
+        json["kv-rank"] = asked_kv_rank ? Json(*asked_kv_rank) : Json("chosen");
+        json["dtype"] = dtype ? dtype_name(*dtype) : "auto";
+        json["max-shard-size"] = max_shard_bytes;
+        return json;
+    }
     json["rope"] = strategy;
     json["rope-dim"] = rope_dim;
     json["uniform-start"] = uniform_start;

@@ -39,6 +39,7 @@ struct Entry {
     std::uint64_t output_bytes = 0, memory = 0;
     fs::path statistics;      // that it may share
     bool calibrates = false;  // first of those that share statistics which are not there yet
+    bool aligns = false;      // so that the split, and with it the parameters, are not known yet
     double seconds = 0;
     bool planned = false, writes = false;
 };
@@ -69,6 +70,7 @@ void look_at(Entry& entry, const Recipe& recipe, const BatchFlags& batch, Shared
     entry.output_bytes = planned_output_bytes(conversion.model, conversion.options);
     entry.memory = planned_memory(conversion.model.config, conversion.options);
     entry.planned = true;
+    entry.aligns = conversion.options.align.has_value();
     if (is_done(conversion, flags)) {
         entry.state = "done";
         return;
@@ -140,6 +142,11 @@ void print_columns(const std::vector<std::vector<std::string>>& rows) {
     }
 }
 
+std::string notes(const Entry& entry) {
+    if (entry.calibrates) return "calibrates";
+    return entry.aligns ? "aligns, parameters about" : "";
+}
+
 void print_plan(const Recipe& recipe, const std::vector<Entry>& entries) {
     std::vector<std::vector<std::string>> rows = {
         {"job", "state", "parameters", "KV bytes per token", "output", "memory", ""}};
@@ -157,7 +164,7 @@ void print_plan(const Recipe& recipe, const std::vector<Entry>& entries) {
                  human_bytes(entry.plan.converted_bytes_per_token) + " (" + human_reduction(entry.plan.reduction()) +
                  ")",
              memory_text(entry.output_bytes), memory_text(entry.memory),
-             entry.error.empty() ? entry.calibrates ? "calibrates" : "" : entry.error});
+             entry.error.empty() ? notes(entry) : entry.error});
     }
     print_columns(rows);
     std::printf("%zu jobs, %s to write; %s free in %s, %s of memory available\n", entries.size(),

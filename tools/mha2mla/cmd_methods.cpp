@@ -1,6 +1,7 @@
 #include <memory>
 
 #include "commands.hpp"
+#include "conversion.hpp"
 #include "help.hpp"
 #include "mha2mla/rope.hpp"
 #include "options.hpp"
@@ -18,7 +19,9 @@ void print_entry(std::string_view name, const std::string& text) {
 }
 
 void print_all() {
-    std::printf("Selections (--rope): which rotary pairs of a head keep RoPE\n");
+    std::printf("Methods (--method): where no stage is named\n");
+    for (const auto& row : kMethods) print_entry(row.name, std::string(row.what));
+    std::printf("\nSelections (--rope): which rotary pairs of a head keep RoPE\n");
     for (const auto& row : rope_strategies()) {
         print_entry(row.name, std::string(row.good_for) + (row.ranks != nullptr ? kNeedsText : ""));
     }
@@ -32,6 +35,7 @@ void print_all() {
 
 void print_all_as_json() {
     nlohmann::ordered_json json;
+    for (const auto& row : kMethods) json["method"].push_back({{"name", row.name}, {"text", row.what}});
     for (const auto& row : rope_strategies()) {
         json["rope"].push_back(
             {{"name", row.name}, {"needs_statistics", row.ranks != nullptr}, {"text", row.good_for}});
@@ -49,7 +53,7 @@ void print_all_as_json() {
 
 void add_methods(CLI::App& app, Context&) {
     auto json = std::make_shared<bool>(false);
-    auto* command = app.add_subcommand("methods", "Selections and factorisations, and what they are good for");
+    auto* command = app.add_subcommand("methods", "Methods, selections and factorisations, and what they are good for");
     add_json_option(*command, *json);
     set_footer(*command, "docs/method.md has the equations, docs/choosing.md measured curves.",
                {{"", "mha2mla methods"}, {"for scripts", "mha2mla methods --json"}});

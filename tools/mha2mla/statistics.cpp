@@ -18,9 +18,11 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-bool needs_ranks(const ConvertFlags& flags) { return find_rope_strategy(flags.rope).ranks != nullptr; }
+bool needs_ranks(const ConvertFlags& flags) { return find_rope_strategy(flags.selection()).ranks != nullptr; }
 
-bool needs_statistics(const ConvertFlags& flags) { return needs_ranks(flags) || needs_of(flags).moments; }
+bool needs_statistics(const ConvertFlags& flags) {
+    return !flags.aligned() && (needs_ranks(flags) || needs_of(flags).moments);
+}
 
 /// A rank file ranks by norms, and holds nothing else.
 void check_rank_file(const ConvertFlags& flags) {
@@ -28,7 +30,7 @@ void check_rank_file(const ConvertFlags& flags) {
     const Gathered needs = needs_of(flags);
     const std::string instead = "; give --calibration-text FILE, or --stats FILE from calibrate ";
     if (needs.attention_order) {
-        throw Error(ErrorCode::usage, "--rank-file ranks pairs by their norms, which --rope " + flags.rope +
+        throw Error(ErrorCode::usage, "--rank-file ranks pairs by their norms, which --rope " + flags.selection() +
                                           " does not" + instead + "--attention-order");
     }
     if (needs.moments) {
@@ -96,7 +98,7 @@ CalibrationStats given(const Conversion& conversion, const ConvertFlags& flags, 
     }
     if (needs.attention_order && stats.attention_ranks.empty()) {
         if (stats.inputs == nullptr) {
-            throw Error(ErrorCode::usage, name + ": does not rank pairs by attention, as --rope " + flags.rope +
+            throw Error(ErrorCode::usage, name + ": does not rank pairs by attention, as --rope " + flags.selection() +
                                               " needs; calibrate again with --attention-order");
         }
         add_attention_ranks(conversion.model, stats, context.observer);
@@ -107,14 +109,14 @@ CalibrationStats given(const Conversion& conversion, const ConvertFlags& flags, 
 }  // namespace
 
 Gathered needs_of(const ConvertFlags& flags) {
-    return {find_rope_strategy(flags.rope).by_attention, row_of(flags.latent.factorization).needs_moments()};
+    return {find_rope_strategy(flags.selection()).by_attention, row_of(flags.factorization()).needs_moments()};
 }
 
 void check_statistics_flags(const ConvertFlags& flags, Context& context) {
     const int sources = int(!flags.stats.empty()) + int(!flags.rank_file.empty()) + int(flags.calibration.given());
     if (needs_statistics(flags) && sources == 0) {
         const Gathered needs = needs_of(flags);
-        const std::string who = needs_ranks(flags) ? "--rope " + flags.rope : "--svd whitened";
+        const std::string who = needs_ranks(flags) ? "--rope " + flags.selection() : "--svd whitened";
         const bool norms = !needs.attention_order && !needs.moments;
         throw Error(ErrorCode::usage, who + " needs " + (norms ? "query and key norms" : "statistics on text") +
                                           ": give --calibration-text FILE, --calibration-tokens FILE" +
@@ -127,7 +129,7 @@ void check_statistics_flags(const ConvertFlags& flags, Context& context) {
                     "give only one of --stats, --rank-file, --calibration-text and --calibration-tokens");
     }
     if (!needs_statistics(flags) && sources > 0) {
-        context.observer.warn("--rope " + flags.rope + " needs no statistics; those given are not used");
+        context.observer.warn("--rope " + flags.selection() + " needs no statistics; those given are not used");
     }
     check_rank_file(flags);
     if (flags.samples.given() && !flags.calibration.given()) {
@@ -136,11 +138,7 @@ void check_statistics_flags(const ConvertFlags& flags, Context& context) {
     }
 }
 
-Json describe_statistics(const ConvertFlags& flags, const ModelConfig& config) {
-    if (!needs_statistics(flags)) return nullptr;
-    if (!flags.rank_file.empty()) return {{"rank-file", file_hash(flags.rank_file)}};
-    if (!flags.stats.empty()) return {{"stats", file_hash(flags.stats)}};
-    const TokenOptions& data = flags.calibration;
+Json describe_text(const TokenOptions& data) {
     Json json;
     if (data.tokens.empty()) {
         json["calibration-text"] = file_hash(data.text);
@@ -149,6 +147,14 @@ Json describe_statistics(const ConvertFlags& flags, const ModelConfig& config) {
         json["calibration-tokens"] = file_hash(data.tokens);
         json["calibration-token-format"] = kTokenFormats.at(static_cast<std::size_t>(data.format)).name;
     }
+    return json;
+}
+
+Json describe_statistics(const ConvertFlags& flags, const ModelConfig& config) {
+    if (!needs_statistics(flags)) return nullptr;
+    if (!flags.rank_file.empty()) return {{"rank-file", file_hash(flags.rank_file)}};
+    if (!flags.stats.empty()) return {{"stats", file_hash(flags.stats)}};
+    Json json = describe_text(flags.calibration);
     json["samples"] =
         flags.samples.until_settled ? Json("auto") : Json(flags.samples.samples.value_or(SampleFlags::kDefaultSamples));
     json["seq-len"] = flags.samples.seq_len.value_or(std::min<std::int64_t>(2048, config.max_position_embeddings));
@@ -159,7 +165,7 @@ Statistics load_statistics(const Conversion& conversion, const ConvertFlags& fla
                            Context& context) {
     Statistics result;
     if (!needs_statistics(flags)) return result;
-    const RopeStrategy& strategy = find_rope_strategy(flags.rope);
+    const RopeStrategy& strategy = find_rope_strategy(flags.selection());
     if (strategy.ranks != nullptr && conversion.options.resume) {
         result.ranks = unfinished_ranks(flags.destination, conversion.fingerprint);
     }

@@ -13,6 +13,9 @@ void check_statistics_flags(const ConvertFlags& flags, Context& context);
 /// What the statistics are made of, by content: the name and place of a file do not matter. Null if none are needed.
 [[nodiscard]] nlohmann::ordered_json describe_statistics(const ConvertFlags& flags, const ModelConfig& config);
 
+/// The same of calibration text alone.
+[[nodiscard]] nlohmann::ordered_json describe_text(const TokenOptions& data);
+
 struct Statistics {
     std::optional<PairRanks> ranks;
     std::shared_ptr<const LayerInputs> inputs;
