@@ -1,11 +1,13 @@
 #pragma once
 /// The pipeline that turns a checkpoint with MHA/GQA attention into one with MLA, layer by layer.
 
+#include <array>
 #include <cstdint>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "mha2mla/align.hpp"
@@ -17,14 +19,29 @@
 
 namespace mha2mla {
 
+/// The angle by which a pair without RoPE is turned, once and for all positions, folded into the query projection.
+enum class NopePhase : std::uint8_t {
+    zero,    ///< none, as in the paper
+    fitted,  ///< and with it a factor: the closest on text to what the rotation did to the attention's logits
+};
+struct NopePhaseRow {
+    NopePhase phase;
+    std::string_view name, what;
+};
+inline constexpr std::array<NopePhaseRow, 2> kNopePhases = {{
+    {NopePhase::zero, "zero", "not turned, as in the paper"},
+    {NopePhase::fitted, "fitted", "turned and scaled for each query head as its rotation did on average on your text"},
+}};
+
 struct ConvertOptions {
     RopeOptions rope;
     std::int64_t kv_rank = 0;  // d_kv
     Factorization factorization = Factorization::joint;
     SvdOptions svd;
-    KvBalance balance;                    // of `whitened`
-    const LayerInputs* inputs = nullptr;  // with moments; `whitened` needs them, automatic balance samples too
-    std::optional<Dtype> dtype;           // of every floating-point tensor; absent: each keeps its own
+    KvBalance balance;                       // of `whitened` and `weighted`
+    NopePhase nope_phase = NopePhase::zero;  // not of an aligned conversion, which finds it by itself
+    const LayerInputs* inputs = nullptr;     // needed where guided()
+    std::optional<Dtype> dtype;              // of every floating-point tensor; absent: each keeps its own
     std::uint64_t max_shard_bytes = 5'000'000'000;
     bool overwrite = false;
     bool resume = false;           // go on with an unfinished conversion, see convert()
@@ -35,6 +52,10 @@ struct ConvertOptions {
     /// Whose weights are written, o_proj's too, instead of a factorisation of the original's. `rope` and `kv_rank` must
     /// be what it chose, the factorisation `joint` or `whitened`. Used up by the conversion.
     Aligner* aligner = nullptr;
+    /// Whether layers are made with the help of `inputs`.
+    [[nodiscard]] bool guided() const {
+        return row_of(factorization).needs_moments() || nope_phase == NopePhase::fitted;
+    }
     [[nodiscard]] bool aligned() const { return align || aligner != nullptr; }
 
     // What the model card tells, and for ranks_from also what a resumed conversion must agree in.
@@ -48,7 +69,7 @@ struct ConvertReport {
     RopeSelection selection;
     std::int64_t kv_rank = 0;             // d_kv
     std::vector<double> retained_energy;  // per layer, share of ‖A‖² that its truncated SVD keeps; 1 with `none`
-    std::vector<double> balance;          // per layer, the KvBalance::factor that was used; empty unless `whitened`
+    std::vector<double> balance;          // per layer, the KvBalance::factor that was used; empty where there is none
     std::vector<double> alignment_error;  // per layer, see Aligner::next(); empty without an aligner
     std::uint64_t output_bytes = 0;       // of the weight files
     std::int64_t pieces = 0, pieces_resumed = 0;  // layers and copied tensors; those that an earlier run had finished

@@ -4,6 +4,7 @@
 #include <array>
 #include <cstdint>
 #include <string_view>
+#include <vector>
 
 #include "mha2mla/latent.hpp"
 #include "mha2mla/matrix.hpp"
@@ -99,7 +100,7 @@ private:
     MatrixD root_;  // L, its upper triangle zero
 };
 
-/// How the weight of keys against values is found for `whitened`.
+/// How the weight of keys against values is found for `whitened` and `weighted`.
 struct KvBalance {
     enum class How : std::uint8_t {
         automatic,  ///< of several, the one with which the attention's output changes least on the calibration text
@@ -112,16 +113,24 @@ struct KvBalance {
     double factor = 1;
 };
 
+/// How much errors of a head count in which direction, for `weighted`: an error e of a key or value counts as eᵀMe, and
+/// this is the lower Cholesky factor of M, by KV head.
+struct HeadWeights {
+    std::vector<MatrixD> key;    // M: second moment of the group's NoPE queries, [head_dim - rope_dim, the same]
+    std::vector<MatrixD> value;  // M: Σ W_oᵀW_o over the group's heads, [head_dim, head_dim]
+};
+
 struct ErrorWeighting {
     const Whitening* whitening = nullptr;
     double key_weight = 1;  // errors of NoPE keys count this many times as much as errors of values
+    const HeadWeights* heads = nullptr;
 };
 
 /// @param kv [num_kv_heads * (head_dim - rope_dim) + num_kv_heads * head_dim, hidden], the NoPE key rows above the
 ///           value rows.
 /// @param nope_rows how many of them are key rows.
 /// @param widths latent widths of the layer, see latent_widths().
-/// @param weighting of errors, which `whitened` needs and the others do not look at.
+/// @param weighting of errors, which `whitened` and `weighted` need; heads are for `weighted` alone.
 /// @throws Error{usage} naming the largest possible rank, or if there is no weighting where one is needed,
 /// Error{numeric}.
 [[nodiscard]] KvFactors factorize(Factorization factorization, const Matrix& kv, std::int64_t nope_rows,
@@ -130,7 +139,11 @@ struct ErrorWeighting {
 
 /// How much more errors of NoPE keys have to count than those of values for both to count as if keys and values had the
 /// same mean square on the text: the ratio of the roots of these. 1 where either is zero.
-/// @param whitened_kv Whitening::apply() of what factorize() is given.
-[[nodiscard]] double equal_energy_weight(const Matrix& whitened_kv, std::int64_t nope_rows);
+/// @param weighted_kv weigh_errors() or Whitening::apply() of what factorize() is given.
+[[nodiscard]] double equal_energy_weight(const Matrix& weighted_kv, std::int64_t nope_rows);
+
+/// The matrix whose Frobenius norm is the error that is minimised, for A an error of the joint matrix: W·A·L, where W
+/// has key_weight and the factors of `heads` transposed on its diagonal. [rows of A, hidden]
+[[nodiscard]] Matrix weigh_errors(const Matrix& kv, std::int64_t nope_rows, const ErrorWeighting& weighting);
 
 }  // namespace mha2mla

@@ -11,8 +11,8 @@
 namespace mha2mla {
 
 /// Which of NoPE keys and values go through a latent, and whether they share it (MHA2MLA, section 3.2).
-/// `whitened` is `joint` with another measure of the error: nothing differs once the weights are there.
-enum class Factorization : std::uint8_t { joint, whitened, split, key, value, none };
+/// `whitened` and `weighted` are `joint` with another measure of the error: nothing differs once the weights are there.
+enum class Factorization : std::uint8_t { joint, whitened, weighted, split, key, value, none };
 
 struct FactorizationRow {
     Factorization factorization;
@@ -20,12 +20,16 @@ struct FactorizationRow {
     std::string_view reference_name;  // `svd_init_method` of the reference implementation
     std::string_view what;
     /// Whether it goes by the moments of layer inputs.
-    [[nodiscard]] constexpr bool needs_moments() const { return factorization == Factorization::whitened; }
+    [[nodiscard]] constexpr bool needs_moments() const {
+        return factorization == Factorization::whitened || factorization == Factorization::weighted;
+    }
 };
-inline constexpr std::array<FactorizationRow, 6> kFactorizations = {{
+inline constexpr std::array<FactorizationRow, 7> kFactorizations = {{
     {Factorization::joint, "joint", "joint", "NoPE keys and values share one latent (the paper's default)"},
     {Factorization::whitened, "whitened", "joint",
      "as joint, with the least error on your text instead of in the weights"},
+    {Factorization::weighted, "weighted", "joint",
+     "as whitened, errors counted by what queries and the output projection make of them"},
     {Factorization::split, "split", "split", "a latent of half the width each for NoPE keys and for values"},
     {Factorization::key, "key", "only_key", "only NoPE keys go through a latent; values stay whole"},
     {Factorization::value, "value", "only_value", "only values go through a latent; NoPE keys stay whole"},
@@ -37,7 +41,7 @@ inline constexpr std::array<FactorizationRow, 6> kFactorizations = {{
 
 /// Whether NoPE keys and values share one latent.
 [[nodiscard]] constexpr bool shares_latent(Factorization factorization) {
-    return factorization == Factorization::joint || factorization == Factorization::whitened;
+    return factorization == Factorization::joint || row_of(factorization).needs_moments();
 }
 
 /// The rotary pairs that keep RoPE: pairs[layer][kv_head] holds `rope_dim / 2` ascending pair indices.

@@ -42,7 +42,8 @@ std::uint64_t align_bytes(const ModelConfig& config, const AlignRequest& request
     sum += bytes(2 * block * (2 * query + 3 * key + rank + 3 * hidden));
     sum += bytes(block * config.num_attention_heads * request.seq_len);
     // Second moment, its root in both precisions, and the factorisation of the joint matrix.
-    sum += bytes(5 * hidden * hidden) + svd_bytes(static_cast<std::uint64_t>(2 * key), static_cast<std::uint64_t>(hidden));
+    sum +=
+        bytes(5 * hidden * hidden) + svd_bytes(static_cast<std::uint64_t>(2 * key), static_cast<std::uint64_t>(hidden));
     // The order of pairs: each thread has what every pair adds to the logits of some queries.
     sum += bytes(threads * (config.num_pairs() + 4) * kOrderRows * request.seq_len);
     return sum + workspace_bytes(config, block, static_cast<int>(threads));

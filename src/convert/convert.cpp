@@ -45,7 +45,7 @@ public:
           writer_(destination, layout_.tensors, {options.max_shard_bytes, true, earlier != nullptr}),
           recorder_(journal, writer_) {
         report_.retained_energy.resize(source.layers.size());
-        if (options.factorization == Factorization::whitened) report_.balance.resize(source.layers.size());
+        if (row_of(options.factorization).needs_moments()) report_.balance.resize(source.layers.size());
         report_.pieces = static_cast<std::int64_t>(layout_.layers.size() + layout_.copies.size());
     }
 

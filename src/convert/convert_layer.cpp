@@ -4,7 +4,7 @@
 #include <cstring>
 #include <numeric>
 
-#include "balance.hpp"
+#include "guided_layer.hpp"
 #include "layer_rows.hpp"
 #include "layout.hpp"
 #include "mha2mla/error.hpp"
@@ -44,10 +44,17 @@ void write_matrix(CheckpointWriter& writer, const std::string& name, const Matri
 }
 
 /// Biases follow their rows: they are added after the up projection.
+/// @param new_q in place of the query's, where that changed.
 void write_biases(CheckpointWriter& writer, const AttentionView& view, const LayerNames& names, const LayerRows& rows,
-                  const ConvertOptions& options) {
+                  const ConvertOptions& options, const Vector* new_q = nullptr) {
     const auto dtype = [&](const TensorView* tensor) { return output_dtype(tensor->dtype, options.dtype); };
-    if (view.q.bias != nullptr) write_rows(writer, names.q + ".bias", *view.q.bias, rows.query, dtype(view.q.bias));
+    if (view.q.bias != nullptr && new_q != nullptr) {
+        const std::string name = names.q + ".bias";
+        writer.write(name,
+                     from_floats({new_q->data(), static_cast<std::size_t>(new_q->size())}, dtype(view.q.bias), name));
+    } else if (view.q.bias != nullptr) {
+        write_rows(writer, names.q + ".bias", *view.q.bias, rows.query, dtype(view.q.bias));
+    }
     if (view.k.bias != nullptr) {
         write_rows(writer, names.k_rope + ".bias", *view.k.bias, rows.key_rope, dtype(view.k.bias));
         write_rows(writer, names.up_k + ".bias", *view.k.bias, rows.key_nope, dtype(view.k.bias));
@@ -72,14 +79,24 @@ LayerResult convert_layer(CheckpointWriter& writer, const Model& source, std::in
                                       options.rope.rope_dim, options.kv_rank);
     const auto dtype = [&](const TensorView* tensor) { return output_dtype(tensor->dtype, options.dtype); };
 
-    write_rows(writer, names.q + ".weight", *view.q.weight, rows.query, dtype(view.q.weight));
     write_rows(writer, names.k_rope + ".weight", *view.k.weight, rows.key_rope, dtype(view.k.weight));
     LayerResult result;
     const Matrix kv = gather_kv(*view.k.weight, rows.key_nope, *view.v.weight);
     const auto nope_rows = static_cast<std::int64_t>(rows.key_nope.size());
-    const KvFactors factors = options.factorization == Factorization::whitened
-                                  ? factorize_balanced(source, layer, pairs, kv, widths, options, result.balance)
-                                  : factorize(options.factorization, kv, nope_rows, widths, options.svd);
+    GuidedLayer guided;
+    if (options.guided()) {
+        guided = guide_layer(source, layer, pairs, kv, widths, options);
+        result.balance = guided.balance;
+    } else {
+        guided.factors = factorize(options.factorization, kv, nope_rows, widths, options.svd);
+    }
+    const KvFactors& factors = guided.factors;
+    const bool turned = options.nope_phase == NopePhase::fitted;
+    if (turned) {
+        write_matrix(writer, names.q + ".weight", guided.q, dtype(view.q.weight));
+    } else {
+        write_rows(writer, names.q + ".weight", *view.q.weight, rows.query, dtype(view.q.weight));
+    }
     if (shares_latent(options.factorization)) {
         write_matrix(writer, names.down_kv + ".weight", factors.down_k, dtype(view.k.weight));
     } else {
@@ -89,7 +106,7 @@ LayerResult convert_layer(CheckpointWriter& writer, const Model& source, std::in
     write_matrix(writer, names.up_k + ".weight", factors.up_k, dtype(view.k.weight));
     write_matrix(writer, names.up_v + ".weight", factors.up_v, dtype(view.v.weight));
 
-    write_biases(writer, view, names, rows, options);
+    write_biases(writer, view, names, rows, options, turned ? &guided.q_bias : nullptr);
     if (factors.total_energy > 0) result.retained_energy = factors.retained_energy / factors.total_energy;
     return result;
 }

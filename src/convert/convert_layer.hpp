@@ -9,7 +9,7 @@ namespace mha2mla {
 /// What became of one layer.
 struct LayerResult {
     double retained_energy = 1;  // share of ‖A‖² that its truncated SVD keeps
-    double balance = 0;          // KvBalance::factor that was used; 0 unless `whitened`
+    double balance = 0;          // KvBalance::factor that was used; 0 where there is none
 };
 
 /// Everything of one layer that changes, written to `writer`.

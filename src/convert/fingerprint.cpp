@@ -41,8 +41,8 @@ Json balance_json(const KvBalance& balance) {
 
 /// One row for each member: a new one does not compile until it is named here.
 Json settings_json(const ConvertOptions& options) {
-    const auto& [rope, kv_rank, factorization, svd, balance, inputs, dtype, max_shard_bytes, overwrite, resume,
-                 max_memory, align, aligner, command, recipe, ranks_from] = options;
+    const auto& [rope, kv_rank, factorization, svd, balance, nope_phase, inputs, dtype, max_shard_bytes, overwrite,
+                 resume, max_memory, align, aligner, command, recipe, ranks_from] = options;
     const auto& [strategy, rope_dim, uniform_start] = rope;
     const auto& [sigma, method, max_excess] = svd;
     // What the output does not depend on, or what ranks_from tells.
@@ -65,7 +65,8 @@ Json settings_json(const ConvertOptions& options) {
     json["uniform-start"] = uniform_start;
     json["kv-rank"] = kv_rank;
     json["svd"] = row_of(factorization).name;
-    if (factorization == Factorization::whitened) json["kv-balance"] = balance_json(balance);
+    if (row_of(factorization).needs_moments()) json["kv-balance"] = balance_json(balance);
+    if (nope_phase == NopePhase::fitted) json["nope-phase"] = "fitted";
     json["sigma"] = kSigmaPlacements.at(static_cast<std::size_t>(sigma)).name;
     json["svd-method"] = kSvdMethods.at(static_cast<std::size_t>(method)).name;
     json["svd-excess"] = max_excess;

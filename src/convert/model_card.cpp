@@ -57,6 +57,10 @@ void settings(std::ostream& card, const Json& record) {
          << " dimensions of each head, selection `" << used.at("rope").get<std::string>() << "`\n"
          << "- factorisation `" << used.at("svd").get<std::string>() << "`, latent width " << used.at("kv_rank")
          << " per KV head, " << record.at("latent_width") << " per layer\n";
+    if (used.at("nope_phase") == "fitted") {
+        card << "- queries of the pairs without RoPE were turned and scaled to come close to what rotation gave on "
+                "text\n";
+    }
     if (used.at("aligned")) {
         card << "- the attention weights of each layer, `o_proj` among them, were then aligned on text with what the "
                 "original computes\n";

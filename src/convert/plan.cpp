@@ -52,6 +52,7 @@ void check_options(const ModelConfig& c, const PlanOptions& options) {
     switch (options.factorization) {
         case Factorization::joint:
         case Factorization::whitened:
+        case Factorization::weighted:
             if (options.kv_rank > largest(nope_rows + value_rows)) {
                 refuse_rank(std::string(row_of(options.factorization).name) + " SVD", options.kv_rank,
                             largest(nope_rows + value_rows));

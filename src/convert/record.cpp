@@ -65,6 +65,7 @@ Json conversion_record(const Model& source, const ConvertOptions& options, const
                         {"rope_dim", report.selection.rope_dim},
                         {"svd", row_of(options.factorization).name},
                         {"kv_rank", options.kv_rank},
+                        {"nope_phase", kNopePhases.at(static_cast<std::size_t>(options.nope_phase)).name},
                         {"aligned", options.aligned()}};
     record["head_dim"] = source.config.head_dim;
     record["parameters"] = {{"original", plan.parameters_original}, {"converted", plan.parameters_converted}};

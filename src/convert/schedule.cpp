@@ -8,7 +8,7 @@
 #include <mutex>
 #include <thread>
 
-#include "balance.hpp"
+#include "guided_layer.hpp"
 #include "mha2mla/error.hpp"
 #include "mha2mla/memory.hpp"
 #include "mha2mla/threads.hpp"
@@ -60,8 +60,8 @@ std::uint64_t layer_bytes(const ModelConfig& config, const ConvertOptions& optio
     const std::uint64_t matrix = sizeof(float) * rows * hidden;
     const bool whole = options.factorization == Factorization::none;
     const std::uint64_t factors = whole ? matrix : svd_bytes(rows, hidden);
-    const bool weighted = options.factorization == Factorization::whitened;
-    return std::max(sizeof(float) * queries, matrix + factors + (weighted ? balance_bytes(config, options) : 0));
+    return std::max(sizeof(float) * queries,
+                    matrix + factors + (options.guided() ? guiding_bytes(config, options) : 0));
 }
 
 }  // namespace

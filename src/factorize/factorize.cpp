@@ -10,7 +10,8 @@ using Function = KvFactors (*)(const Matrix&, std::int64_t, const LatentWidths&,
 
 /// In the order of kFactorizations.
 constexpr std::array<Function, kFactorizations.size()> kFunctions = {
-    factorize_joint, factorize_whitened, factorize_apart, factorize_apart, factorize_apart, factorize_apart,
+    factorize_joint, factorize_whitened, factorize_weighted, factorize_apart,
+    factorize_apart, factorize_apart,    factorize_apart,
 };
 
 }  // namespace

@@ -23,6 +23,38 @@ double mean_square(Eigen::Ref<const Matrix> rows) {
     return rows.size() == 0 ? 0 : squared_norm(rows) / static_cast<double>(rows.rows());
 }
 
+/// Calls body(rows of one head, its factor) for the NoPE keys and the values of every KV head.
+template <typename Body>
+void for_each_head(Matrix& rows, std::int64_t nope_rows, const HeadWeights& heads, const Body& body) {
+    const auto part = [&](std::int64_t first, const std::vector<MatrixD>& factors) {
+        for (const MatrixD& factor : factors) {
+            body(rows.middleRows(first, factor.rows()), factor);
+            first += factor.rows();
+        }
+    };
+    part(0, heads.key);
+    part(nope_rows, heads.value);
+}
+
+KvFactors factorize_by(const Matrix& kv, std::int64_t nope_rows, const LatentWidths& widths, const SvdOptions& options,
+                       const ErrorWeighting& weighting) {
+    if (weighting.whitening == nullptr || weighting.whitening->hidden() != kv.cols()) {
+        throw Error(ErrorCode::usage, "this SVD needs the second moment of this model's layer inputs");
+    }
+    KvFactors factors = factorize_joint(weigh_errors(kv, nope_rows, weighting), nope_rows, widths, options, weighting);
+    factors.down_k = weighting.whitening->revert(factors.down_k);
+    factors.up_k /= static_cast<float>(weighting.key_weight);
+    if (weighting.heads == nullptr) return factors;
+    Matrix up(kv.rows(), factors.up_k.cols());
+    up << factors.up_k, factors.up_v;
+    for_each_head(up, nope_rows, *weighting.heads, [](Eigen::Ref<Matrix> rows, const MatrixD& factor) {
+        rows = factor.transpose().triangularView<Eigen::Upper>().solve(rows.cast<double>().eval()).cast<float>();
+    });
+    factors.up_k = up.topRows(nope_rows);
+    factors.up_v = up.bottomRows(up.rows() - nope_rows);
+    return factors;
+}
+
 }  // namespace
 
 Whitening::Whitening(MatrixD moment) : root_(std::move(moment)) {
@@ -52,10 +84,21 @@ Matrix Whitening::revert(const Matrix& b) const {
     return result.cast<float>();
 }
 
-double equal_energy_weight(const Matrix& whitened_kv, std::int64_t nope_rows) {
-    const double keys = mean_square(whitened_kv.topRows(nope_rows));
-    const double values = mean_square(whitened_kv.bottomRows(whitened_kv.rows() - nope_rows));
+double equal_energy_weight(const Matrix& weighted_kv, std::int64_t nope_rows) {
+    const double keys = mean_square(weighted_kv.topRows(nope_rows));
+    const double values = mean_square(weighted_kv.bottomRows(weighted_kv.rows() - nope_rows));
     return keys > 0 && values > 0 ? std::sqrt(values / keys) : 1.0;
+}
+
+Matrix weigh_errors(const Matrix& kv, std::int64_t nope_rows, const ErrorWeighting& weighting) {
+    Matrix weighted = weighting.whitening->apply(kv);
+    if (weighting.heads != nullptr) {
+        for_each_head(weighted, nope_rows, *weighting.heads, [](Eigen::Ref<Matrix> rows, const MatrixD& factor) {
+            rows = (factor.transpose() * rows.cast<double>()).cast<float>();
+        });
+    }
+    weighted.topRows(nope_rows) *= static_cast<float>(weighting.key_weight);
+    return weighted;
 }
 
 /// The joint factorisation that minimises E‖x·(A − A')ᵀ‖² over layer inputs x, with keys weighted, instead of ‖A −
@@ -63,15 +106,17 @@ double equal_energy_weight(const Matrix& whitened_kv, std::int64_t nope_rows) {
 /// and W⁻¹ into the up projection. With the identity and weight 1 it is `joint`.
 KvFactors factorize_whitened(const Matrix& kv, std::int64_t nope_rows, const LatentWidths& widths,
                              const SvdOptions& options, const ErrorWeighting& weighting) {
-    if (weighting.whitening == nullptr || weighting.whitening->hidden() != kv.cols()) {
-        throw Error(ErrorCode::usage, "the whitened SVD needs the second moment of this model's layer inputs");
+    return factorize_by(kv, nope_rows, widths, options, {weighting.whitening, weighting.key_weight, nullptr});
+}
+
+/// The same with the factors of each KV head's M on the diagonal of W: E (q·e)² of key errors e over the text's queries
+/// and inputs, and ‖W_o·e‖² of value errors.
+KvFactors factorize_weighted(const Matrix& kv, std::int64_t nope_rows, const LatentWidths& widths,
+                             const SvdOptions& options, const ErrorWeighting& weighting) {
+    if (weighting.heads == nullptr) {
+        throw Error(ErrorCode::usage, "the weighted SVD needs to know how much errors of each head count");
     }
-    Matrix weighted = weighting.whitening->apply(kv);
-    weighted.topRows(nope_rows) *= static_cast<float>(weighting.key_weight);
-    KvFactors factors = factorize_joint(weighted, nope_rows, widths, options, weighting);
-    factors.down_k = weighting.whitening->revert(factors.down_k);
-    factors.up_k /= static_cast<float>(weighting.key_weight);
-    return factors;
+    return factorize_by(kv, nope_rows, widths, options, weighting);
 }
 
 }  // namespace mha2mla

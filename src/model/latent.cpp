@@ -10,6 +10,7 @@ LatentWidths latent_widths(Factorization factorization, std::int64_t num_kv_head
     switch (factorization) {
         case Factorization::joint:
         case Factorization::whitened:
+        case Factorization::weighted:
             return {rank, rank, rank};
         case Factorization::split:
             return {rank / 2, rank / 2, rank};

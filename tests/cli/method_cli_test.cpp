@@ -36,7 +36,8 @@ protected:
     void expect_refused(const Arguments& more, const std::vector<std::string>& words, bool text = true) {
         const auto result = convert("refused", more, text);
         EXPECT_EQ(result.exit_code, 2) << result.err;
-        for (const auto& word : words) EXPECT_NE(result.err.find(word), std::string::npos) << word << " in " << result.err;
+        for (const auto& word : words)
+            EXPECT_NE(result.err.find(word), std::string::npos) << word << " in " << result.err;
         EXPECT_FALSE(fs::exists(directory_ / "refused"));
     }
     TemporaryDirectory directory_;
@@ -50,7 +51,7 @@ bool is_aligned(const fs::path& output) {
 }
 
 TEST_F(MethodCli, StagesAreTheSameFromTextFromAFileAndInABatch) {
-    const Arguments stages = {"--rope", "attention", "--svd", "whitened", "--rope-dim", "8"};
+    const Arguments stages = {"--rope", "attention", "--svd", "weighted", "--nope-phase", "fitted", "--rope-dim", "8"};
     const auto json = converted("text", stages);
     EXPECT_EQ(json.at("aligned"), false);
     EXPECT_EQ(json.at("kv_balance").size(), 4U);
@@ -68,7 +69,7 @@ TEST_F(MethodCli, StagesAreTheSameFromTextFromAFileAndInABatch) {
     write_text(directory_ / "recipe.json", R"({"defaults": {"source": ")" + kModel + R"(", "calibration-text": ")" +
                                                kText + R"(", "samples": 8, "seq-len": 128, "rope-dim": 8},
         "output": "batch", "jobs": [{"rope": "2-norm", "svd": "joint", "destination": "batch/a"},
-                                    {"rope": "attention", "svd": "whitened", "destination": "batch/b"}]})");
+                                    {"rope": "attention", "svd": "weighted", "nope-phase": "fitted", "destination": "batch/b"}]})");
     const auto batch = run_program({"batch", path("recipe.json")});
     ASSERT_EQ(batch.exit_code, 0) << batch.err;
     EXPECT_EQ(weights("batch/b"), weights("text"));
@@ -80,12 +81,12 @@ TEST_F(MethodCli, StagesAreTheSameFromTextFromAFileAndInABatch) {
 
     const auto config = read_json(directory_ / "text/config.json").at("mha2mla");
     EXPECT_EQ(config.at("svd_init_method"), "joint") << "to the reference";
-    EXPECT_EQ(config.at("factorization"), "whitened");
+    EXPECT_EQ(config.at("factorization"), "weighted");
     EXPECT_EQ(config.at("rope_selection"), "attention");
     EXPECT_EQ(config.at("qk_tensor_path"), "rope_rank.pth");
     const std::string card = read_text(directory_ / "text/README.md");
     EXPECT_NE(card.find("selection `attention`"), std::string::npos);
-    EXPECT_NE(card.find("factorisation `whitened`"), std::string::npos);
+    EXPECT_NE(card.find("factorisation `weighted`"), std::string::npos);
 }
 
 TEST_F(MethodCli, StatisticsThatLackSomethingSayHowToGetIt) {
@@ -94,7 +95,8 @@ TEST_F(MethodCli, StatisticsThatLackSomethingSayHowToGetIt) {
                   .exit_code,
               0);
     expect_refused({"--rope", "attention", "--stats", path("norms")}, {"norms", "--attention-order"}, false);
-    expect_refused({"--svd", "whitened", "--stats", path("norms")}, {"norms", "--moments"}, false);
+    expect_refused({"--svd", "whitened", "--stats", path("norms")}, {"norms", "--svd whitened", "--moments"}, false);
+    expect_refused({"--nope-phase", "fitted", "--stats", path("norms")}, {"--nope-phase fitted", "--moments"}, false);
     expect_refused({"--rope", "attention", "--rank-file", path("ranks")}, {"--rank-file", "--calibration-text"}, false);
     expect_refused({"--svd", "whitened", "--rank-file", path("ranks")}, {"--rank-file", "--moments"}, false);
 }

@@ -65,5 +65,25 @@ TEST_F(AttentionGolden, WhitenedFactorsLoseLessThanJointOnes) {
     EXPECT_LT(nll(whitened, ranks), 3.859 + kTolerance);
 }
 
+TEST_F(AttentionGolden, PhasesOfUnrotatedPairsMakeUpForSomeOfTheRotation) {
+    const PairRanks ranks = attention_ranks(stats_);
+    ConvertOptions options = by_attention(8, 8, Factorization::none);
+    options.nope_phase = NopePhase::fitted;
+    EXPECT_NEAR(nll(options, ranks), 3.349, kTolerance);
+    options.rope.rope_dim = 4;
+    EXPECT_NEAR(nll(options, ranks), 3.978, kTolerance);
+}
+
+TEST_F(AttentionGolden, ErrorsWeightedByQueriesAndOutputsCostLess) {
+    const PairRanks ranks = attention_ranks(stats_);
+    ConvertOptions options = by_attention(8, 8, Factorization::weighted);
+    EXPECT_NEAR(nll(options, ranks), 3.802, kTolerance);
+    options.nope_phase = NopePhase::fitted;
+    EXPECT_NEAR(nll(options, ranks), 3.779, kTolerance);
+    options = by_attention(4, 12, Factorization::weighted);
+    options.nope_phase = NopePhase::fitted;
+    EXPECT_NEAR(nll(options, ranks), 4.091, kTolerance);
+}
+
 }  // namespace
 }  // namespace mha2mla::test

@@ -276,6 +276,56 @@ TEST(WhitenedSvd, TheWeightMovesErrorBetweenKeysAndValues) {
                 1e-4);
 }
 
+/// Lower factors for two KV heads of 8 NoPE key rows and 12 value rows each.
+HeadWeights random_weights(unsigned seed) {
+    HeadWeights weights;
+    for (unsigned head = 0; head < 2; ++head) {
+        const auto factor = [&](std::int64_t n, unsigned s) {
+            MatrixD lower = random_matrix(n, n, s).cast<double>().triangularView<Eigen::Lower>();
+            lower.diagonal() = lower.diagonal().cwiseAbs().array() + 0.3;
+            return lower;
+        };
+        weights.key.push_back(factor(8, seed + head));
+        weights.value.push_back(factor(12, seed + 10 + head));
+    }
+    return weights;
+}
+
+TEST(WeightedSvd, WithIdentitiesItIsTheWhitenedOne) {
+    const Matrix kv = random_matrix(40, 30, 41);
+    const Whitening whitening(moment_of(random_matrix(100, 30, 42)));
+    HeadWeights weights;
+    for (int head = 0; head < 2; ++head) {
+        weights.key.push_back(MatrixD::Identity(8, 8));
+        weights.value.push_back(MatrixD::Identity(12, 12));
+    }
+    const ErrorWeighting weighting{&whitening, 2.0, &weights};
+    const KvFactors weighted = factorize(Factorization::weighted, kv, 16, {6, 6, 6}, {}, weighting);
+    const KvFactors whitened = factorize(Factorization::whitened, kv, 16, {6, 6, 6}, {}, weighting);
+    EXPECT_LT((weighted.up_k * weighted.down_k - whitened.up_k * whitened.down_k).norm(), 1e-3);
+    EXPECT_LT((weighted.up_v * weighted.down_k - whitened.up_v * whitened.down_k).norm(), 1e-3);
+}
+
+TEST(WeightedSvd, ItsErrorIsTheLeastInItsOwnMeasure) {
+    const Matrix kv = random_matrix(40, 30, 43);
+    const Whitening whitening(moment_of(random_matrix(200, 30, 44)));
+    const HeadWeights weights = random_weights(50);
+    const ErrorWeighting weighting{&whitening, 1.0, &weights};
+    const auto error = [&](Factorization factorization) {
+        const KvFactors f = factorize(factorization, kv, 16, {6, 6, 6}, {}, weighting);
+        Matrix left(40, 30);
+        left << kv.topRows(16) - f.up_k * f.down_k, kv.bottomRows(24) - f.up_v * f.down_k;
+        return weigh_errors(left, 16, weighting).norm();
+    };
+    const Eigen::VectorXd spectrum = singular_values(weigh_errors(kv, 16, weighting));
+    const double least = spectrum.tail(spectrum.size() - 6).norm();
+    EXPECT_NEAR(error(Factorization::weighted), least, 1e-4 * least);
+    EXPECT_GT(error(Factorization::whitened), 1.02 * least);
+    expect_error(ErrorCode::usage, {"each head"}, [&] {
+        (void)factorize(Factorization::weighted, kv, 16, {6, 6, 6}, {}, {&whitening, 1.0, nullptr});
+    });
+}
+
 TEST(WhitenedSvd, WhatIsNoMomentIsRefused) {
     MatrixD bad = MatrixD::Identity(8, 8);
     bad(3, 4) = bad(4, 3) = std::nan("");

@@ -47,6 +47,7 @@ ConvertOptions to_options(const ConvertFlags& flags, const ModelConfig& config, 
         options.factorization = flags.factorization();
     }
     options.svd = flags.svd;
+    options.nope_phase = flags.nope_phase;
     options.balance = flags.balance.value_or(KvBalance());
     options.dtype = flags.dtype;
     options.max_shard_bytes = flags.max_shard_bytes;

@@ -34,6 +34,7 @@ struct ConvertFlags {
     LatentFlags latent;
     SvdOptions svd;
     std::optional<KvBalance> balance;
+    NopePhase nope_phase = NopePhase::zero;
     std::optional<Dtype> dtype;
     std::uint64_t max_shard_bytes = 5'000'000'000;
     TokenOptions calibration;

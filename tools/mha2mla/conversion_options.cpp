@@ -36,7 +36,7 @@ void add_balance_option(CLI::App& command, std::optional<KvBalance>& balance) {
     command
         .add_option_function<std::string>(
             "--kv-balance", parse,
-            "How much more errors of keys count than errors of values, with --svd whitened:\n"
+            "How much more errors of keys count than errors of values, with --svd whitened or weighted:\n"
             "  auto: of several, what changes the attention's output on your text least, layer by layer\n"
             "  none: alike\n"
             "  X: as if the keys had X times the root mean square of the values; 1 is equal energy")
@@ -49,14 +49,16 @@ void add_balance_option(CLI::App& command, std::optional<KvBalance>& balance) {
 
 void add_conversion_options(CLI::App& command, ConvertFlags& flags) {
     command.option_defaults()->group(kMethod);
-    std::string methods = "How it goes where no stage is named; naming --rope, --svd or what belongs to them, --stats or\n"
-                          "--rank-file uses what is named as it is, and the rest of mha2mla:";
+    std::string methods =
+        "How it goes where no stage is named; naming --rope, --svd or what belongs to them, --stats or\n"
+        "--rank-file uses what is named as it is, and the rest of mha2mla:";
     for (const auto& row : kMethods) methods += "\n  " + std::string(row.name) + ": " + std::string(row.what);
     add_choice(command, "--method", flags.method, kMethods, &MethodRow::method, methods)->default_str("aligned");
     command
-        .add_option("--kv-reduction", flags.kv_reduction,
-                    "Share of the KV cache to save; default: 0.6875. What is not named of rope-dim and kv-rank follows\n"
-                    "from it: chosen on your text by aligned, with the paper's rope-dim otherwise")
+        .add_option(
+            "--kv-reduction", flags.kv_reduction,
+            "Share of the KV cache to save; default: 0.6875. What is not named of rope-dim and kv-rank follows\n"
+            "from it: chosen on your text by aligned, with the paper's rope-dim otherwise")
         ->check(CLI::Range(0.0, 1.0).description(""))
         ->type_name("X");
     add_choice(command, "--quality", flags.quality, align_qualities(), &AlignQuality::name,
@@ -72,6 +74,9 @@ void add_conversion_options(CLI::App& command, ConvertFlags& flags) {
         ->capture_default_str();
     add_latent_options(command, flags.latent, LatentDefaults::by_method);
     add_balance_option(command, flags.balance);
+    std::string phases = "What queries of the pairs without RoPE become:";
+    for (const auto& row : kNopePhases) phases += "\n  " + std::string(row.name) + ": " + std::string(row.what);
+    add_choice(command, "--nope-phase", flags.nope_phase, kNopePhases, &NopePhaseRow::phase, phases);
     add_choice(command, "--sigma", flags.svd.sigma, kSigmaPlacements, &SigmaPlacementRow::sigma,
                "Which factor takes the singular values; the product is the same");
     add_choice(command, "--svd-method", flags.svd.method, kSvdMethods, &SvdMethodRow::method,

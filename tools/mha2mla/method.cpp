@@ -10,8 +10,8 @@
 namespace mha2mla::tool {
 namespace {
 
-/// The first option that names a stage which `aligned` decides itself, or null. What names the stage as `aligned` has it
-/// anyway counts only where no method is named.
+/// The first option that names a stage which `aligned` decides itself, or null. What names the stage as `aligned` has
+/// it anyway counts only where no method is named.
 const char* named_stage(const ConvertFlags& flags) {
     const SvdOptions usual;
     const bool same = flags.method.has_value();
@@ -19,6 +19,7 @@ const char* named_stage(const ConvertFlags& flags) {
     if (flags.latent.factorization && !(same && *flags.latent.factorization == Factorization::whitened)) return "--svd";
     if (flags.uniform_start != 0) return "--uniform-start";
     if (flags.balance) return "--kv-balance";
+    if (flags.nope_phase != NopePhase::zero) return "--nope-phase";
     if (flags.svd.sigma != usual.sigma) return "--sigma";
     if (flags.svd.method != usual.method) return "--svd-method";
     if (flags.svd.max_excess != usual.max_excess) return "--svd-excess";
@@ -29,17 +30,20 @@ const char* named_stage(const ConvertFlags& flags) {
 
 void check_aligned(const ConvertFlags& flags) {
     if (const char* stage = named_stage(flags)) {
-        throw Error(ErrorCode::usage, std::string(stage) + " does not go with --method aligned, which chooses and refines "
-                                                           "on text itself; leave it out, or name --method mha2mla");
+        throw Error(ErrorCode::usage, std::string(stage) +
+                                          " does not go with --method aligned, which chooses and refines "
+                                          "on text itself; leave it out, or name --method mha2mla");
     }
     if (!flags.calibration.given()) {
-        throw Error(ErrorCode::usage,
-                    "the default method aligns each layer on text: give --calibration-text FILE or "
-                    "--calibration-tokens FILE; without any text there is --method mha2mla --rope uniform (or high, low)");
+        throw Error(
+            ErrorCode::usage,
+            "the default method aligns each layer on text: give --calibration-text FILE or "
+            "--calibration-tokens FILE; without any text there is --method mha2mla --rope uniform (or high, low)");
     }
     if (flags.samples.until_settled) {
-        throw Error(ErrorCode::usage, "--samples auto watches the 2-norm selection and does not go with --method aligned; "
-                                      "give a number");
+        throw Error(ErrorCode::usage,
+                    "--samples auto watches the 2-norm selection and does not go with --method aligned; "
+                    "give a number");
     }
 }
 
@@ -48,8 +52,8 @@ void check_stages(const ConvertFlags& flags, Context& context) {
     if (flags.uniform_start != 0 && flags.selection() != "uniform") {
         throw Error(ErrorCode::usage, "--uniform-start only goes with --rope uniform");
     }
-    if (flags.balance && flags.factorization() != Factorization::whitened) {
-        throw Error(ErrorCode::usage, "--kv-balance only goes with --svd whitened");
+    if (flags.balance && !row_of(flags.factorization()).needs_moments()) {
+        throw Error(ErrorCode::usage, "--kv-balance only goes with --svd whitened and weighted");
     }
     const bool whole_part = latent_widths(flags.factorization(), 1, 8, 2, 2).cached != 2;
     if (flags.kv_reduction && whole_part) {
@@ -68,9 +72,7 @@ void check_stages(const ConvertFlags& flags, Context& context) {
 
 }  // namespace
 
-bool ConvertFlags::aligned() const {
-    return method ? *method == Method::aligned : named_stage(*this) == nullptr;
-}
+bool ConvertFlags::aligned() const { return method ? *method == Method::aligned : named_stage(*this) == nullptr; }
 
 void check_method(const ConvertFlags& flags, Context& context) {
     if (flags.kv_reduction && flags.latent.rope_dim && flags.latent.kv_rank) {
@@ -82,9 +84,8 @@ void check_method(const ConvertFlags& flags, Context& context) {
 AlignRequest align_request(const ConvertFlags& flags, const ModelConfig& config) {
     const AlignQuality& quality = flags.quality ? find_align_quality(*flags.quality) : align_qualities().front();
     const bool both = flags.latent.rope_dim && flags.latent.kv_rank;
-    AlignRequest request =
-        usual_request(config, {both ? 0 : flags.kv_reduction.value_or(kDefaultReduction), flags.latent.rope_dim,
-                               flags.latent.kv_rank, quality});
+    AlignRequest request = usual_request(config, {both ? 0 : flags.kv_reduction.value_or(kDefaultReduction),
+                                                  flags.latent.rope_dim, flags.latent.kv_rank, quality});
     if (flags.samples.seq_len) {
         const std::int64_t tokens = request.windows * request.seq_len;
         request.seq_len = *flags.samples.seq_len;
@@ -107,12 +108,11 @@ Budget budget_of(const ConvertFlags& flags, const ModelConfig& config) {
     }
     if (flags.factorization() == Factorization::split) budget.kv_rank = budget.kv_rank / 2 * 2;
     if (budget.rope_dim < 0 || budget.kv_rank < 1) {
-        throw Error(ErrorCode::usage, "--kv-reduction leaves " + std::to_string(left) +
-                                          " numbers per token and KV head, of which " +
-                                          (flags.latent.kv_rank ? "--kv-rank takes " + std::to_string(budget.kv_rank)
-                                                                : "rope-dim takes " + std::to_string(budget.rope_dim)) +
-                                          "; save less, or give another " +
-                                          (flags.latent.kv_rank ? "--kv-rank" : "--rope-dim"));
+        throw Error(ErrorCode::usage,
+                    "--kv-reduction leaves " + std::to_string(left) + " numbers per token and KV head, of which " +
+                        (flags.latent.kv_rank ? "--kv-rank takes " + std::to_string(budget.kv_rank)
+                                              : "rope-dim takes " + std::to_string(budget.rope_dim)) +
+                        "; save less, or give another " + (flags.latent.kv_rank ? "--kv-rank" : "--rope-dim"));
     }
     return budget;
 }

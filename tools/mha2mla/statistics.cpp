@@ -18,6 +18,12 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
+/// What it is that needs moments.
+std::string moments_for(const ConvertFlags& flags) {
+    const FactorizationRow& row = row_of(flags.factorization());
+    return row.needs_moments() ? "--svd " + std::string(row.name) : "--nope-phase fitted";
+}
+
 bool needs_ranks(const ConvertFlags& flags) { return find_rope_strategy(flags.selection()).ranks != nullptr; }
 
 bool needs_statistics(const ConvertFlags& flags) {
@@ -34,8 +40,8 @@ void check_rank_file(const ConvertFlags& flags) {
                                           " does not" + instead + "--attention-order");
     }
     if (needs.moments) {
-        throw Error(ErrorCode::usage,
-                    "--rank-file holds no moments of layer inputs, which --svd whitened needs" + instead + "--moments");
+        throw Error(ErrorCode::usage, "--rank-file holds no moments of layer inputs, which " + moments_for(flags) +
+                                          " needs" + instead + "--moments");
     }
 }
 
@@ -92,8 +98,8 @@ CalibrationStats given(const Conversion& conversion, const ConvertFlags& flags, 
     check_stats_fit(stats, conversion.model.config, name);
     const Gathered needs = needs_of(flags);
     if (needs.moments && !gathered_in(stats).moments) {
-        throw Error(ErrorCode::usage, name +
-                                          ": has no moments of layer inputs, which --svd whitened needs; calibrate "
+        throw Error(ErrorCode::usage, name + ": has no moments of layer inputs, which " + moments_for(flags) +
+                                          " needs; calibrate "
                                           "again with --moments");
     }
     if (needs.attention_order && stats.attention_ranks.empty()) {
@@ -109,14 +115,15 @@ CalibrationStats given(const Conversion& conversion, const ConvertFlags& flags, 
 }  // namespace
 
 Gathered needs_of(const ConvertFlags& flags) {
-    return {find_rope_strategy(flags.selection()).by_attention, row_of(flags.factorization()).needs_moments()};
+    return {find_rope_strategy(flags.selection()).by_attention,
+            row_of(flags.factorization()).needs_moments() || flags.nope_phase == NopePhase::fitted};
 }
 
 void check_statistics_flags(const ConvertFlags& flags, Context& context) {
     const int sources = int(!flags.stats.empty()) + int(!flags.rank_file.empty()) + int(flags.calibration.given());
     if (needs_statistics(flags) && sources == 0) {
         const Gathered needs = needs_of(flags);
-        const std::string who = needs_ranks(flags) ? "--rope " + flags.selection() : "--svd whitened";
+        const std::string who = needs_ranks(flags) ? "--rope " + flags.selection() : moments_for(flags);
         const bool norms = !needs.attention_order && !needs.moments;
         throw Error(ErrorCode::usage, who + " needs " + (norms ? "query and key norms" : "statistics on text") +
                                           ": give --calibration-text FILE, --calibration-tokens FILE" +
