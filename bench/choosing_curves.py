@@ -42,7 +42,7 @@ def sweep(arguments):
         for rope_dim in sorted(set(rope_dims)):
             for rank in sorted(set(ranks)):
                 out = f"{directory}/mla"
-                report = run(program, "convert", model, out, "--stats", stats, "--rope-dim", rope_dim,
+                report = run(program, "convert", model, out, "--method", "mha2mla", "--stats", stats, "--rope-dim", rope_dim,
                              "--kv-rank", rank, "--overwrite")
                 nll = run(program, "eval", out, *text)["nll"]
                 rows.append({"rope_dim": rope_dim, "kv_rank": rank, "nll": nll,

@@ -56,6 +56,11 @@ TEST_F(MethodCli, StagesAreTheSameFromTextFromAFileAndInABatch) {
     EXPECT_EQ(json.at("aligned"), false);
     EXPECT_EQ(json.at("kv_balance").size(), 4U);
     EXPECT_FALSE(is_aligned(directory_ / "text"));
+    Arguments again = stages;
+    again.emplace_back("--resume");
+    const auto found = converted("text", again);
+    EXPECT_EQ(found.at("already_finished"), true);
+    EXPECT_EQ(found.at("kv_balance"), json.at("kv_balance"));
 
     ASSERT_EQ(run_program({"calibrate", kModel, "--text", kText, "--samples", "8", "--seq-len", "128", "--moments",
                            "--attention-order", "-o", path("stats.safetensors")})
