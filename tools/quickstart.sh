@@ -12,5 +12,5 @@ mha2mla=build/release/bin/mha2mla
 
 show() { printf '\n$ %s\n' "$*"; "$@"; }
 show "$mha2mla" convert examples/kjv-1.8M "$output" --calibration-text examples/kjv-calibration.txt \
-  --samples 128 --seq-len 512 --overwrite
+  --overwrite
 show "$mha2mla" verify examples/kjv-1.8M "$output" --text examples/kjv-eval.txt --context 256 --max-windows 24

@@ -45,6 +45,20 @@ struct Split {
     double error = 0;  // mean over layers of error, see Aligner::next(), before any refinement
 };
 
+/// Ways to spend the budget, at most eight of them, by rising rope_dim; their error is not known yet.
+/// @throws Error{usage} for a budget that leaves nothing to choose.
+[[nodiscard]] std::vector<Split> possible_splits(const ModelConfig& config, const AlignOptions& options);
+
+/// A conversion by aligning as it is asked for, before anything is chosen.
+struct AlignRequest {
+    AlignOptions options;
+    std::int64_t windows = 0, seq_len = 0;  // of text: at most so many, of so many tokens
+};
+/// With as much text as serves the quality, in windows of 512 tokens: longer ones cost more and teach little.
+[[nodiscard]] AlignRequest usual_request(const ModelConfig& config, const AlignOptions& options);
+/// Private memory that it takes, mapped weights not counted.
+[[nodiscard]] std::uint64_t align_bytes(const ModelConfig& config, const AlignRequest& request);
+
 /// One layer's attention in MLA form, rows as in a converted checkpoint.
 struct LatentWeights {
     Matrix q;       // [num_heads * head_dim, hidden], rows: all RoPE rows, then all NoPE rows

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -236,8 +237,9 @@ private:
 };
 
 /// Writes one safetensors file atomically (temporary name, flush, rename).
+/// @param data called for each tensor in turn, so that not all need be in memory.
 void write_safetensors(const std::filesystem::path& path, const std::vector<TensorSpec>& tensors,
-                       const std::vector<std::vector<std::byte>>& data,
+                       const std::function<std::vector<std::byte>(std::size_t)>& data,
                        const std::map<std::string, std::string>& metadata);
 
 /// Writes one small file atomically. @throws Error{io}

@@ -22,14 +22,20 @@ struct ConvertOptions {
     std::int64_t kv_rank = 0;  // d_kv
     Factorization factorization = Factorization::joint;
     SvdOptions svd;
-    std::optional<Dtype> dtype;  // of every floating-point tensor; absent: each keeps its own
+    KvBalance balance;                    // of `whitened`
+    const LayerInputs* inputs = nullptr;  // with moments; `whitened` needs them, automatic balance samples too
+    std::optional<Dtype> dtype;           // of every floating-point tensor; absent: each keeps its own
     std::uint64_t max_shard_bytes = 5'000'000'000;
     bool overwrite = false;
     bool resume = false;           // go on with an unfinished conversion, see convert()
     std::uint64_t max_memory = 0;  // private bytes of the run; 0: default_convert_memory()
+    /// Where weights are to be aligned: what was asked for. Until an aligner has chosen, `rope` and `kv_rank` are one
+    /// possible choice, which is enough to plan.
+    std::optional<AlignRequest> align;
     /// Whose weights are written, o_proj's too, instead of a factorisation of the original's. `rope` and `kv_rank` must
-    /// be what it chose, the factorisation `joint`. Used up by the conversion; its own memory is beside max_memory.
+    /// be what it chose, the factorisation `joint` or `whitened`. Used up by the conversion.
     Aligner* aligner = nullptr;
+    [[nodiscard]] bool aligned() const { return align || aligner != nullptr; }
 
     // What the model card tells, and for ranks_from also what a resumed conversion must agree in.
     std::string command;                // that was run; may be empty
@@ -40,7 +46,9 @@ struct ConvertOptions {
 struct ConvertReport {
     Plan plan;
     RopeSelection selection;
+    std::int64_t kv_rank = 0;             // d_kv
     std::vector<double> retained_energy;  // per layer, share of ‖A‖² that its truncated SVD keeps; 1 with `none`
+    std::vector<double> balance;          // per layer, the KvBalance::factor that was used; empty unless `whitened`
     std::vector<double> alignment_error;  // per layer, see Aligner::next(); empty without an aligner
     std::uint64_t output_bytes = 0;       // of the weight files
     std::int64_t pieces = 0, pieces_resumed = 0;  // layers and copied tensors; those that an earlier run had finished
@@ -70,7 +78,7 @@ void check_destination(const Model& source, const std::filesystem::path& destina
 /// @throws Error{format} if `directory` has no mha2mla.json, Error{io}.
 void record_measurement(const std::filesystem::path& directory, const nlohmann::ordered_json& measured);
 
-/// Bytes of the tensors that convert() would write.
+/// Bytes of the tensors that convert() would write; the most that it may be where an aligner has still to choose.
 [[nodiscard]] std::uint64_t planned_output_bytes(const Model& source, const ConvertOptions& options);
 /// Private memory that convert() would take with the threads there are now.
 /// @throws Error{usage} if `options` does not allow enough.
@@ -90,7 +98,7 @@ void record_measurement(const std::filesystem::path& directory, const nlohmann::
 /// what it records is read back and kept if its hash agrees, all else is done again. An interruption keeps what is
 /// finished, a failure only with options.resume, and a kill always.
 ///
-/// @param ranks needed by the 2-norm selection.
+/// @param ranks needed by selections that go by statistics.
 /// @throws Error{usage} for impossible options, too little memory, source == destination or a journal of another
 ///         fingerprint (naming what differs), Error{numeric} naming a query, key or value tensor that is not finite
 ///         (others are copied unseen), Error{io}, Error{interrupted}. Nothing that looks finished is left behind.

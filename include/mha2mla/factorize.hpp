@@ -76,12 +76,61 @@ struct KvFactors {
     double total_energy = 0, retained_energy = 0;  // of what was factorised
 };
 
+/// How `whitened` measures errors: by what they do to layer inputs x, whose second moment is C = E xᵀx, instead of by
+/// the weights alone.
+class Whitening {
+public:
+    /// A share of C's mean diagonal that is added to the diagonal, so that C may be singular: a text that is too short,
+    /// or dimensions that it never uses.
+    static constexpr double kRidge = 1e-4;
+
+    /// Takes the Cholesky factor L of C + ridge, in place.
+    /// @param moment C, [hidden, hidden], symmetric.
+    /// @throws Error{numeric} if it is not finite or no second moment.
+    explicit Whitening(MatrixD moment);
+
+    [[nodiscard]] std::int64_t hidden() const { return root_.rows(); }
+    /// A·L, so that its Frobenius norm is the root of E‖x·Aᵀ‖². [rows of A, hidden]
+    [[nodiscard]] Matrix apply(const Matrix& a) const;
+    /// B·L⁻¹. @param b [rows, hidden]
+    [[nodiscard]] Matrix revert(const Matrix& b) const;
+
+private:
+    MatrixD root_;  // L, its upper triangle zero
+};
+
+/// How the weight of keys against values is found for `whitened`.
+struct KvBalance {
+    enum class How : std::uint8_t {
+        automatic,  ///< of several, the one with which the attention's output changes least on the calibration text
+        none,       ///< errors of keys and values count alike
+        factor,     ///< given
+    };
+    How how = How::automatic;
+    /// Errors count as if NoPE keys had this many times the root mean square of the values on the text: 1 is equal
+    /// energy, 2 counts keys more.
+    double factor = 1;
+};
+
+struct ErrorWeighting {
+    const Whitening* whitening = nullptr;
+    double key_weight = 1;  // errors of NoPE keys count this many times as much as errors of values
+};
+
 /// @param kv [num_kv_heads * (head_dim - rope_dim) + num_kv_heads * head_dim, hidden], the NoPE key rows above the
 ///           value rows.
 /// @param nope_rows how many of them are key rows.
 /// @param widths latent widths of the layer, see latent_widths().
-/// @throws Error{usage} naming the largest possible rank, Error{numeric}.
+/// @param weighting of errors, which `whitened` needs and the others do not look at.
+/// @throws Error{usage} naming the largest possible rank, or if there is no weighting where one is needed,
+/// Error{numeric}.
 [[nodiscard]] KvFactors factorize(Factorization factorization, const Matrix& kv, std::int64_t nope_rows,
-                                  const LatentWidths& widths, const SvdOptions& options);
+                                  const LatentWidths& widths, const SvdOptions& options,
+                                  const ErrorWeighting& weighting = {});
+
+/// How much more errors of NoPE keys have to count than those of values for both to count as if keys and values had the
+/// same mean square on the text: the ratio of the roots of these. 1 where either is zero.
+/// @param whitened_kv Whitening::apply() of what factorize() is given.
+[[nodiscard]] double equal_energy_weight(const Matrix& whitened_kv, std::int64_t nope_rows);
 
 }  // namespace mha2mla

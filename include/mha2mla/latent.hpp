@@ -11,16 +11,21 @@
 namespace mha2mla {
 
 /// Which of NoPE keys and values go through a latent, and whether they share it (MHA2MLA, section 3.2).
-enum class Factorization : std::uint8_t { joint, split, key, value, none };
+/// `whitened` is `joint` with another measure of the error: nothing differs once the weights are there.
+enum class Factorization : std::uint8_t { joint, whitened, split, key, value, none };
 
 struct FactorizationRow {
     Factorization factorization;
     std::string_view name;            // of --svd
     std::string_view reference_name;  // `svd_init_method` of the reference implementation
     std::string_view what;
+    /// Whether it goes by the moments of layer inputs.
+    [[nodiscard]] constexpr bool needs_moments() const { return factorization == Factorization::whitened; }
 };
-inline constexpr std::array<FactorizationRow, 5> kFactorizations = {{
+inline constexpr std::array<FactorizationRow, 6> kFactorizations = {{
     {Factorization::joint, "joint", "joint", "NoPE keys and values share one latent (the paper's default)"},
+    {Factorization::whitened, "whitened", "joint",
+     "as joint, with the least error on your text instead of in the weights"},
     {Factorization::split, "split", "split", "a latent of half the width each for NoPE keys and for values"},
     {Factorization::key, "key", "only_key", "only NoPE keys go through a latent; values stay whole"},
     {Factorization::value, "value", "only_value", "only values go through a latent; NoPE keys stay whole"},
@@ -28,6 +33,11 @@ inline constexpr std::array<FactorizationRow, 5> kFactorizations = {{
 }};
 [[nodiscard]] constexpr const FactorizationRow& row_of(Factorization factorization) {
     return kFactorizations.at(static_cast<std::size_t>(factorization));
+}
+
+/// Whether NoPE keys and values share one latent.
+[[nodiscard]] constexpr bool shares_latent(Factorization factorization) {
+    return factorization == Factorization::joint || factorization == Factorization::whitened;
 }
 
 /// The rotary pairs that keep RoPE: pairs[layer][kv_head] holds `rope_dim / 2` ascending pair indices.

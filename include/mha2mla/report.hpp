@@ -74,7 +74,8 @@ struct Report {
     RotaryFrequencies frequencies;
     std::vector<double> scores;       // [layers, kv_heads, pairs]
     PairRanks ranks;                  // of the scores, as 2-norm selects by them
-    std::vector<RopeSelection> kept;  // at rope_dim, one for each row of rope_strategies()
+    PairRanks attention_ranks;        // empty where the statistics have none
+    std::vector<RopeSelection> kept;  // at rope_dim, by each row of rope_strategies() that the statistics allow
     std::vector<LayerSummary> layers;
     std::vector<LayerSpectra> spectra;                  // [layers] or empty
     std::vector<std::vector<RetainedEnergy>> retained;  // [layers], each for the same widths; or empty

@@ -33,7 +33,10 @@ struct RopeOptions {
 /// One row per strategy; --rope's choices, its help and the tests come from here.
 struct RopeStrategy {
     std::string_view name;
-    bool needs_ranks;
+    /// From statistics, ranks that serve every rope_dim; null if it needs none. @throws Error{usage} if they were not
+    /// gathered.
+    PairRanks (*ranks)(const CalibrationStats&);
+    bool by_attention;  // needs CalibrationStats::attention_ranks
     std::string_view good_for;
     /// Ascending pairs of one KV head.
     std::vector<std::int64_t> (*select)(const ModelConfig&, const RopeOptions&, const PairRanks*, std::int64_t layer,
@@ -52,6 +55,17 @@ void check_rope_dim(const ModelConfig& config, std::int64_t rope_dim);
 
 /// 2-norm ranks: pairs by falling score, equal scores by rising pair.
 [[nodiscard]] PairRanks two_norm_ranks(const CalibrationStats& stats);
+/// Ranks of `attention`. @throws Error{usage} if add_attention_ranks() was not called.
+[[nodiscard]] PairRanks attention_ranks(const CalibrationStats& stats);
+
+/// Ranks every pair by what the attention loses without its rotation, on stats.inputs->sample(): backward elimination,
+/// one layer at a time, its KV heads in parallel.
+///
+/// For each KV head the pair goes next whose removal, on top of those that went before, changes the attention's output
+/// least: Σ_heads ‖(A' − A) V W_oᵀ‖², A and A' the attention before and after. It takes pairs²/2 softmaxes and products
+/// of [512, 512] a head, and pairs · 1 MB of memory a thread.
+/// @throws Error{usage} without samples of this model, Error{interrupted}.
+void add_attention_ranks(const Model& model, CalibrationStats& stats, Observer& observer);
 /// Whether the 2-norm selection still changes as statistics grow: settled is a layer whose pairs stayed the same, in
 /// every KV head, over the last two rounds and while the number of sequences at least doubled.
 class SelectionWatch {

@@ -16,9 +16,14 @@
 
 namespace mha2mla {
 
-/// Called for each layer and block of whole sequences with queries and keys before RoPE:
-/// q [tokens, num_heads * head_dim], k [tokens, num_kv_heads * head_dim]. Original checkpoints only.
-using AttentionTap = std::function<void(std::int64_t layer, Eigen::Ref<const Matrix> q, Eigen::Ref<const Matrix> k)>;
+/// What a layer's attention starts from, for a block of whole sequences.
+struct TappedAttention {
+    const Matrix& input;  // normed hidden states, [tokens, hidden]
+    const Matrix& q;      // before RoPE, [tokens, num_heads * head_dim]
+    const Matrix& k;      // before RoPE, [tokens, num_kv_heads * head_dim]
+};
+/// Called for each layer and block, blocks in the order of the tokens. Original checkpoints only.
+using AttentionTap = std::function<void(std::int64_t layer, const TappedAttention& tapped)>;
 
 /// Causal prefill of `ids.size() / seq_len` sequences of equal length, layer by layer.
 ///

@@ -50,6 +50,33 @@ double loss_of(const Matrix& output, const Matrix& target, const Vector& weight,
     return loss;
 }
 
+void embed(const Model& model, std::span<const TokenId> ids, Matrix& hidden) {
+    hidden.resize(static_cast<Eigen::Index>(ids.size()), model.config.hidden_size);
+    const auto width = static_cast<std::uint64_t>(hidden.cols());
+    for (std::size_t t = 0; t < ids.size(); ++t) {
+        if (ids[t] < 0 || ids[t] >= model.config.vocab_size) {
+            throw Error(ErrorCode::format, "calibration token " + std::to_string(t) + " has id " +
+                                               std::to_string(ids[t]) + ", but the model's vocab_size is " +
+                                               std::to_string(model.config.vocab_size));
+        }
+        to_float(*model.embed_tokens, static_cast<std::uint64_t>(ids[t]) * width,
+                 {hidden.row(static_cast<Eigen::Index>(t)).data(), width});
+    }
+}
+
+}  // namespace
+
+std::span<const AlignQuality> align_qualities() { return kQualities; }
+
+const AlignQuality& find_align_quality(std::string_view name) {
+    std::string known;
+    for (const auto& quality : kQualities) {
+        if (quality.name == name) return quality;
+        known += (known.empty() ? "" : ", ") + std::string(quality.name);
+    }
+    throw Error(ErrorCode::usage, "unknown quality '" + std::string(name) + "'; choose one of " + known);
+}
+
 std::vector<Split> possible_splits(const ModelConfig& config, const AlignOptions& options) {
     if (options.rope_dim && options.kv_rank) return {{*options.rope_dim, *options.kv_rank}};
     if (!(options.kv_reduction > 0 && options.kv_reduction < 1)) {
@@ -77,33 +104,6 @@ std::vector<Split> possible_splits(const ModelConfig& config, const AlignOptions
         some.push_back(all[static_cast<std::size_t>(wanted == 1 ? 0 : i * (count - 1) / (wanted - 1))]);
     }
     return some;
-}
-
-void embed(const Model& model, std::span<const TokenId> ids, Matrix& hidden) {
-    hidden.resize(static_cast<Eigen::Index>(ids.size()), model.config.hidden_size);
-    const auto width = static_cast<std::uint64_t>(hidden.cols());
-    for (std::size_t t = 0; t < ids.size(); ++t) {
-        if (ids[t] < 0 || ids[t] >= model.config.vocab_size) {
-            throw Error(ErrorCode::format, "calibration token " + std::to_string(t) + " has id " +
-                                               std::to_string(ids[t]) + ", but the model's vocab_size is " +
-                                               std::to_string(model.config.vocab_size));
-        }
-        to_float(*model.embed_tokens, static_cast<std::uint64_t>(ids[t]) * width,
-                 {hidden.row(static_cast<Eigen::Index>(t)).data(), width});
-    }
-}
-
-}  // namespace
-
-std::span<const AlignQuality> align_qualities() { return kQualities; }
-
-const AlignQuality& find_align_quality(std::string_view name) {
-    std::string known;
-    for (const auto& quality : kQualities) {
-        if (quality.name == name) return quality;
-        known += (known.empty() ? "" : ", ") + std::string(quality.name);
-    }
-    throw Error(ErrorCode::usage, "unknown quality '" + std::string(name) + "'; choose one of " + known);
 }
 
 std::int64_t align_tokens(const ModelConfig& config, const AlignQuality& quality) {
@@ -189,12 +189,13 @@ struct Aligner::State {
     }
 
     /// The first guess with the balance that leaves the least error.
-    LatentLayer guess(std::int64_t at, const Split& split, const MatrixD& moment, const Lesson& lesson, double& error) {
+    LatentLayer guess(std::int64_t at, const Split& split, const Whitening& whitening, const Lesson& lesson,
+                      double& error) {
         LatentLayer best;
         error = std::numeric_limits<double>::infinity();
         const auto pairs = kept_pairs(at, split.rope_dim);
         for (const double balance : kBalances) {
-            LatentLayer latent = first_guess(model, at, pairs, split.kv_rank, moment, balance);
+            LatentLayer latent = first_guess(model, at, pairs, split.kv_rank, whitening, balance);
             const double left = error_of(latent, lesson, tokens_up_to(kChoiceTokens));
             if (left < error) {
                 error = left;
@@ -219,10 +220,10 @@ struct Aligner::State {
             const Lesson lesson = learn(at, before, states);
             rank_pairs(at, rows_of(lesson.input, 0, tokens_up_to(kOrderTokens)));
             if (tried.size() > 1) {
-                const MatrixD moment = second_moment(lesson.input);
+                const Whitening whitening(second_moment(lesson.input));
                 for (Split& split : tried) {
                     double error = 0;
-                    (void)guess(at, split, moment, lesson, error);
+                    (void)guess(at, split, whitening, lesson, error);
                     split.error += error / static_cast<double>(config.num_hidden_layers);
                 }
             }
@@ -284,7 +285,7 @@ struct Aligner::State {
 
     LatentWeights align_next(double& error) {
         const Lesson lesson = learn(layer, converted, original);
-        LatentLayer latent = guess(layer, chosen, second_moment(lesson.input), lesson, error);
+        LatentLayer latent = guess(layer, chosen, Whitening(second_moment(lesson.input)), lesson, error);
         if (options.quality.steps > 0) {
             refine(latent, lesson);
             error = error_of(latent, lesson, tokens_up_to(kChoiceTokens));

@@ -1,10 +1,6 @@
 #include "first_guess.hpp"
 
-#include <algorithm>
-#include <cmath>
-
 #include "../convert/layer_rows.hpp"
-#include "../factorize/whitened.hpp"
 
 namespace mha2mla {
 namespace {
@@ -33,12 +29,6 @@ Vector gathered_bias(const TensorView* bias, const std::vector<std::int64_t>& ro
     return result;
 }
 
-/// Mean square of one output of these rows on the text.
-double mean_square(const Matrix& rows, const MatrixD& moment) {
-    const MatrixD w = rows.cast<double>();
-    return (w * moment).cwiseProduct(w).sum() / static_cast<double>(std::max<Eigen::Index>(1, w.rows()));
-}
-
 }  // namespace
 
 MatrixD second_moment(const Matrix& rows) {
@@ -51,38 +41,43 @@ MatrixD second_moment(const Matrix& rows) {
     return sum / static_cast<double>(rows.rows());
 }
 
-LatentLayer first_guess(const Model& model, std::int64_t layer, const std::vector<std::vector<std::int64_t>>& pairs,
-                        std::int64_t kv_rank, const MatrixD& moment, double balance) {
+LatentLayer unfactorized_layer(const Model& model, std::int64_t layer,
+                               const std::vector<std::vector<std::int64_t>>& pairs) {
     const ModelConfig& config = model.config;
     const AttentionView& view = *model.layers[static_cast<std::size_t>(layer)].attention;
     const LayerRows rows = layer_rows(config, pairs);
-    const Matrix k = all_rows(*view.k.weight), v = all_rows(*view.v.weight);
-    const Matrix k_nope = gathered(k, rows.key_nope);
-    Matrix kv(k_nope.rows() + v.rows(), v.cols());
-    kv << k_nope, v;
-    const double keys = mean_square(k_nope, moment);
-    const double key_weight = keys > 0 ? balance * std::sqrt(mean_square(v, moment) / keys) : 1.0;
-    const std::int64_t rank = config.num_key_value_heads * kv_rank;
-    KvFactors factors =
-        factorize_whitened(kv, k_nope.rows(), {rank, rank, rank}, {}, moment, key_weight > 0 ? key_weight : 1.0);
     LatentLayer result;
     result.heads = config.num_attention_heads;
     result.kv_heads = config.num_key_value_heads;
     result.head_dim = config.head_dim;
     result.rope_dim = static_cast<std::int64_t>(2 * pairs.front().size());
     result.pairs = pairs;
-    result.weights = {gathered(all_rows(*view.q.weight), rows.query),
-                      gathered(k, rows.key_rope),
-                      std::move(factors.down_k),
-                      std::move(factors.up_k),
-                      std::move(factors.up_v),
-                      all_rows(*view.o.weight)};
+    result.weights.q = gathered(all_rows(*view.q.weight), rows.query);
+    result.weights.k_rope = gathered(all_rows(*view.k.weight), rows.key_rope);
+    result.weights.o = all_rows(*view.o.weight);
     std::vector<std::int64_t> value_rows;
-    for (std::int64_t row = 0; row < v.rows(); ++row) value_rows.push_back(row);
+    for (std::int64_t row = 0; row < view.v.weight->rows(); ++row) value_rows.push_back(row);
     result.q_bias = gathered_bias(view.q.bias, rows.query);
     result.k_rope_bias = gathered_bias(view.k.bias, rows.key_rope);
     result.up_k_bias = gathered_bias(view.k.bias, rows.key_nope);
     result.up_v_bias = gathered_bias(view.v.bias, value_rows);
+    return result;
+}
+
+LatentLayer first_guess(const Model& model, std::int64_t layer, const std::vector<std::vector<std::int64_t>>& pairs,
+                        std::int64_t kv_rank, const Whitening& whitening, double balance) {
+    const AttentionView& view = *model.layers[static_cast<std::size_t>(layer)].attention;
+    const LayerRows rows = layer_rows(model.config, pairs);
+    const auto nope_rows = static_cast<std::int64_t>(rows.key_nope.size());
+    const Matrix kv = gather_kv(*view.k.weight, rows.key_nope, *view.v.weight);
+    const double key_weight = balance * equal_energy_weight(whitening.apply(kv), nope_rows);
+    const std::int64_t rank = model.config.num_key_value_heads * kv_rank;
+    KvFactors factors = factorize(Factorization::whitened, kv, nope_rows, {rank, rank, rank}, {},
+                                  {.whitening = &whitening, .key_weight = key_weight});
+    LatentLayer result = unfactorized_layer(model, layer, pairs);
+    result.weights.down = std::move(factors.down_k);
+    result.weights.up_k = std::move(factors.up_k);
+    result.weights.up_v = std::move(factors.up_v);
     return result;
 }
 

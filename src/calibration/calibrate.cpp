@@ -4,6 +4,7 @@
 #include "../linalg/parallel.hpp"
 #include "../runtime/forward.hpp"
 #include "../runtime/layer.hpp"
+#include "gathered_inputs.hpp"
 #include "mha2mla/calibration.hpp"
 #include "mha2mla/error.hpp"
 #include "mha2mla/memory.hpp"
@@ -19,12 +20,12 @@ constexpr std::uint64_t kProgramBytes = 4'000'000;
 constexpr std::uint64_t kBlasBytes = 2'000'000;  // of each thread
 
 /// sums[head, k] += Σ_tokens ‖x^[k]‖. Each sum is taken over the tokens in order, by one thread, in double.
-void add_norms(Eigen::Ref<const Matrix> x, std::int64_t pairs, std::span<double> sums) {
+void add_norms(const Matrix& x, std::int64_t pairs, std::span<double> sums) {
     const std::int64_t heads = x.cols() / (2 * pairs);
     parallel_for(heads, [&](std::int64_t head, std::vector<float>&) {
         const auto target = sums.subspan(static_cast<std::size_t>(head * pairs), static_cast<std::size_t>(pairs));
         for (std::int64_t token = 0; token < x.rows(); ++token) {
-            const float* first = x.data() + token * x.outerStride() + head * 2 * pairs;
+            const float* first = x.data() + token * x.cols() + head * 2 * pairs;
             const float* second = first + pairs;
             for (std::int64_t k = 0; k < pairs; ++k) {
                 target[static_cast<std::size_t>(k)] +=
@@ -57,17 +58,22 @@ public:
         const auto layers = static_cast<std::size_t>(config.num_hidden_layers);
         query_.resize(layers * query_size_);
         key_.resize(layers * key_size_);
+        if (options.inputs != CalibrationOptions::Inputs::none) {
+            inputs_ = std::make_shared<GatheredInputs>(config, seq_len, options);
+        }
     }
 
     void add(std::span<const TokenId> ids, Observer& observer) {
         const std::int64_t pairs = model_.config.num_pairs();
-        const auto tap = [&](std::int64_t layer, const Eigen::Ref<const Matrix>& q, const Eigen::Ref<const Matrix>& k) {
+        const auto tap = [&](std::int64_t layer, const TappedAttention& tapped) {
             const auto at = static_cast<std::size_t>(layer);
-            add_norms(q, pairs, std::span(query_).subspan(at * query_size_, query_size_));
-            add_norms(k, pairs, std::span(key_).subspan(at * key_size_, key_size_));
+            add_norms(tapped.q, pairs, std::span(query_).subspan(at * query_size_, query_size_));
+            add_norms(tapped.k, pairs, std::span(key_).subspan(at * key_size_, key_size_));
+            if (inputs_) inputs_->add(layer, tapped.input);
         };
         HiddenStates hidden = hidden_states(static_cast<std::int64_t>(ids.size()));
         forward(model_, ids, seq_len_, hidden, observer, {.stage = "calibrate", .tap = tap, .only_tap = true});
+        if (inputs_) inputs_->end_round(static_cast<std::int64_t>(ids.size()));
         sequences_ += static_cast<std::int64_t>(ids.size()) / seq_len_;
     }
 
@@ -82,6 +88,7 @@ public:
         const auto tokens = static_cast<double>(sequences_ * seq_len_);
         stats.mean_query_norm = means(query_, tokens);
         stats.mean_key_norm = means(key_, tokens);
+        stats.inputs = inputs_;
         return stats;
     }
 
@@ -90,7 +97,8 @@ private:
     [[nodiscard]] HiddenStates hidden_states(std::int64_t tokens) const {
         const std::int64_t hidden_size = model_.config.hidden_size;
         const std::int64_t block = std::min(tokens, block_tokens(seq_len_));
-        const std::uint64_t least = least_calibration_memory(model_.config, tokens / seq_len_, seq_len_);
+        const std::uint64_t least =
+            least_calibration_memory(model_.config, tokens / seq_len_, seq_len_, options_.inputs);
         if (budget_ < least) {
             throw Error(ErrorCode::usage, "calibrating on sequences of " + std::to_string(seq_len_) +
                                               " tokens takes at least " + std::to_string(least) + " bytes (" +
@@ -110,6 +118,7 @@ private:
     std::vector<double> query_;  // [layers, heads, pairs]
     std::vector<double> key_;    // [layers, kv_heads, pairs]
     std::int64_t sequences_ = 0;
+    std::shared_ptr<GatheredInputs> inputs_;
 };
 
 /// @return the number of whole sequences.
@@ -142,12 +151,13 @@ std::vector<double> CalibrationStats::scores() const {
     return result;
 }
 
-std::uint64_t least_calibration_memory(const ModelConfig& config, std::int64_t sequences, std::int64_t seq_len) {
+std::uint64_t least_calibration_memory(const ModelConfig& config, std::int64_t sequences, std::int64_t seq_len,
+                                       CalibrationOptions::Inputs inputs) {
     const std::int64_t block = std::min(sequences * seq_len, block_tokens(seq_len));
     const auto rows = static_cast<std::uint64_t>(block * config.hidden_size) * sizeof(float);
     const auto rotary = static_cast<std::uint64_t>(seq_len * config.head_dim) * sizeof(float);
     return kProgramBytes + static_cast<std::uint64_t>(thread_count()) * kBlasBytes + rows + rotary +
-           workspace_bytes(config, block, thread_count());
+           workspace_bytes(config, block, thread_count()) + gathering_bytes(config, inputs);
 }
 
 CalibrationStats calibrate(const Model& model, std::span<const TokenId> ids, std::int64_t seq_len, Observer& observer,

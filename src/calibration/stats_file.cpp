@@ -1,16 +1,17 @@
-#include <charconv>
 #include <cmath>
 #include <cstring>
 
 #include "mha2mla/calibration.hpp"
 #include "mha2mla/error.hpp"
+#include "stats_inputs.hpp"
 
 namespace mha2mla {
 namespace {
 
 constexpr const char* kFormat = "mha2mla statistics 1";
 
-std::vector<std::byte> bytes_of(const std::vector<double>& values) {
+template <typename Value>
+std::vector<std::byte> bytes_of(const std::vector<Value>& values) {
     const auto bytes = std::as_bytes(std::span(values));
     return {bytes.begin(), bytes.end()};
 }
@@ -36,15 +37,29 @@ std::vector<double> read_norms(const SafetensorsFile& file, const char* name, Sh
     return values;
 }
 
-std::int64_t metadata_number(const SafetensorsFile& file, const char* key) {
-    const auto it = file.metadata().find(key);
-    const std::string text = it == file.metadata().end() ? "" : it->second;
-    std::int64_t value = 0;
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-    if (error != std::errc() || end != text.data() + text.size() || value < 0) {
-        throw Error(ErrorCode::format, file.path().string() + ": metadata '" + key + "' must be a number");
+/// Ranks of each head are a permutation.
+std::vector<std::uint8_t> read_ranks(const SafetensorsFile& file, const Shape& norms) {
+    const TensorView* tensor = file.find(kAttentionRank);
+    if (tensor == nullptr) return {};
+    const auto refuse = [&](const std::string& problem) {
+        throw Error(ErrorCode::format, file.path().string() + ": tensor '" + kAttentionRank + "' " + problem +
+                                           "; calibrate again with --attention-order");
+    };
+    if (tensor->dtype != Dtype::u8 || tensor->shape != norms) {
+        refuse("must be U8 " + to_string(norms) + ", not " + std::string(dtype_name(tensor->dtype)) + " " +
+               to_string(tensor->shape));
     }
-    return value;
+    std::vector<std::uint8_t> ranks(tensor->data.size());
+    if (!ranks.empty()) std::memcpy(ranks.data(), tensor->data.data(), ranks.size());
+    const auto pairs = static_cast<std::size_t>(norms[2]);
+    for (std::size_t first = 0; first < ranks.size(); first += pairs) {
+        std::vector<bool> seen(pairs);
+        for (std::size_t i = first; i < first + pairs; ++i) {
+            if (ranks[i] >= pairs || seen[ranks[i]]) refuse("does not rank each pair of a head once");
+            seen[ranks[i]] = true;
+        }
+    }
+    return ranks;
 }
 
 }  // namespace
@@ -60,14 +75,40 @@ void save_stats(const std::filesystem::path& path, const CalibrationStats& stats
         metadata["settling_rope_dim"] = std::to_string(stats.settling->rope_dim);
         metadata["unsettled_layers"] = std::to_string(stats.settling->unsettled_layers);
     }
-    write_safetensors(path,
-                      {{"mean_query_norm", Dtype::f64, {stats.layers, stats.heads, stats.pairs}},
-                       {"mean_key_norm", Dtype::f64, {stats.layers, stats.kv_heads, stats.pairs}}},
-                      {bytes_of(stats.mean_query_norm), bytes_of(stats.mean_key_norm)}, metadata);
+    std::vector<TensorSpec> tensors = {{"mean_query_norm", Dtype::f64, {stats.layers, stats.heads, stats.pairs}},
+                                       {"mean_key_norm", Dtype::f64, {stats.layers, stats.kv_heads, stats.pairs}}};
+    std::vector<std::function<std::vector<std::byte>()>> data = {[&] { return bytes_of(stats.mean_query_norm); },
+                                                                 [&] { return bytes_of(stats.mean_key_norm); }};
+    if (!stats.attention_ranks.empty()) {
+        tensors.push_back({kAttentionRank, Dtype::u8, {stats.layers, stats.kv_heads, stats.pairs}});
+        data.emplace_back([&] { return bytes_of(stats.attention_ranks); });
+    }
+    if (stats.inputs != nullptr && stats.inputs->extent().moments) {
+        const LayerInputs& inputs = *stats.inputs;
+        const auto& [layers, hidden, tokens, seq_len, moments] = inputs.extent();
+        metadata[kSampleSeqLenKey] = std::to_string(seq_len);
+        for (std::int64_t layer = 0; layer < layers; ++layer) {
+            tensors.push_back({moment_name(layer), Dtype::f64, {hidden * (hidden + 1) / 2}});
+            data.emplace_back([&inputs, layer, count = element_count(tensors.back().shape)] {
+                std::vector<double> upper(count);
+                inputs.read_moment(layer, upper);
+                return bytes_of(upper);
+            });
+            tensors.push_back({sample_name(layer), Dtype::f32, {tokens, hidden}});
+            data.emplace_back([&inputs, layer, count = element_count(tensors.back().shape)] {
+                std::vector<float> rows(count);
+                inputs.read_sample(layer, rows);
+                return bytes_of(rows);
+            });
+        }
+    }
+    write_safetensors(
+        path, tensors, [&](std::size_t i) { return data[i](); }, metadata);
 }
 
 CalibrationStats load_stats(const std::filesystem::path& path) {
-    const SafetensorsFile file(path);
+    const auto opened = std::make_shared<SafetensorsFile>(path);
+    const SafetensorsFile& file = *opened;
     const auto text = [&](const char* key) {
         const auto it = file.metadata().find(key);
         return it == file.metadata().end() ? std::string() : it->second;
@@ -83,6 +124,8 @@ CalibrationStats load_stats(const std::filesystem::path& path) {
         throw Error(ErrorCode::format, path.string() + ": shapes of queries " + to_string(query) + " and keys " +
                                            to_string(key) + " do not belong together");
     }
+    stats.attention_ranks = read_ranks(file, key);
+    stats.inputs = inputs_of_file(opened, query[0]);
     stats.layers = query[0];
     stats.heads = query[1];
     stats.kv_heads = key[1];
@@ -104,6 +147,11 @@ void check_stats_fit(const CalibrationStats& stats, const ModelConfig& config, c
     if (have != want) {
         throw Error(ErrorCode::usage, name + ": statistics of another model: [layers, heads, KV heads, pairs] is " +
                                           to_string(have) + ", the checkpoint's is " + to_string(want));
+    }
+    if (stats.inputs != nullptr && stats.inputs->extent().hidden != config.hidden_size) {
+        throw Error(ErrorCode::usage, name + ": statistics of another model: hidden_size is " +
+                                          std::to_string(stats.inputs->extent().hidden) + ", the checkpoint's is " +
+                                          std::to_string(config.hidden_size));
     }
 }
 

@@ -358,14 +358,14 @@ void CheckpointWriter::commit() {
 std::uint64_t CheckpointWriter::total_bytes() const { return impl_->total_bytes; }
 
 void write_safetensors(const fs::path& path, const std::vector<TensorSpec>& tensors,
-                       const std::vector<std::vector<std::byte>>& data,
+                       const std::function<std::vector<std::byte>(std::size_t)>& data,
                        const std::map<std::string, std::string>& metadata) {
     auto slots = make_slots(tensors);
     const auto order = lay_out(slots);
     const std::string header = header_text(std::vector<const Slot*>(order.begin(), order.end()), metadata);
     OutputFile file(path);
     file.write_at(0, std::as_bytes(std::span(header)));
-    for (std::size_t i = 0; i < slots.size(); ++i) file.write_at(header.size() + slots[i].begin, data.at(i));
+    for (std::size_t i = 0; i < slots.size(); ++i) file.write_at(header.size() + slots[i].begin, data(i));
     file.publish();
 }
 

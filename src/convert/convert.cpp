@@ -1,5 +1,6 @@
 #include "mha2mla/convert.hpp"
 
+#include <algorithm>
 #include <atomic>
 
 #include "../checkpoint/hash.hpp"
@@ -39,18 +40,19 @@ public:
           options_(options),
           report_(report),
           earlier_(earlier),
-          schedule_(plan_schedule(source.config, options, thread_count())),
+          schedule_(options.aligned() ? Schedule{} : plan_schedule(source.config, options, thread_count())),
           layout_(lay_out_conversion(source, options)),
           writer_(destination, layout_.tensors, {options.max_shard_bytes, true, earlier != nullptr}),
           recorder_(journal, writer_) {
         report_.retained_energy.resize(source.layers.size());
+        if (options.factorization == Factorization::whitened) report_.balance.resize(source.layers.size());
         report_.pieces = static_cast<std::int64_t>(layout_.layers.size() + layout_.copies.size());
     }
 
     void write_pieces(Observer& observer) {
         const auto copies = static_cast<std::int64_t>(layout_.copies.size());
         std::vector<Work> works = {{"copy", copies, 1, [&](auto i) { copy_piece(i); }}};
-        if (options_.aligner != nullptr) {
+        if (options_.aligned()) {
             align_layers();
         } else {
             works.insert(works.begin(), {"convert", source_.config.num_hidden_layers, schedule_.layers_at_once,
@@ -90,6 +92,7 @@ private:
     /// Each layer corrects for those before it, so there is an order.
     void align_layers() {
         report_.retained_energy.clear();
+        report_.balance.clear();
         for (std::int64_t layer = 0; layer < source_.config.num_hidden_layers; ++layer) {
             const LatentWeights weights = options_.aligner->next(report_.alignment_error.emplace_back());
             write_aligned_layer(writer_, source_, layer, options_,
@@ -101,14 +104,19 @@ private:
         const auto index = static_cast<std::size_t>(layer);
         const std::string name = "layer " + std::to_string(layer);
         if (const Piece* piece = take_over(name)) {
-            report_.retained_energy[index] = piece->retained_energy;
+            set_result(index, {piece->retained_energy, piece->balance});
             return;
         }
         set_team_size(schedule_.threads_per_layer);
         read_ahead(layer + schedule_.layers_at_once);
-        report_.retained_energy[index] =
-            convert_layer(writer_, source_, layer, options_, report_.selection.pairs[index]);
-        record(name, layout_.layers[index], report_.retained_energy[index]);
+        const LayerResult result = convert_layer(writer_, source_, layer, options_, report_.selection.pairs[index]);
+        set_result(index, result);
+        record(name, layout_.layers[index], result);
+    }
+
+    void set_result(std::size_t layer, const LayerResult& result) {
+        report_.retained_energy[layer] = result.retained_energy;
+        if (!report_.balance.empty()) report_.balance[layer] = result.balance;
     }
 
     void copy_piece(std::int64_t i) {
@@ -117,7 +125,7 @@ private:
         if (take_over(name) != nullptr) return;
         copy_tensor(writer_, source_, tensor, options_);
         source_.checkpoint.done_with(tensor);
-        record(name, {tensor.name}, 1);
+        record(name, {tensor.name}, {});
     }
 
     void read_ahead(std::int64_t layer) const {
@@ -136,8 +144,8 @@ private:
         return &it->second;
     }
 
-    void record(const std::string& name, const std::vector<std::string>& tensors, double retained_energy) {
-        Piece piece{name, {}, retained_energy};
+    void record(const std::string& name, const std::vector<std::string>& tensors, const LayerResult& result) {
+        Piece piece{name, {}, result.retained_energy, result.balance};
         for (const auto& tensor : tensors) piece.tensors.emplace(tensor, writer_.hash_of(tensor));
         recorder_.record(std::move(piece));
         ++kept_;
@@ -177,6 +185,10 @@ ConvertReport convert(const Model& source, const fs::path& destination, const Co
     }
     ConvertReport report;
     report.plan = plan_conversion(source.config, {options.rope.rope_dim, options.kv_rank, options.factorization, 16});
+    report.kv_rank = options.kv_rank;
+    if (options.align && options.aligner == nullptr) {
+        throw Error(ErrorCode::usage, "an aligned conversion needs its aligner");
+    }
     report.selection =
         options.aligner != nullptr ? options.aligner->selection() : select_rope(source.config, options.rope, ranks);
     const auto fingerprint = conversion_fingerprint(source, options);
@@ -194,7 +206,7 @@ ConvertReport convert(const Model& source, const fs::path& destination, const Co
         journal.keep(false);
     } catch (const Error& error) {
         const bool interrupted = error.code() == ErrorCode::interrupted;
-        const bool can_resume = options.aligner == nullptr;  // which would have to start over
+        const bool can_resume = !options.aligned();  // which starts over
         if (!can_resume || (!options.resume && !(interrupted && run.kept() > 0))) throw;
         run.keep();
         journal.keep(true);
@@ -218,11 +230,22 @@ nlohmann::ordered_json fingerprint_at(const fs::path& destination) {
 }
 
 std::uint64_t planned_output_bytes(const Model& source, const ConvertOptions& options) {
-    std::uint64_t bytes = 0;
-    for (const auto& tensor : lay_out_conversion(source, options).tensors) {
-        bytes += byte_count(tensor.dtype, tensor.shape);
+    const auto bytes_of = [&](const ConvertOptions& asked) {
+        std::uint64_t bytes = 0;
+        for (const auto& tensor : lay_out_conversion(source, asked).tensors) {
+            bytes += byte_count(tensor.dtype, tensor.shape);
+        }
+        return bytes;
+    };
+    if (!options.align) return bytes_of(options);
+    std::uint64_t most = 0;
+    ConvertOptions chosen = options;
+    for (const Split& split : possible_splits(source.config, options.align->options)) {
+        chosen.rope.rope_dim = split.rope_dim;
+        chosen.kv_rank = split.kv_rank;
+        most = std::max(most, bytes_of(chosen));
     }
-    return bytes;
+    return most;
 }
 
 std::uint64_t planned_memory(const ModelConfig& config, const ConvertOptions& options) {

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <numeric>
 
+#include "balance.hpp"
 #include "layer_rows.hpp"
 #include "layout.hpp"
 #include "mha2mla/error.hpp"
@@ -58,8 +59,8 @@ void write_biases(CheckpointWriter& writer, const AttentionView& view, const Lay
 
 }  // namespace
 
-double convert_layer(CheckpointWriter& writer, const Model& source, std::int64_t layer, const ConvertOptions& options,
-                     const std::vector<std::vector<std::int64_t>>& pairs) {
+LayerResult convert_layer(CheckpointWriter& writer, const Model& source, std::int64_t layer,
+                          const ConvertOptions& options, const std::vector<std::vector<std::int64_t>>& pairs) {
     const ModelConfig& config = source.config;
     const AttentionView& view = *source.layers[static_cast<std::size_t>(layer)].attention;
     const LayerNames names(layer);
@@ -73,9 +74,13 @@ double convert_layer(CheckpointWriter& writer, const Model& source, std::int64_t
 
     write_rows(writer, names.q + ".weight", *view.q.weight, rows.query, dtype(view.q.weight));
     write_rows(writer, names.k_rope + ".weight", *view.k.weight, rows.key_rope, dtype(view.k.weight));
-    const KvFactors factors = factorize(options.factorization, gather_kv(*view.k.weight, rows.key_nope, *view.v.weight),
-                                        static_cast<std::int64_t>(rows.key_nope.size()), widths, options.svd);
-    if (options.factorization == Factorization::joint) {
+    LayerResult result;
+    const Matrix kv = gather_kv(*view.k.weight, rows.key_nope, *view.v.weight);
+    const auto nope_rows = static_cast<std::int64_t>(rows.key_nope.size());
+    const KvFactors factors = options.factorization == Factorization::whitened
+                                  ? factorize_balanced(source, layer, pairs, kv, widths, options, result.balance)
+                                  : factorize(options.factorization, kv, nope_rows, widths, options.svd);
+    if (shares_latent(options.factorization)) {
         write_matrix(writer, names.down_kv + ".weight", factors.down_k, dtype(view.k.weight));
     } else {
         if (widths.key > 0) write_matrix(writer, names.down_k + ".weight", factors.down_k, dtype(view.k.weight));
@@ -85,7 +90,8 @@ double convert_layer(CheckpointWriter& writer, const Model& source, std::int64_t
     write_matrix(writer, names.up_v + ".weight", factors.up_v, dtype(view.v.weight));
 
     write_biases(writer, view, names, rows, options);
-    return factors.total_energy > 0 ? factors.retained_energy / factors.total_energy : 1.0;
+    if (factors.total_energy > 0) result.retained_energy = factors.retained_energy / factors.total_energy;
+    return result;
 }
 
 void write_aligned_layer(CheckpointWriter& writer, const Model& source, std::int64_t layer,

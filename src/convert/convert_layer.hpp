@@ -6,11 +6,16 @@
 
 namespace mha2mla {
 
+/// What became of one layer.
+struct LayerResult {
+    double retained_energy = 1;  // share of ‖A‖² that its truncated SVD keeps
+    double balance = 0;          // KvBalance::factor that was used; 0 unless `whitened`
+};
+
 /// Everything of one layer that changes, written to `writer`.
 /// @param pairs kept pairs of each KV head.
-/// @return the share of energy that the truncated SVD keeps.
-double convert_layer(CheckpointWriter& writer, const Model& source, std::int64_t layer, const ConvertOptions& options,
-                     const std::vector<std::vector<std::int64_t>>& pairs);
+LayerResult convert_layer(CheckpointWriter& writer, const Model& source, std::int64_t layer,
+                          const ConvertOptions& options, const std::vector<std::vector<std::int64_t>>& pairs);
 
 /// The same with given weights, and o_proj too.
 void write_aligned_layer(CheckpointWriter& writer, const Model& source, std::int64_t layer,

@@ -141,8 +141,23 @@ private:
         }
         check_memory("converting", default_convert_memory(config));
         check_memory("calibrating",
-                     least_calibration_memory(config, 1, std::min<std::int64_t>(2048, config.max_position_embeddings)));
+                     least_calibration_memory(config, 1, std::min<std::int64_t>(2048, config.max_position_embeddings),
+                                              CalibrationOptions::Inputs::none));
+        check_aligning(config);
         return true;
+    }
+
+    /// What the default method of convert takes, which less text makes less.
+    void check_aligning(const ModelConfig& config) {
+        AlignOptions asked;
+        asked.rope_dim = convert_.rope.rope_dim;
+        asked.kv_rank = convert_.kv_rank;
+        const std::uint64_t needed = align_bytes(config, usual_request(config, asked));
+        const std::uint64_t available = available_memory();
+        const bool enough = needed <= available;
+        add(enough ? Verdict::ok : Verdict::warning, "memory",
+            "aligning takes " + memory_text(needed) + ", " + memory_text(available) + " are available" +
+                (enough ? "" : "; convert with fewer --samples, or with --method mha2mla"));
     }
 
     void check_memory(const std::string& what, std::uint64_t needed) {

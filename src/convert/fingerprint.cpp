@@ -27,20 +27,45 @@ std::string weight_file_hash(const SafetensorsFile& file) {
     return hasher.hex();
 }
 
+Json balance_json(const KvBalance& balance) {
+    switch (balance.how) {
+        case KvBalance::How::automatic:
+            return "auto";
+        case KvBalance::How::none:
+            return "none";
+        case KvBalance::How::factor:
+            break;
+    }
+    return balance.factor;
+}
+
 /// One row for each member: a new one does not compile until it is named here.
 Json settings_json(const ConvertOptions& options) {
-    const auto& [rope, kv_rank, factorization, svd, dtype, max_shard_bytes, overwrite, resume, max_memory, aligner,
-                 command, recipe, ranks_from] = options;
+    const auto& [rope, kv_rank, factorization, svd, balance, inputs, dtype, max_shard_bytes, overwrite, resume,
+                 max_memory, align, aligner, command, recipe, ranks_from] = options;
     const auto& [strategy, rope_dim, uniform_start] = rope;
     const auto& [sigma, method, max_excess] = svd;
     // What the output does not depend on, or what ranks_from tells.
-    (void)overwrite, (void)resume, (void)max_memory, (void)aligner, (void)command, (void)recipe, (void)ranks_from;
+    (void)inputs, (void)overwrite, (void)resume, (void)max_memory, (void)aligner, (void)command, (void)recipe,
+        (void)ranks_from;
     Json json;
+    if (align) {  // what it chooses follows from what is asked and from the text
+        const auto& [reduction, asked_rope_dim, asked_kv_rank, quality] = align->options;
+        json["method"] = "aligned";
+        json["kv-reduction"] = reduction;
+        json["quality"] = quality.name;
+        json["rope-dim"] = asked_rope_dim ? Json(*asked_rope_dim) : Json("chosen");
+        json["kv-rank"] = asked_kv_rank ? Json(*asked_kv_rank) : Json("chosen");
+        json["dtype"] = dtype ? dtype_name(*dtype) : "auto";
+        json["max-shard-size"] = max_shard_bytes;
+        return json;
+    }
     json["rope"] = strategy;
     json["rope-dim"] = rope_dim;
     json["uniform-start"] = uniform_start;
     json["kv-rank"] = kv_rank;
     json["svd"] = row_of(factorization).name;
+    if (factorization == Factorization::whitened) json["kv-balance"] = balance_json(balance);
     json["sigma"] = kSigmaPlacements.at(static_cast<std::size_t>(sigma)).name;
     json["svd-method"] = kSvdMethods.at(static_cast<std::size_t>(method)).name;
     json["svd-excess"] = max_excess;

@@ -36,10 +36,13 @@ std::string piece_line(const Piece& piece) {
     json["piece"] = piece.name;
     json["tensors"] = piece.tensors;
     json["retained_energy"] = piece.retained_energy;
+    if (piece.balance > 0) json["kv_balance"] = piece.balance;
     return json.dump() + "\n";
 }
 
-Piece piece_from_json(const Json& json) { return {json.at("piece"), json.at("tensors"), json.at("retained_energy")}; }
+Piece piece_from_json(const Json& json) {
+    return {json.at("piece"), json.at("tensors"), json.at("retained_energy"), json.value("kv_balance", 0.0)};
+}
 
 [[noreturn]] void fail(const fs::path& path, const char* action) {
     throw Error(ErrorCode::io, path.string() + ": cannot " + action + ": " + std::strerror(errno));

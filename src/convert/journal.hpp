@@ -22,6 +22,7 @@ struct Piece {
     std::string name;
     std::map<std::string, std::string> tensors;  // name -> hash of its data
     double retained_energy = 1;                  // of a layer
+    double balance = 0;                          // of a layer with `whitened`
 };
 
 struct JournalContents {

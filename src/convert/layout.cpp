@@ -28,7 +28,7 @@ std::vector<TensorSpec> converted_layer(const Model& source, std::int64_t layer,
     };
     add(names.q, q_dtype, config.num_attention_heads * config.head_dim, hidden, view.q.bias);
     add(names.k_rope, k_dtype, rope_rows, hidden, view.k.bias);
-    if (options.factorization == Factorization::joint) {
+    if (shares_latent(options.factorization)) {
         add(names.down_kv, k_dtype, widths.key, hidden, nullptr);
     } else {
         if (widths.key > 0) add(names.down_k, k_dtype, widths.key, hidden, nullptr);
@@ -36,7 +36,7 @@ std::vector<TensorSpec> converted_layer(const Model& source, std::int64_t layer,
     }
     add(names.up_k, k_dtype, nope_rows, widths.key > 0 ? widths.key : hidden, view.k.bias);
     add(names.up_v, v_dtype, value_rows, widths.value > 0 ? widths.value : hidden, view.v.bias);
-    if (options.aligner != nullptr) {
+    if (options.aligned()) {
         const TensorView& o = *view.o.weight;
         specs.push_back({names.o + ".weight", output_dtype(o.dtype, options.dtype), o.shape});
     }
@@ -68,7 +68,7 @@ OutputLayout lay_out_conversion(const Model& source, const ConvertOptions& optio
     for (std::size_t layer = 0; layer < source.layers.size(); ++layer) {
         const AttentionView& view = *source.layers[layer].attention;
         place_of_layer.emplace(view.q.weight, static_cast<std::int64_t>(layer));
-        if (options.aligner != nullptr) replaced.insert(view.o.weight);
+        if (options.aligned()) replaced.insert(view.o.weight);
         for (const LinearView* linear : {&view.q, &view.k, &view.v}) {
             replaced.insert(linear->weight);
             if (linear->bias != nullptr) replaced.insert(linear->bias);

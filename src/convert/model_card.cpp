@@ -52,11 +52,15 @@ void cost_table(std::ostream& card, const Json& record) {
 }
 
 void settings(std::ostream& card, const Json& record) {
-    const auto& used = record.at("fingerprint").at("settings");
-    card << "- RoPE is kept on " << used.at("rope-dim") << " of " << record.at("head_dim")
+    const auto& used = record.at("method");
+    card << "- RoPE is kept on " << used.at("rope_dim") << " of " << record.at("head_dim")
          << " dimensions of each head, selection `" << used.at("rope").get<std::string>() << "`\n"
-         << "- factorisation `" << used.at("svd").get<std::string>() << "`, latent width " << used.at("kv-rank")
+         << "- factorisation `" << used.at("svd").get<std::string>() << "`, latent width " << used.at("kv_rank")
          << " per KV head, " << record.at("latent_width") << " per layer\n";
+    if (used.at("aligned")) {
+        card << "- the attention weights of each layer, `o_proj` among them, were then aligned on text with what the "
+                "original computes\n";
+    }
     const Json& measured = record.at("measured");
     if (!measured.is_null()) {
         card << "- NLL measured on `" << measured.at("data").get<std::string>() << "`: " << measured.at("tokens")

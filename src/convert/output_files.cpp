@@ -54,6 +54,7 @@ std::string config_text(const Model& source, const ConvertOptions& options, cons
     }
     const LatentConfig latent{report.selection, options.factorization, options.kv_rank};
     config["mha2mla"] = latent_to_json(latent, rank_file, options.rope.uniform_start);
+    if (options.aligned()) config["mha2mla"]["aligned"] = true;
     // A number a line would make thousands of lines of the pairs; a layer a line can be read.
     auto& pairs = config["mha2mla"]["kept_pairs"];
     std::string compact;

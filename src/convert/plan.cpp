@@ -28,8 +28,7 @@ std::int64_t kv_parameters(const ModelConfig& c, const PlanOptions& options, con
     const std::int64_t rope_rows = c.num_key_value_heads * options.rope_dim;
     const std::int64_t nope_rows = c.num_key_value_heads * c.head_dim - rope_rows;
     const std::int64_t value_rows = c.num_key_value_heads * c.head_dim;
-    const bool joint = options.factorization == Factorization::joint;
-    const std::int64_t down = joint ? widths.key : widths.key + widths.value;
+    const std::int64_t down = shares_latent(options.factorization) ? widths.key : widths.key + widths.value;
     return (rope_rows + down) * c.hidden_size + nope_rows * (widths.key > 0 ? widths.key : c.hidden_size) +
            value_rows * (widths.value > 0 ? widths.value : c.hidden_size);
 }
@@ -52,8 +51,10 @@ void check_options(const ModelConfig& c, const PlanOptions& options) {
     const auto largest = [&](std::int64_t rows) { return std::min(rows, c.hidden_size) / heads; };
     switch (options.factorization) {
         case Factorization::joint:
+        case Factorization::whitened:
             if (options.kv_rank > largest(nope_rows + value_rows)) {
-                refuse_rank("joint SVD", options.kv_rank, largest(nope_rows + value_rows));
+                refuse_rank(std::string(row_of(options.factorization).name) + " SVD", options.kv_rank,
+                            largest(nope_rows + value_rows));
             }
             break;
         case Factorization::split:

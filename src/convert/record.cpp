@@ -13,7 +13,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr const char* kFormat = "mha2mla record 1";
+constexpr const char* kFormat = "mha2mla record 2";
 
 /// The name on the Hugging Face Hub where config.json tells it, otherwise that of the directory.
 std::string base_model(const Model& source) {
@@ -61,12 +61,19 @@ Json conversion_record(const Model& source, const ConvertOptions& options, const
     record["front_matter"] = inherited_front_matter(directory / "README.md");
     record["command"] = options.command;
     record["recipe"] = options.recipe;
+    record["method"] = {{"rope", report.selection.strategy},
+                        {"rope_dim", report.selection.rope_dim},
+                        {"svd", row_of(options.factorization).name},
+                        {"kv_rank", options.kv_rank},
+                        {"aligned", options.aligned()}};
     record["head_dim"] = source.config.head_dim;
     record["parameters"] = {{"original", plan.parameters_original}, {"converted", plan.parameters_converted}};
     record["kv_cache"] = {{"original_numbers_per_token", plan.original_numbers_per_token},
                           {"converted_numbers_per_token", plan.converted_numbers_per_token}};
     record["latent_width"] = plan.latent_width;
     record["retained_energy"] = report.retained_energy;
+    if (!report.balance.empty()) record["kv_balance"] = report.balance;
+    if (options.aligned()) record["alignment_error"] = report.alignment_error;
     record["measured"] = nullptr;
     record["output_bytes"] = report.output_bytes;
     record["files"] = Json::object();
@@ -117,7 +124,10 @@ std::optional<ConvertReport> finished_conversion(const fs::path& destination, co
         report.plan.original_bytes_per_token = 2.0 * static_cast<double>(report.plan.original_numbers_per_token);
         report.plan.converted_bytes_per_token = 2.0 * static_cast<double>(report.plan.converted_numbers_per_token);
         report.selection = model.config.latent->rope;
+        report.kv_rank = model.config.latent->kv_rank;
+        report.alignment_error = record->value("alignment_error", std::vector<double>());
         report.retained_energy = record->at("retained_energy").get<std::vector<double>>();
+        report.balance = record->value("kv_balance", std::vector<double>());
         report.output_bytes = record->at("output_bytes");
         report.already_finished = true;
         return report;

@@ -8,8 +8,10 @@
 #include <mutex>
 #include <thread>
 
+#include "balance.hpp"
 #include "mha2mla/error.hpp"
 #include "mha2mla/memory.hpp"
+#include "mha2mla/threads.hpp"
 
 namespace mha2mla {
 namespace {
@@ -57,7 +59,9 @@ std::uint64_t layer_bytes(const ModelConfig& config, const ConvertOptions& optio
     const auto queries = static_cast<std::uint64_t>(config.num_attention_heads) * head_dim * hidden;
     const std::uint64_t matrix = sizeof(float) * rows * hidden;
     const bool whole = options.factorization == Factorization::none;
-    return std::max(sizeof(float) * queries, matrix + (whole ? matrix : svd_bytes(rows, hidden)));
+    const std::uint64_t factors = whole ? matrix : svd_bytes(rows, hidden);
+    const bool weighted = options.factorization == Factorization::whitened;
+    return std::max(sizeof(float) * queries, matrix + factors + (weighted ? balance_bytes(config, options) : 0));
 }
 
 }  // namespace
@@ -101,9 +105,29 @@ void run_side_by_side(const std::vector<Work>& works, Observer& observer) {
     for (const Work& work : works) observer.step(work.stage, work.count, work.count);
 }
 
+namespace {
+
+/// Layers are aligned one after the other, so there is nothing to choose.
+Schedule aligned_schedule(const ModelConfig& config, const ConvertOptions& options, std::uint64_t base) {
+    const std::uint64_t needed = base + align_bytes(config, *options.align);
+    const std::int64_t tokens = options.align->windows * options.align->seq_len;
+    const bool refused = options.max_memory > 0 && needed > options.max_memory;
+    const std::uint64_t allowed = refused ? options.max_memory : available_memory();
+    if (needed > allowed) {
+        throw Error(refused ? ErrorCode::usage : ErrorCode::io,
+                    "aligning on " + std::to_string(tokens) + " tokens needs " + memory_text(needed) +
+                        " of memory, but only " + memory_text(allowed) + (refused ? " are allowed" : " are available") +
+                        "; give fewer --samples or a shorter --seq-len" + (refused ? ", or raise --max-memory" : ""));
+    }
+    return {1, thread_count(), needed};
+}
+
+}  // namespace
+
 Schedule plan_schedule(const ModelConfig& config, const ConvertOptions& options, int threads) {
-    const std::uint64_t layer = layer_bytes(config, options);
     const std::uint64_t base = kBaseBytes + kThreadBytes * static_cast<std::uint64_t>(threads);
+    if (options.align) return aligned_schedule(config, options, base);
+    const std::uint64_t layer = layer_bytes(config, options);
     const std::uint64_t needed = base + layer;
     const std::uint64_t budget = options.max_memory > 0 ? options.max_memory : default_convert_memory(config);
     if (options.max_memory > 0 && needed > budget) {

@@ -21,7 +21,7 @@ void factorize_one(const Eigen::Ref<const Matrix>& weight, std::int64_t width, c
 
 /// Split SVD (MHA2MLA, section 3.2): keys and values each get factors of their own, or stay whole.
 KvFactors factorize_apart(const Matrix& kv, std::int64_t nope_rows, const LatentWidths& widths,
-                          const SvdOptions& options) {
+                          const SvdOptions& options, const ErrorWeighting&) {
     KvFactors factors;
     factorize_one(kv.topRows(nope_rows), widths.key, options, factors.down_k, factors.up_k, factors);
     factorize_one(kv.bottomRows(kv.rows() - nope_rows), widths.value, options, factors.down_v, factors.up_v, factors);

@@ -4,7 +4,7 @@ namespace mha2mla {
 
 /// Joint SVD (MHA2MLA, section 3.2): [k_nope; v] ≈ [up_k; up_v] · down_kv, one latent for keys and values.
 KvFactors factorize_joint(const Matrix& kv, std::int64_t nope_rows, const LatentWidths& widths,
-                          const SvdOptions& options) {
+                          const SvdOptions& options, const ErrorWeighting&) {
     LowRank svd = truncated_svd(kv, widths.key, options);
     KvFactors factors;
     factors.down_k = std::move(svd.down);

@@ -1,37 +1,14 @@
 #include "symmetric_eigen.hpp"
 
-#include <lapacke.h>
-
 #include <algorithm>
-#include <string>
+#include <utility>
 
 #include "blas.hpp"
-#include "mha2mla/error.hpp"
 #include "parallel.hpp"
 #include "tridiagonalise.hpp"
 
 namespace mha2mla {
 namespace {
-
-// LAPACK by element type. The workspaces are given here and not asked for: the queries of the single-precision
-// routines answer in a float, which rounds the size that divide and conquer needs from n = 4096 on.
-
-lapack_int divide_and_conquer(lapack_int n, float* d, float* e, float* z, std::vector<float>& work,
-                              std::vector<lapack_int>& iwork) {
-    return LAPACKE_sstedc_work(LAPACK_COL_MAJOR, 'I', n, d, e, z, n, work.data(), static_cast<lapack_int>(work.size()),
-                               iwork.data(), static_cast<lapack_int>(iwork.size()));
-}
-lapack_int divide_and_conquer(lapack_int n, double* d, double* e, double* z, std::vector<double>& work,
-                              std::vector<lapack_int>& iwork) {
-    return LAPACKE_dstedc_work(LAPACK_COL_MAJOR, 'I', n, d, e, z, n, work.data(), static_cast<lapack_int>(work.size()),
-                               iwork.data(), static_cast<lapack_int>(iwork.size()));
-}
-
-void check(lapack_int info, const char* routine) {
-    if (info == 0) return;
-    throw Error(ErrorCode::numeric, std::string("eigenvalue decomposition failed: LAPACK ") + routine + " returned " +
-                                        std::to_string(info));
-}
 
 /// Reflectors of the tridiagonalisation that are applied together.
 constexpr std::int64_t kReflectors = 128;
@@ -100,19 +77,8 @@ void back_transform(const std::vector<Real>& reflectors, std::int64_t n,
 
 template <typename Real>
 LeadingEigen<Real> leading_eigenvectors(std::vector<Real>& matrix, std::int64_t n, std::int64_t count) {
-    const auto size = static_cast<std::size_t>(n);
-    const auto order = static_cast<lapack_int>(n);
     auto [d, e, tau] = tridiagonalise(matrix, n);
-    LeadingEigen<Real> result;
-    {
-        std::vector<Real> z(size * size);
-        std::vector<Real> work(1 + 4 * size + size * size);
-        std::vector<lapack_int> iwork(3 + 5 * size);
-        check(divide_and_conquer(order, d.data(), e.data(), z.data(), work, iwork), "stedc");
-        // Eigenvalues rise, so the wanted columns are the last ones.
-        result.values.assign(d.rbegin(), d.rend());
-        result.vectors = Eigen::Map<const RowMajor<Real>>(z.data(), n, n).bottomRows(count).colwise().reverse();
-    }
+    auto result = leading_tridiagonal_eigenvectors(std::move(d), std::move(e), count);
     back_transform(matrix, n, block_reflectors(matrix, n, tau), result.vectors);
     return result;
 }

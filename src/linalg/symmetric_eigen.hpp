@@ -2,15 +2,9 @@
 #include <cstdint>
 #include <vector>
 
-#include "tiled.hpp"
+#include "tridiagonal_eigen.hpp"
 
 namespace mha2mla {
-
-template <typename Real>
-struct LeadingEigen {
-    std::vector<Real> values;  // [n], all of them, falling
-    RowMajor<Real> vectors;    // [count, n], one in a row, of the largest values
-};
 
 /// Householder tridiagonalisation, divide and conquer on the tridiagonal matrix, and the back-transformation of the
 /// `count` wanted vectors only (Golub and Van Loan, Matrix Computations, 8.3-8.4).

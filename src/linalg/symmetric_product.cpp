@@ -29,13 +29,21 @@ template <>
 struct VectorOf<double, 32> {
     using Type = double __attribute__((vector_size(32)));
 };
+template <>
+struct VectorOf<float, 64> {
+    using Type = float __attribute__((vector_size(64)));
+};
+template <>
+struct VectorOf<double, 64> {
+    using Type = double __attribute__((vector_size(64)));
+};
 
 template <typename Real, int kBytes>
 struct SymmetricRows {
     using Vector = typename VectorOf<Real, kBytes>::Type;
     static constexpr std::int64_t kLanes = kBytes / static_cast<int>(sizeof(Real));
     /// Rows that share each load of y and v: as many as there are registers for.
-    static constexpr std::int64_t kRows = 4;
+    static constexpr std::int64_t kRows = kBytes == 64 ? 8 : 4;
 
     MHA2MLA_INLINE void one_row(const Real* a, std::int64_t columns, const Real* v, Real* y) {
         y[0] += a[0] * v[0];
@@ -47,8 +55,8 @@ struct SymmetricRows {
         y[0] += sum;
     }
 
-    /// Four rows from the column after their diagonal entries on.
-    MHA2MLA_INLINE void four_rows(const Real* a, std::int64_t stride, std::int64_t columns, const Real* v, Real* y) {
+    /// kRows rows from the column after their diagonal entries on.
+    MHA2MLA_INLINE void some_rows(const Real* a, std::int64_t stride, std::int64_t columns, const Real* v, Real* y) {
         for (std::int64_t r = 0; r < kRows; ++r) one_row(a + r * stride + r, kRows - r, v + r, y + r);
         Vector sums[kRows] = {};
         Vector factors[kRows];
@@ -80,7 +88,7 @@ struct SymmetricRows {
                                  const Real* v, Real* y) {
         std::int64_t r = 0;
         for (; r + kRows <= std::min(rows, columns); r += kRows) {
-            four_rows(a + r * stride + r, stride, columns - r, v + r, y + r);
+            some_rows(a + r * stride + r, stride, columns - r, v + r, y + r);
         }
         for (; r < std::min(rows, columns); ++r) one_row(a + r * stride + r, columns - r, v + r, y + r);
     }
@@ -95,13 +103,16 @@ struct SymmetricRows {
 MHA2MLA_SYMMETRIC(baseline, float, 16, )
 MHA2MLA_SYMMETRIC(baseline, double, 16, )
 #if defined(__x86_64__)
-MHA2MLA_SYMMETRIC(avx2, float, 32, __attribute__((target("avx2,fma"))))
-MHA2MLA_SYMMETRIC(avx2, double, 32, __attribute__((target("avx2,fma"))))
+MHA2MLA_SYMMETRIC(avx2, float, 32, MHA2MLA_AVX2)
+MHA2MLA_SYMMETRIC(avx2, double, 32, MHA2MLA_AVX2)
+MHA2MLA_SYMMETRIC(avx512, float, 64, MHA2MLA_AVX512)
+MHA2MLA_SYMMETRIC(avx512, double, 64, MHA2MLA_AVX512)
 #endif
 
 template <typename Real>
 void dispatch(const Real* a, std::int64_t stride, std::int64_t rows, std::int64_t columns, const Real* v, Real* y) {
 #if defined(__x86_64__)
+    if (has_avx512()) return avx512(a, stride, rows, columns, v, y);
     if (has_avx2()) return avx2(a, stride, rows, columns, v, y);
 #endif
     baseline(a, stride, rows, columns, v, y);

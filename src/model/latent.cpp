@@ -9,6 +9,7 @@ LatentWidths latent_widths(Factorization factorization, std::int64_t num_kv_head
     const std::int64_t values = num_kv_heads * head_dim;
     switch (factorization) {
         case Factorization::joint:
+        case Factorization::whitened:
             return {rank, rank, rank};
         case Factorization::split:
             return {rank / 2, rank / 2, rank};

@@ -65,9 +65,14 @@ LatentConfig latent_from_json(const Json& object, const ModelConfig& config, con
     latent.kv_rank = whole_number(object, "kv_rank", 1, std::int64_t{2} * config.hidden_size, file);
     latent.rope.strategy = text(object, "rope_selection", file);
     const std::string method = text(object, "svd_init_method", file);
-    const auto row = std::find_if(kFactorizations.begin(), kFactorizations.end(),
-                                  [&](const auto& candidate) { return candidate.reference_name == method; });
-    if (row == kFactorizations.end()) fail(file, "svd_init_method", "is unknown: '" + method + "'");
+    const std::string own = object.contains("factorization") ? text(object, "factorization", file) : std::string();
+    const auto row = std::find_if(kFactorizations.begin(), kFactorizations.end(), [&](const auto& candidate) {
+        return candidate.reference_name == method && (own.empty() || candidate.name == own);
+    });
+    if (row == kFactorizations.end()) {
+        fail(file, "svd_init_method",
+             "is unknown: '" + method + "'" + (own.empty() ? "" : " with factorization '" + own + "'"));
+    }
     latent.factorization = row->factorization;
     read_pairs(object, config, file, latent.rope);
     return latent;
@@ -89,6 +94,7 @@ Json latent_to_json(const LatentConfig& latent, const std::string& rank_file, st
     json["is_mla_from_scratch"] = false;
     json["format_version"] = 1;
     json["rope_selection"] = latent.rope.strategy;
+    json["factorization"] = row_of(latent.factorization).name;
     json["kv_rank"] = latent.kv_rank;
     json["kept_pairs"] = latent.rope.pairs;
     return json;

@@ -113,7 +113,7 @@ private:
         LatentAttentionView view;
         view.q = linear(prefix + "q_proj", query_rows, hidden, config_.attention_bias, query_words);
         view.k_rope = linear(prefix + "k_r_proj", rope_rows, hidden, config_.attention_bias, words);
-        if (latent.factorization == Factorization::joint) {
+        if (shares_latent(latent.factorization)) {
             view.down_k = view.down_v = linear(kv + "down_kv", widths.key, hidden, false, words);
         } else {
             if (widths.key > 0) view.down_k = linear(kv + "down_k", widths.key, hidden, false, words);

@@ -16,7 +16,7 @@ void append(std::string& out, double value) {
 
 std::string report_csv(const Report& report) {
     std::string out = "layer,kv_head,pair,theta,wavelength,score,rank";
-    for (const auto& strategy : rope_strategies()) out += ",kept_by_" + std::string(strategy.name);
+    for (const auto& selection : report.kept) out += ",kept_by_" + selection.strategy;
     out += '\n';
     for (std::int64_t layer = 0; layer < report.shape.num_hidden_layers; ++layer) {
         for (std::int64_t head = 0; head < report.shape.num_key_value_heads; ++head) {

@@ -72,52 +72,51 @@ std::string facts(const Report& report) {
     return out;
 }
 
-/// The row of the table of strategies that the others are compared with: the one that follows the statistics.
-std::size_t two_norm_row() {
-    const auto rows = rope_strategies();
-    const auto at = std::find_if(rows.begin(), rows.end(), [](const auto& row) { return row.needs_ranks; });
-    return static_cast<std::size_t>(at - rows.begin());
+/// The selection that the others are compared with: the one whose ranks the page shows.
+std::size_t two_norm_row(const Report& report) {
+    const auto at = std::find_if(report.kept.begin(), report.kept.end(),
+                                 [](const auto& selection) { return selection.strategy == "2-norm"; });
+    return static_cast<std::size_t>(at - report.kept.begin());
 }
 
-std::string layer_head(const Report&) {
+std::string layer_head(const Report& report) {
     std::string out =
         column_head("layer") + column_head("top share") + column_head("effective pairs") + column_head("Gini");
-    const auto rows = rope_strategies();
-    for (std::size_t s = 0; s < rows.size(); ++s) {
-        if (s != two_norm_row()) out += column_head("agrees with " + std::string(rows[s].name));
+    for (std::size_t s = 0; s < report.kept.size(); ++s) {
+        if (s != two_norm_row(report)) out += column_head("agrees with " + report.kept[s].strategy);
     }
     return out;
 }
 
 std::string layer_rows(const Report& report) {
     const auto r = static_cast<std::size_t>(report.rope_dim / 2 - 1);
-    const std::size_t strategies = rope_strategies().size();
+    const std::size_t strategies = report.kept.size();
     std::string out;
     for (std::size_t layer = 0; layer < report.layers.size(); ++layer) {
         const LayerSummary& summary = report.layers[layer];
         out += row_head(std::to_string(layer)) + cell(percent(summary.top_share[r])) +
                cell(fixed(summary.effective_pairs, 1)) + cell(fixed(summary.gini, 2));
         for (std::size_t s = 0; s < strategies; ++s) {
-            if (s == two_norm_row()) continue;
-            out += cell(fixed(summary.agreement[r][two_norm_row() * strategies + s], 2));
+            if (s == two_norm_row(report)) continue;
+            out += cell(fixed(summary.agreement[r][two_norm_row(report) * strategies + s], 2));
         }
         out += "</tr>\n";
     }
     return out;
 }
 
-std::string strategy_head(const Report&) {
+std::string strategy_head(const Report& report) {
     std::string out = "<td></td>";
-    for (const auto& strategy : rope_strategies()) out += column_head(std::string(strategy.name));
+    for (const auto& selection : report.kept) out += column_head(selection.strategy);
     return out;
 }
 
 std::string strategy_rows(const Report& report) {
     const auto r = static_cast<std::size_t>(report.rope_dim / 2 - 1);
-    const auto rows = rope_strategies();
+    const auto& rows = report.kept;
     std::string out;
     for (std::size_t a = 0; a < rows.size(); ++a) {
-        out += row_head(escape(rows[a].name));
+        out += row_head(escape(rows[a].strategy));
         for (std::size_t b = 0; b < rows.size(); ++b) {
             double sum = 0;
             for (const auto& layer : report.layers) sum += layer.agreement[r][a * rows.size() + b];

@@ -6,12 +6,13 @@ const S = strategies.length;
 const TWO_NORM = strategies.findIndex(s => s.kept === null);
 const group = H / K;
 const find = id => document.getElementById(id);
-const styleOf = s => "s" + s % 4;
+const styleOf = s => "s" + s % 5;
 const shown = strategies.map(() => true);
 let r = data.ropeDim / 2;
 
 const at = (layer, head, k) => (layer * K + head) * P + k;
-const kept = (s, layer, head, k, ranks = data.ranks) =>
+const ranksOf = s => strategies[s].ranks ?? data.ranks;
+const kept = (s, layer, head, k, ranks = ranksOf(s)) =>
   strategies[s].kept ? strategies[s].kept[r - 1].includes(k) : ranks[at(layer, head, k)] < r;
 const keptPairs = (layer, head, ranks) => {
   const out = [];
@@ -205,7 +206,7 @@ function drawOutlines(f) {
     } else {
       for (let head = 0; head < K; ++head) {
         const y = g.top + head * g.rowHeight;
-        for (const [first, last] of runs(keptPairs(layer, head, data.ranks))) d += box(x(first) + 0.5, y + 0.5, x(last + 1) - 0.5, y + g.rowHeight - 1.5);
+        for (const [first, last] of runs(keptPairs(layer, head, ranksOf(s)))) d += box(x(first) + 0.5, y + 0.5, x(last + 1) - 0.5, y + g.rowHeight - 1.5);
       }
     }
     out = path(d, 'class="rim"') + path(d, `class="mark ${styleOf(s)}"`) + out;  // 2-norm comes first and lies on top

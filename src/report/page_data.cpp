@@ -56,14 +56,21 @@ std::vector<std::int64_t> pair_ranks(const PairRanks& ranks) {
     return flat;
 }
 
-/// A strategy that needs no ranks keeps the same pairs everywhere: `kept[r - 1]`. The others keep rank < r.
+/// A strategy that needs no ranks keeps the same pairs everywhere: `kept[r - 1]`. The others keep rank < r, by the
+/// 2-norm's ranks if they name none.
 void write_strategies(Writer& out, const Report& report) {
     std::vector<std::int64_t> counts;
     for (std::int64_t r = 1; r <= report.shape.num_pairs(); ++r) counts.push_back(r);
-    out.list(rope_strategies(), [&](const RopeStrategy& strategy) {
+    out.list(report.kept, [&](const RopeSelection& selection) {
+        const RopeStrategy& strategy = find_rope_strategy(selection.strategy);
         out.raw("{\"name\":" + nlohmann::json(std::string(strategy.name)).dump() + ",\"kept\":");
-        if (strategy.needs_ranks) {
-            out.raw("null}");
+        if (strategy.ranks != nullptr) {
+            out.raw("null");
+            if (strategy.by_attention) {
+                out.key("ranks");
+                out.numbers(pair_ranks(report.attention_ranks));
+            }
+            out.raw("}");
             return;
         }
         out.list(counts, [&](std::int64_t r) {

@@ -45,11 +45,13 @@ void check_finite(const Report& report, const std::string& name) {
     }
 }
 
-/// What every strategy keeps at r pairs.
-std::vector<RopeSelection> select_all(const ModelConfig& shape, const PairRanks& ranks, std::int64_t r) {
+/// What every strategy keeps at r pairs, if it has the ranks that it needs.
+std::vector<RopeSelection> select_all(const Report& report, std::int64_t r) {
     std::vector<RopeSelection> kept;
     for (const auto& strategy : rope_strategies()) {
-        kept.push_back(select_rope(shape, {std::string(strategy.name), 2 * r, 0}, &ranks));
+        const PairRanks& ranks = strategy.by_attention ? report.attention_ranks : report.ranks;
+        if (ranks.values.empty()) continue;
+        kept.push_back(select_rope(report.shape, {std::string(strategy.name), 2 * r, 0}, &ranks));
     }
     return kept;
 }
@@ -121,6 +123,7 @@ Report make_report(NamedStats source, ReportOptions options) {
     report.scores = source.stats.scores();
     check_finite(report, source.name);
     report.ranks = two_norm_ranks(source.stats);
+    if (!source.stats.attention_ranks.empty()) report.attention_ranks = attention_ranks(source.stats);
     const std::int64_t pairs = report.shape.num_pairs();
     const std::int64_t kv_heads = report.shape.num_key_value_heads;
     report.layers.resize(static_cast<std::size_t>(report.shape.num_hidden_layers));
@@ -132,7 +135,7 @@ Report make_report(NamedStats source, ReportOptions options) {
         }
     }
     for (std::int64_t r = 1; r <= pairs; ++r) {
-        auto kept = select_all(report.shape, report.ranks, r);
+        auto kept = select_all(report, r);
         add_agreement(kept, static_cast<std::size_t>(kv_heads), report.layers);
         if (2 * r == report.rope_dim) report.kept = std::move(kept);
     }

@@ -7,15 +7,27 @@
 namespace mha2mla {
 namespace {
 
-constexpr std::array<RopeStrategy, 4> kStrategies = {{
-    {"2-norm", true, "the paper's default: the pairs of each head with the largest |q||k| on your text",
-     select_two_norm},
-    {"high", false, "the fastest rotating pairs; no text needed, a good start for small rope dimensions", select_high},
-    {"low", false, "the slowest rotating pairs; no text needed", select_low},
-    {"uniform", false, "evenly spaced frequencies; no text needed", select_uniform},
+constexpr std::array<RopeStrategy, 5> kStrategies = {{
+    {"2-norm", two_norm_ranks, false,
+     "the paper's default: the pairs of each head with the largest |q||k| on your text", select_ranked},
+    {"attention", attention_ranks, true,
+     "the pairs without whose rotation the attention's output on your text changes most", select_ranked},
+    {"high", nullptr, false, "the fastest rotating pairs; no text needed, a good start for small rope dimensions",
+     select_high},
+    {"low", nullptr, false, "the slowest rotating pairs; no text needed", select_low},
+    {"uniform", nullptr, false, "evenly spaced frequencies; no text needed", select_uniform},
 }};
 
 }  // namespace
+
+std::vector<std::int64_t> select_ranked(const ModelConfig& config, const RopeOptions& options, const PairRanks* ranks,
+                                        std::int64_t layer, std::int64_t kv_head) {
+    std::vector<std::int64_t> pairs;
+    for (std::int64_t k = 0; k < config.num_pairs(); ++k) {
+        if (ranks->rank(layer, kv_head, k) < options.rope_dim / 2) pairs.push_back(k);
+    }
+    return pairs;
+}
 
 std::span<const RopeStrategy> rope_strategies() { return kStrategies; }
 
@@ -39,9 +51,9 @@ RopeSelection select_rope(const ModelConfig& config, const RopeOptions& options,
     const RopeStrategy& strategy = find_rope_strategy(options.strategy);
     check_rope_dim(config, options.rope_dim);
     if (options.uniform_start < 0) throw Error(ErrorCode::usage, "uniform-start must not be negative");
-    if (strategy.needs_ranks) {
+    if (strategy.ranks != nullptr) {
         if (ranks == nullptr) {
-            throw Error(ErrorCode::usage, "selection " + options.strategy + " needs query and key norms of this model");
+            throw Error(ErrorCode::usage, "selection " + options.strategy + " needs statistics of this model");
         }
         const Shape have{ranks->layers, ranks->kv_heads, ranks->head_dim};
         const Shape want{config.num_hidden_layers, config.num_key_value_heads, config.head_dim};

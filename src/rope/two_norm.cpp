@@ -6,15 +6,6 @@
 namespace mha2mla {
 
 /// S_2-norm: the r pairs of a KV head with the largest Σ mean‖q^[k]‖·mean‖k^[k]‖ (MHA2MLA, section 3.1).
-std::vector<std::int64_t> select_two_norm(const ModelConfig& config, const RopeOptions& options, const PairRanks* ranks,
-                                          std::int64_t layer, std::int64_t kv_head) {
-    std::vector<std::int64_t> pairs;
-    for (std::int64_t k = 0; k < config.num_pairs(); ++k) {
-        if (ranks->rank(layer, kv_head, k) < options.rope_dim / 2) pairs.push_back(k);
-    }
-    return pairs;
-}
-
 PairRanks two_norm_ranks(const CalibrationStats& stats) {
     PairRanks ranks{stats.layers, stats.kv_heads, 2 * stats.pairs, {}};
     ranks.values.resize(static_cast<std::size_t>(stats.layers * stats.kv_heads * 2 * stats.pairs));

@@ -45,7 +45,7 @@ CacheLayout cache_layout(const ModelConfig& config, std::int64_t group_size) {
         latent_widths(latent.factorization, kv_heads, config.head_dim, latent.rope.rope_dim, latent.kv_rank);
     const std::int64_t nope_dim = config.head_dim - latent.rope.rope_dim;
     const CacheSegment rotated{kv_heads, latent.rope.rope_dim, true, false};
-    if (latent.factorization == Factorization::joint) {
+    if (shares_latent(latent.factorization)) {
         return with_slices({rotated, {1, widths.key, nope_dim > 0, true}}, group_size);
     }
     CacheSegment key{kv_heads, nope_dim, true, false};

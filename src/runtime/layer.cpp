@@ -58,7 +58,7 @@ void original_attention(const ModelConfig& config, const AttentionView& view, st
                         const AttentionTap& tap) {
     apply(view.q, work.normed, work.q);
     apply(view.k, work.normed, work.k);
-    if (tap) tap(layer, work.q, work.k);
+    if (tap) tap(layer, {work.normed, work.q, work.k});
     apply(view.v, work.normed, work.v);
     const std::int64_t tokens = work.q.rows();
     const auto all_pairs = [](std::int64_t) { return std::span<const std::int64_t>(); };
@@ -150,15 +150,14 @@ void forward_to_tap(const Model& model, std::int64_t layer, Eigen::Ref<const Mat
     rms_norm(*view.input_layernorm, model.config.rms_norm_eps, hidden, work.normed);
     apply(view.attention->q, work.normed, work.q);
     apply(view.attention->k, work.normed, work.k);
-    tap(layer, work.q, work.k);
+    tap(layer, {work.normed, work.q, work.k});
 }
 
-void forward_attention(const Model& model, std::int64_t layer, const RotaryTable& rotary, std::int64_t seq_len,
-                       Eigen::Ref<Matrix> hidden, LayerWorkspace& work, const AttentionTap& tap) {
+void attend(const Model& model, std::int64_t layer, const RotaryTable& rotary, std::int64_t seq_len,
+            LayerWorkspace& work, const AttentionTap& tap) {
     const LayerView& view = model.layers[static_cast<std::size_t>(layer)];
     const ModelConfig& config = model.config;
-    rms_norm(*view.input_layernorm, config.rms_norm_eps, hidden, work.normed);
-    work.attention.resize(hidden.rows(), config.num_attention_heads * config.head_dim);
+    work.attention.resize(work.normed.rows(), config.num_attention_heads * config.head_dim);
     if (view.attention) {
         original_attention(config, *view.attention, layer, rotary, seq_len, work, tap);
         apply(view.attention->o, work.attention, work.down);
@@ -166,6 +165,13 @@ void forward_attention(const Model& model, std::int64_t layer, const RotaryTable
         expanded_latent_attention(config, *view.latent_attention, layer, rotary, seq_len, work);
         apply(view.latent_attention->o, work.attention, work.down);
     }
+}
+
+void forward_attention(const Model& model, std::int64_t layer, const RotaryTable& rotary, std::int64_t seq_len,
+                       Eigen::Ref<Matrix> hidden, LayerWorkspace& work, const AttentionTap& tap) {
+    const LayerView& view = model.layers[static_cast<std::size_t>(layer)];
+    rms_norm(*view.input_layernorm, model.config.rms_norm_eps, hidden, work.normed);
+    attend(model, layer, rotary, seq_len, work, tap);
     hidden += work.down;
 }
 

@@ -16,6 +16,9 @@ struct LayerWorkspace {
 /// @param hidden [sequences * seq_len, hidden], contiguous.
 void forward_layer(const Model& model, std::int64_t layer, const RotaryTable& rotary, std::int64_t seq_len,
                    Eigen::Ref<Matrix> hidden, LayerWorkspace& work, const AttentionTap& tap);
+/// work.down = attention(work.normed), with its output projection.
+void attend(const Model& model, std::int64_t layer, const RotaryTable& rotary, std::int64_t seq_len,
+            LayerWorkspace& work, const AttentionTap& tap);
 /// The two halves of forward_layer(): hidden += attention(norm(hidden)), and hidden += mlp(norm(hidden)).
 void forward_attention(const Model& model, std::int64_t layer, const RotaryTable& rotary, std::int64_t seq_len,
                        Eigen::Ref<Matrix> hidden, LayerWorkspace& work, const AttentionTap& tap);

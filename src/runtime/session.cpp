@@ -140,7 +140,7 @@ void Session::Impl::latent_rows(const LatentAttentionView& view, std::int64_t la
             queries[segment] = nope_queries;
         }
     }
-    const bool cached = latent.factorization == Factorization::joint && nope_queries.cols() > 0;
+    const bool cached = shares_latent(latent.factorization) && nope_queries.cols() > 0;
     if (!cached) cache_columns(view.down_v.weight != nullptr ? view.down_v : view.up_v);
 }
 
@@ -193,7 +193,7 @@ void Session::Impl::attend_expanded(const LatentAttentionView& view, const Layer
                 to_column += part.cols();
             };
             if (other_queries.cols() > 0) {
-                up(view.down_k, view.up_k, config.latent->factorization == Factorization::joint);
+                up(view.down_k, view.up_k, shares_latent(config.latent->factorization));
             }
             up(view.down_v, view.up_v, false);
             KvRows keys_and_values(expanded, KvCacheFormat::f32, 1, count);

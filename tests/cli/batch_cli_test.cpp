@@ -16,7 +16,7 @@ const std::string kText = example("kjv-eval.txt").string();
 /// Two settings of one model, calibrated on the same text.
 std::string recipe_of_two() {
     return R"({"defaults": {"source": ")" + kModel + R"(", "calibration-text": ")" + kText +
-           R"(", "samples": 4, "seq-len": 64},
+           R"(", "samples": 4, "seq-len": 64, "method": "mha2mla"},
         "jobs": [{"grid": {"kv-rank": [8, 16]}}]})";
 }
 
@@ -44,7 +44,7 @@ TEST(BatchCli, JobsShareStatisticsAndRunOnce) {
     EXPECT_EQ(count, 1);
     const auto direct = directory / "direct";
     ASSERT_EQ(run_program({"convert", kModel, direct.string(), "--calibration-text", kText, "--samples", "4",
-                           "--seq-len", "64", "--kv-rank", "8"})
+                           "--seq-len", "64", "--kv-rank", "8", "--method", "mha2mla"})
                   .exit_code,
               0);
     EXPECT_EQ(read_text(direct / "model.safetensors"), read_text(out / "kjv-1.8M-mla-kv-rank-8/model.safetensors"));
@@ -121,7 +121,7 @@ TEST(BatchCli, AnInterruptEndsWith130AndTheSameCommandGoesOn) {
     const TemporaryDirectory directory;
     const auto recipe = directory / "recipe.json";
     write_text(recipe, R"({"jobs": [{"source": ")" + kModel + R"(", "calibration-text": ")" +
-                           example("kjv-calibration.txt").string() + R"(", "samples": 100000}]})");
+                           example("kjv-calibration.txt").string() + R"(", "method": "mha2mla", "samples": 100000}]})");
     const auto result = run_program({"batch", recipe.string()}, "timeout --foreground --preserve-status -s INT 1");
     EXPECT_EQ(result.exit_code, 130) << result.err;
     EXPECT_NE(result.err.find("same command again"), std::string::npos) << result.err;

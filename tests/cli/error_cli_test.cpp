@@ -28,7 +28,11 @@ TEST(ErrorCli, WrongOptionsExitWith2) {
     expect_failure({"eval", kModel}, 2, {"--text", "--tokens"});
     expect_failure({"eval", kModel, "--text", kText, "--context", "1"}, 2, {"--context"});
     expect_failure({"convert", kModel, "/tmp/x", "--rope", "best"}, 2, {"--rope", "best", "uniform"});
-    expect_failure({"convert", kModel, "/tmp/x"}, 2, {"--calibration-text", "--stats", "--rope uniform"});
+    expect_failure({"convert", kModel, "/tmp/x"}, 2, {"--calibration-text", "--method mha2mla --rope uniform"});
+    expect_failure({"convert", kModel, "/tmp/x", "--method", "mha2mla"}, 2,
+                   {"--rope 2-norm", "--calibration-text", "--stats", "--rope uniform"});
+    expect_failure({"convert", kModel, "/tmp/x", "--rope", "uniform", "--svd", "whitened"}, 2,
+                   {"--svd whitened", "--calibration-text", "--svd joint"});
     expect_failure({"convert", kModel, "/tmp/x", "--rope", "high", "--rope-dim", "5"}, 2, {"rope-dim", "even", "32"});
     expect_failure({"convert", kModel, "/tmp/x", "--rope", "high", "--kv-rank", "100"}, 2, {"kv-rank 100", "at most"});
     expect_failure({"convert", kModel, "/tmp/x", "--rope", "high", "--max-shard-size", "5 potatoes"}, 2,

@@ -69,7 +69,8 @@ TEST(ResultCli, TheWholeLine) {
 
     // The rank file holds the same choice, and so does text given to convert itself.
     for (const auto& source : std::vector<std::vector<std::string>>{
-             {"--rank-file", ranks}, {"--calibration-text", kCalibration, "--samples", "8", "--seq-len", "128"}}) {
+             {"--rank-file", ranks},
+             {"--method", "mha2mla", "--calibration-text", kCalibration, "--samples", "8", "--seq-len", "128"}}) {
         const std::string again = (directory.path() / "again").string();
         std::vector<std::string> arguments = {"convert", kModel, again, "--overwrite"};
         arguments.insert(arguments.end(), source.begin(), source.end());

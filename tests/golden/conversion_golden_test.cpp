@@ -31,7 +31,7 @@ ConvertOptions options_of(const nlohmann::json& recorded) {
     options.rope = {recorded.at("partial_rope_version"), recorded.at("rope_dim_for_mla"), 0};
     const std::string method = recorded.at("svd_init_method");
     for (const auto& row : kFactorizations) {
-        if (row.reference_name == method) options.factorization = row.factorization;
+        if (row.reference_name == method && !row.needs_moments()) options.factorization = row.factorization;
     }
     options.kv_rank = recorded.at("low_rank").get<std::int64_t>() * (method == "split" ? 2 : 1);
     return options;

@@ -7,7 +7,6 @@
 
 #include "align/first_guess.hpp"
 #include "align/latent_layer.hpp"
-#include "factorize/whitened.hpp"
 #include "mha2mla/convert.hpp"
 #include "mha2mla/evaluate.hpp"
 #include "mha2mla/threads.hpp"
@@ -57,7 +56,7 @@ TEST_F(Align, AtFullRankTheFirstGuessComputesWhatTheOriginalDoes) {
     const Matrix hidden = random_matrix(3 * kSeqLen, source.config.hidden_size, 1);
     const LatentLayer latent =
         first_guess(source, 0, all_pairs(source.config), source.config.head_dim,
-                    MatrixD::Identity(source.config.hidden_size, source.config.hidden_size), 1.0);
+                    Whitening(MatrixD::Identity(source.config.hidden_size, source.config.hidden_size)), 1.0);
     Matrix input;
     rms_norm(*source.layers[0].input_layernorm, source.config.rms_norm_eps, hidden, input);
     LatentActivations at;
@@ -80,7 +79,7 @@ TEST_F(Align, TheGradientIsTheSlopeOfTheLoss) {
     const RotaryTable rotary(config, kSeqLen);
     const std::vector<std::vector<std::int64_t>> pairs(static_cast<std::size_t>(config.num_key_value_heads), {0, 2});
     LatentLayer latent = first_guess(source, 1, pairs, config.head_dim / 2,
-                                     MatrixD::Identity(config.hidden_size, config.hidden_size), 1.0);
+                                     Whitening(MatrixD::Identity(config.hidden_size, config.hidden_size)), 1.0);
     const Matrix input = random_matrix(2 * kSeqLen, config.hidden_size, 2);
     const Matrix d_output = random_matrix(2 * kSeqLen, config.hidden_size, 3);
     LatentActivations at;
@@ -144,30 +143,6 @@ TEST_F(Align, RefinementLeavesLessErrorAndTheOutputOpens) {
     EXPECT_EQ(report.alignment_error.size(), source.layers.size());
     const Model converted = Model::open(directory_ / "out");
     EXPECT_TRUE(std::isfinite(evaluate(converted, windows, kSeqLen, observer_).nll));
-}
-
-TEST(WhitenedSvd, WithTheIdentityItIsTheJointOne) {
-    const Matrix kv = random_matrix(20, 12, 4);
-    const LatentWidths widths{5, 5, 5};
-    const KvFactors joint = factorize(Factorization::joint, kv, 8, widths, {});
-    const KvFactors whitened = factorize_whitened(kv, 8, widths, {}, MatrixD::Identity(12, 12), 1.0);
-    EXPECT_LT((whitened.up_k * whitened.down_k - joint.up_k * joint.down_k).norm(), 1e-4);
-    EXPECT_LT((whitened.up_v * whitened.down_k - joint.up_v * joint.down_k).norm(), 1e-4);
-}
-
-TEST(WhitenedSvd, OnTheTextItBeatsTheJointOneEvenWithASingularMoment) {
-    const Matrix kv = random_matrix(20, 12, 5);
-    const Matrix x = random_matrix(50, 6, 6) * random_matrix(6, 12, 7);  // of rank 6
-    const LatentWidths widths{4, 4, 4};
-    const auto error = [&](const KvFactors& f) {
-        Matrix up(20, 4);
-        up << f.up_k, f.up_v;
-        return (x * (kv - up * f.down_k).transpose()).norm();
-    };
-    const double joint = error(factorize(Factorization::joint, kv, 8, widths, {}));
-    const double whitened = error(factorize_whitened(kv, 8, widths, {}, second_moment(x), 1.0));
-    EXPECT_TRUE(std::isfinite(whitened));
-    EXPECT_LT(whitened, 0.9 * joint);
 }
 
 TEST_F(Align, ImpossibleRequestsSayWhatIsPossible) {

@@ -6,6 +6,7 @@
 #include <random>
 
 #include "mha2mla/rope.hpp"
+#include "mha2mla/runtime.hpp"
 #include "mha2mla/threads.hpp"
 #include "support/expect_error.hpp"
 #include "support/temporary.hpp"
@@ -33,7 +34,7 @@ protected:
     [[nodiscard]] std::filesystem::path spill() const { return directory_ / "spill"; }
     /// The least budget, which leaves memory for one block of hidden states only.
     [[nodiscard]] CalibrationOptions least(std::int64_t sequences) const {
-        return {least_calibration_memory(model().config, sequences, kSeqLen), spill()};
+        return {least_calibration_memory(model().config, sequences, kSeqLen, {}), spill()};
     }
     TemporaryDirectory directory_;
     ThreadScope threads_{2};
@@ -124,6 +125,131 @@ TEST_F(Calibrate, SettlingSurvivesAFile) {
     ASSERT_TRUE(loaded.settling);
     EXPECT_EQ(loaded.settling->rope_dim, 4);
     EXPECT_EQ(loaded.settling->unsettled_layers, 1);
+}
+
+using Inputs = CalibrationOptions::Inputs;
+
+TEST_F(Calibrate, MomentsAndSamplesAreThoseOfTheLayerInputs) {
+    const auto ids = random_ids(50);
+    CalibrationOptions options;
+    options.inputs = Inputs::moments;
+    const CalibrationStats stats = calibrate(model(), ids, kSeqLen, observer_, options);
+    ASSERT_NE(stats.inputs, nullptr);
+    const Model source = model();
+    std::vector<MatrixD> moments(3, MatrixD::Zero(32, 32));
+    std::vector<Matrix> inputs(3);
+    (void)prefill(source, ids, kSeqLen, observer_, [&](std::int64_t layer, const TappedAttention& tapped) {
+        const auto at = static_cast<std::size_t>(layer);
+        const MatrixD x = tapped.input.cast<double>();
+        moments[at] += x.transpose() * x / (50.0 * kSeqLen);
+        if (inputs[at].size() == 0) inputs[at] = tapped.input;
+    });
+    EXPECT_EQ(stats.inputs->extent().sample_seq_len, kSeqLen);
+    EXPECT_EQ(stats.inputs->extent().sample_tokens, 21 * kSeqLen);  // whole sequences within 2048
+    for (std::int64_t layer = 0; layer < 3; ++layer) {
+        const auto at = static_cast<std::size_t>(layer);
+        const MatrixD moment = stats.inputs->moment(layer);
+        EXPECT_EQ(moment, MatrixD(moment.transpose()));
+        EXPECT_LT((moment - moments[at]).norm(), 1e-12 * moments[at].norm());
+        EXPECT_EQ(stats.inputs->sample(layer), Matrix(inputs[at].topRows(21 * kSeqLen)));
+    }
+}
+
+TEST_F(Calibrate, MomentsDependOnNeitherBudgetNorThreadsNorRounds) {
+    const auto ids = random_ids(63);
+    CalibrationOptions options;
+    options.inputs = Inputs::moments;
+    const CalibrationStats expected = calibrate(model(), ids, kSeqLen, observer_, options);
+    const auto same = [&](const CalibrationStats& stats) {
+        for (std::int64_t layer = 0; layer < 3; ++layer) {
+            EXPECT_EQ(stats.inputs->moment(layer), expected.inputs->moment(layer));
+            EXPECT_EQ(stats.inputs->sample(layer), expected.inputs->sample(layer));
+        }
+    };
+    {
+        const ThreadScope one(1);
+        same(calibrate(model(), ids, kSeqLen, observer_, options));
+    }
+    CalibrationOptions little{least_calibration_memory(model().config, 63, kSeqLen, Inputs::moments), spill(),
+                              Inputs::moments};
+    same(calibrate(model(), ids, kSeqLen, observer_, little));
+    const auto never = [](const CalibrationStats&) { return false; };
+    same(calibrate_in_rounds(model(), ids, kSeqLen, observer_, never, options));  // of 21 sequences
+    EXPECT_TRUE(std::filesystem::is_empty(spill()));
+}
+
+TEST_F(Calibrate, InputsAndAttentionRanksSurviveAFile) {
+    CalibrationOptions options;
+    options.inputs = Inputs::moments;
+    CalibrationStats stats = calibrate(model(), random_ids(4), kSeqLen, observer_, options);
+    add_attention_ranks(model(), stats, observer_);
+    save_stats(directory_ / "stats", stats);
+    const CalibrationStats loaded = load_stats(directory_ / "stats");
+    EXPECT_EQ(loaded.attention_ranks, stats.attention_ranks);
+    check_stats_fit(loaded, model().config, "stats");
+    for (std::int64_t layer = 0; layer < 3; ++layer) {
+        EXPECT_EQ(loaded.inputs->moment(layer), stats.inputs->moment(layer));
+        EXPECT_EQ(loaded.inputs->sample(layer), stats.inputs->sample(layer));
+    }
+    write_tiny_model(directory_ / "wider", {.layers = 3, .hidden = 48});
+    expect_error(ErrorCode::usage, {"stats", "hidden_size is 32", "48"},
+                 [&] { check_stats_fit(loaded, Model::open(directory_ / "wider").config, "stats"); });
+    stats.inputs = nullptr;
+    stats.attention_ranks.clear();
+    save_stats(directory_ / "plain", stats);
+    EXPECT_EQ(load_stats(directory_ / "plain").inputs, nullptr);
+    expect_error(ErrorCode::usage, {"--attention-order"}, [&] { (void)attention_ranks(stats); });
+}
+
+/// Statistics that say something else than what they hold.
+TEST_F(Calibrate, LyingFilesAreRefusedByTensor) {
+    CalibrationOptions options;
+    options.inputs = Inputs::moments;
+    CalibrationStats stats = calibrate(model(), random_ids(4), kSeqLen, observer_, options);
+    add_attention_ranks(model(), stats, observer_);
+    const auto path = directory_ / "stats";
+    save_stats(path, stats);
+    const std::string good = read_text(path);
+    const auto attempt = [&](const std::string& from, const std::string& to,
+                             const std::vector<std::string_view>& words) {
+        std::string text = good;
+        ASSERT_EQ(from.size(), to.size());
+        ASSERT_NE(text.find(from), std::string::npos) << from;
+        text.replace(text.find(from), from.size(), to);
+        write_text(path, text);
+        expect_error(ErrorCode::format, words, [&] { (void)load_stats(path); });
+    };
+    attempt("\"input_moment.2\"", "\"input_moment.9\"", {"input_moment.2", "there is none", "--moments"});
+    attempt("\"input_sample.1\"", "\"input_sample.9\"", {"input_sample.1", "there is none"});
+    attempt("\"sample_seq_len\":\"96\"", "\"sample_seq_len\":\"95\"", {"input_sample.0", "whole sequences of 95"});
+    attempt("[384,32]", "[32,384]", {"384", "tokens"});
+    attempt("\"attention_rank\":{\"dtype\":\"U8\"", "\"attention_rank\":{\"dtype\":\"I8\"", {"attention_rank", "I8"});
+    std::string text = good;
+    std::fill(text.end() - 3 * 2 * 4, text.end(), '\1');  // ranks are the last tensor
+    write_text(path, text);
+    expect_error(ErrorCode::format, {"attention_rank", "each pair of a head once"}, [&] { (void)load_stats(path); });
+    write_text(path, good.substr(0, good.size() - 10));
+    expect_error(ErrorCode::format, {"stats"}, [&] { (void)load_stats(path); });
+}
+
+/// Rotation that does nothing is needed least: a pair whose queries are zero is the last of its head.
+TEST_F(Calibrate, APairWithoutQueriesIsTheFirstToGo) {
+    TinyModel tiny{.layers = 1};
+    auto tensors = tiny_tensors(tiny);
+    auto& q = find_tensor(tensors, "model.layers.0.self_attn.q_proj.weight");
+    for (const std::int64_t head : {0, 1}) {  // of KV head 0
+        for (const std::int64_t row : {2, 6}) {
+            for (std::int64_t c = 0; c < 32; ++c) q.values[static_cast<std::size_t>((head * 8 + row) * 32 + c)] = 0;
+        }
+    }
+    write_model(directory_ / "zero", tiny_config(tiny), tensors);
+    const Model model = Model::open(directory_ / "zero");
+    CalibrationOptions options;
+    options.inputs = Inputs::samples;
+    CalibrationStats stats = calibrate(model, random_ids(4), kSeqLen, observer_, options);
+    EXPECT_THROW((void)stats.inputs->moment(0), Error);
+    add_attention_ranks(model, stats, observer_);
+    EXPECT_EQ(attention_ranks(stats).rank(0, 0, 2), 3);
 }
 
 /// Two layers, one head of three pairs; the first layer prefers `favourite`, the second the first pair.

@@ -203,5 +203,95 @@ TEST(Factorize, PartsThatAreNotFactorisedStayWhole) {
     EXPECT_EQ(none.up_v, v);
 }
 
+MatrixD moment_of(const Matrix& x) {
+    return x.cast<double>().transpose() * x.cast<double>() / static_cast<double>(x.rows());
+}
+
+/// ‖x·(kv − up·down)ᵀ‖ for NoPE keys and for values.
+std::pair<double, double> errors_on(const Matrix& x, const Matrix& kv, std::int64_t nope_rows, const KvFactors& f) {
+    const Matrix keys = kv.topRows(nope_rows) - f.up_k * f.down_k;
+    const Matrix values = kv.bottomRows(kv.rows() - nope_rows) - f.up_v * f.down_k;
+    return {(x * keys.transpose()).norm(), (x * values.transpose()).norm()};
+}
+
+TEST(WhitenedSvd, WithTheIdentityItIsTheJointOne) {
+    const Matrix kv = random_matrix(20, 12, 4);
+    const LatentWidths widths{5, 5, 5};
+    const Whitening identity(MatrixD::Identity(12, 12));
+    const KvFactors joint = factorize(Factorization::joint, kv, 8, widths, {});
+    const KvFactors whitened = factorize(Factorization::whitened, kv, 8, widths, {}, {.whitening = &identity});
+    EXPECT_LT((whitened.up_k * whitened.down_k - joint.up_k * joint.down_k).norm(), 1e-4);
+    EXPECT_LT((whitened.up_v * whitened.down_k - joint.up_v * joint.down_k).norm(), 1e-4);
+}
+
+/// The least error of any matrix of this rank, by Eckart and Young on x·kvᵀ.
+TEST(WhitenedSvd, ItsErrorOnTheTextIsTheLeastThatThereIs) {
+    const Matrix kv = random_matrix(40, 30, 21);
+    Matrix x = random_matrix(300, 30, 22);
+    for (Eigen::Index c = 0; c < x.cols(); ++c) x.col(c) *= std::exp(-0.2F * static_cast<float>(c));
+    const Whitening whitening(moment_of(x));
+    const LatentWidths widths{6, 6, 6};
+    const KvFactors whitened = factorize(Factorization::whitened, kv, 16, widths, {}, {.whitening = &whitening});
+    const auto [keys, values] = errors_on(x, kv, 16, whitened);
+    const Eigen::VectorXd spectrum = singular_values(x * kv.transpose());
+    const double least = spectrum.tail(spectrum.size() - 6).norm();
+    EXPECT_NEAR(std::hypot(keys, values), least, 2e-3 * least);  // the ridge costs a little
+    const auto [joint_keys, joint_values] = errors_on(x, kv, 16, factorize(Factorization::joint, kv, 16, widths, {}));
+    EXPECT_GT(std::hypot(joint_keys, joint_values), 1.3 * least);
+}
+
+TEST(WhitenedSvd, ASingularMomentBehaves) {
+    const Matrix kv = random_matrix(20, 12, 5);
+    const Matrix x = random_matrix(50, 6, 6) * random_matrix(6, 12, 7);  // of rank 6
+    const LatentWidths widths{4, 4, 4};
+    const Whitening whitening(moment_of(x));
+    const auto error = [&](const KvFactors& f) {
+        const auto [keys, values] = errors_on(x, kv, 8, f);
+        return std::hypot(keys, values);
+    };
+    const double whitened = error(factorize(Factorization::whitened, kv, 8, widths, {}, {.whitening = &whitening}));
+    EXPECT_TRUE(std::isfinite(whitened));
+    EXPECT_LT(whitened, 0.9 * error(factorize(Factorization::joint, kv, 8, widths, {})));
+    const Whitening nothing(MatrixD::Zero(12, 12));
+    EXPECT_TRUE(factorize(Factorization::whitened, kv, 8, widths, {}, {.whitening = &nothing}).down_k.allFinite());
+}
+
+TEST(WhitenedSvd, TheWeightMovesErrorBetweenKeysAndValues) {
+    const Matrix kv = random_matrix(24, 16, 31);
+    const Matrix x = random_matrix(100, 16, 32);
+    const Whitening whitening(moment_of(x));
+    double keys_before = 1e30, values_before = 0;
+    for (const double weight : {0.25, 1.0, 4.0}) {
+        const auto [keys, values] = errors_on(
+            x, kv, 12,
+            factorize(Factorization::whitened, kv, 12, {5, 5, 5}, {}, {.whitening = &whitening, .key_weight = weight}));
+        EXPECT_LT(keys, keys_before) << weight;
+        EXPECT_GT(values, values_before) << weight;
+        keys_before = keys;
+        values_before = values;
+    }
+    Matrix louder = kv;
+    louder.topRows(12) *= 3.0F;
+    EXPECT_NEAR(equal_energy_weight(whitening.apply(kv), 12) / equal_energy_weight(whitening.apply(louder), 12), 3.0,
+                1e-4);
+}
+
+TEST(WhitenedSvd, WhatIsNoMomentIsRefused) {
+    MatrixD bad = MatrixD::Identity(8, 8);
+    bad(3, 4) = bad(4, 3) = std::nan("");
+    expect_error(ErrorCode::numeric, {"second moment", "not finite"}, [&] { const Whitening whitening(bad); });
+    bad = MatrixD::Identity(8, 8);
+    bad(3, 4) = bad(4, 3) = 5;  // more than its diagonal allows
+    expect_error(ErrorCode::numeric, {"second moment", "not positive"}, [&] { const Whitening whitening(bad); });
+    const Matrix kv = random_matrix(20, 12, 4);
+    expect_error(ErrorCode::usage, {"second moment"}, [&] {
+        (void)factorize(Factorization::whitened, kv, 8, {5, 5, 5}, {});
+    });
+    const Whitening other(MatrixD::Identity(13, 13));
+    expect_error(ErrorCode::usage, {"second moment"}, [&] {
+        (void)factorize(Factorization::whitened, kv, 8, {5, 5, 5}, {}, {.whitening = &other});
+    });
+}
+
 }  // namespace
 }  // namespace mha2mla::test

@@ -78,6 +78,21 @@ TEST(Report, AgreementIsTheJaccardIndexOfWhatIsKept) {
     }
 }
 
+TEST(Report, TheOrderByAttentionStandsBesideTheOthersWhereThereIsOne) {
+    NamedStats stats = stats_of(1, 2, 1, {9, 8, 1, 0, 1, 9, 8, 0});
+    EXPECT_EQ(render("csv", make_report(stats, at(4))).find("attention"), std::string::npos);
+    stats.stats.attention_ranks = {3, 2, 1, 0, 0, 1, 2, 3};  // keeps 2, 3 in head 0 and 0, 1 in head 1
+    const Report report = make_report(stats, at(4));
+    ASSERT_EQ(report.kept.size(), 5U);
+    EXPECT_EQ(report.kept[1].strategy, "attention");
+    EXPECT_NEAR(report.layers[0].agreement[1][1], (0 + 1.0 / 3) / 2, 1e-12);  // with 2-norm
+    const std::string csv = render("csv", report);
+    EXPECT_NE(csv.find("kept_by_2-norm,kept_by_attention,kept_by_high"), std::string::npos) << csv;
+    EXPECT_NE(render("html", report).find("\"ranks\":[3,2,1,0,0,1,2,3]"), std::string::npos);
+    const auto json = nlohmann::json::parse(render("json", report));
+    EXPECT_NE(json.dump().find("\"attention\":[2,3]"), std::string::npos);
+}
+
 TEST(Report, ComparisonNamesWhatChanges) {
     ReportOptions options = at(4);
     options.other = stats_of(1, 2, 1, {4, 3, 2, 1, 3, 4, 2, 1});

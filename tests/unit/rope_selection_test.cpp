@@ -75,8 +75,8 @@ TEST(RopeSelection, ImpossibleChoicesAreRefused) {
     expect_error(ErrorCode::usage, {"even", "16", "3"}, select({"high", 3, 0}));
     expect_error(ErrorCode::usage, {"18"}, select({"high", 18, 0}));
     expect_error(ErrorCode::usage, {"uniform-start", "at most 3"}, select({"uniform", 4, 4}));
-    expect_error(ErrorCode::usage, {"2-norm", "norms"}, select({"2-norm", 4, 0}));
-    expect_error(ErrorCode::usage, {"'best'", "2-norm, high, low, uniform"}, select({"best", 4, 0}));
+    expect_error(ErrorCode::usage, {"2-norm", "statistics"}, select({"2-norm", 4, 0}));
+    expect_error(ErrorCode::usage, {"'best'", "2-norm, attention, high, low, uniform"}, select({"best", 4, 0}));
 }
 
 }  // namespace

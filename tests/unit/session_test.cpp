@@ -95,6 +95,10 @@ protected:
         options.kv_rank = kv_rank;
         options.factorization = factorization;
         Observer observer;
+        const CalibrationStats stats =
+            calibrate(original(), random_ids(original(), 128), 32, observer,
+                      {.max_memory = 0, .spill_directory = {}, .inputs = CalibrationOptions::Inputs::moments});
+        options.inputs = stats.inputs.get();
         (void)convert(original(), directory_ / name, options, nullptr, observer);
         return Model::open(directory_ / name);
     }

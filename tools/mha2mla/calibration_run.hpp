@@ -4,9 +4,31 @@
 
 namespace mha2mla::tool {
 
+/// What a calibration gathers beside the norms.
+struct Gathered {
+    bool attention_order = false, moments = false;
+    [[nodiscard]] CalibrationOptions::Inputs inputs() const {
+        using Inputs = CalibrationOptions::Inputs;
+        return moments ? Inputs::moments : attention_order ? Inputs::samples : Inputs::none;
+    }
+    [[nodiscard]] bool has(const Gathered& needed) const {
+        return (attention_order || !needed.attention_order) && (moments || !needed.moments);
+    }
+    Gathered& operator|=(const Gathered& other) {
+        attention_order |= other.attention_order;
+        moments |= other.moments;
+        return *this;
+    }
+};
+/// What statistics have.
+[[nodiscard]] inline Gathered gathered_in(const CalibrationStats& stats) {
+    return {!stats.attention_ranks.empty(), stats.inputs != nullptr && stats.inputs->extent().moments};
+}
+
 /// Loads text or tokens and gathers the statistics, as `calibrate` and `convert --calibration-text` both do.
 /// @param rope_dim whose selection `--samples auto` watches.
 [[nodiscard]] CalibrationStats run_calibration(const Model& model, const TokenOptions& tokens,
-                                               const SampleFlags& samples, std::int64_t rope_dim, Context& context);
+                                               const SampleFlags& samples, std::int64_t rope_dim,
+                                               const Gathered& gather, Context& context);
 
 }  // namespace mha2mla::tool

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <map>
 #include <memory>
-#include <set>
 
 #include "commands.hpp"
 #include "convert_settings.hpp"
@@ -14,6 +14,7 @@
 #include "mha2mla/memory.hpp"
 #include "mha2mla/threads.hpp"
 #include "output.hpp"
+#include "statistics.hpp"
 
 namespace mha2mla::tool {
 namespace {
@@ -36,7 +37,9 @@ struct Entry {
     std::string error;
     Plan plan;
     std::uint64_t output_bytes = 0, memory = 0;
+    fs::path statistics;      // that it may share
     bool calibrates = false;  // first of those that share statistics which are not there yet
+    bool aligns = false;      // so that the split, and with it the parameters, are not known yet
     double seconds = 0;
     bool planned = false, writes = false;
 };
@@ -50,15 +53,24 @@ ConvertFlags flags_for(const BatchJob& job, bool overwrite) {
 
 fs::path statistics_directory(const Recipe& recipe) { return recipe.output / "statistics"; }
 
+/// What the jobs need that share a file of statistics.
+using SharedNeeds = std::map<fs::path, Gathered>;
+
+/// Whether there are such statistics already.
+bool has_statistics(const fs::path& file, const Gathered& needed) {
+    std::error_code ignored;
+    return fs::exists(file, ignored) && gathered_in(load_stats(file)).has(needed);
+}
+
 /// Fills in what can be known. @throws whatever keeps the job from running.
-void look_at(Entry& entry, const Recipe& recipe, const BatchFlags& batch, std::set<fs::path>& statistics,
-             Context& context) {
+void look_at(Entry& entry, const Recipe& recipe, const BatchFlags& batch, SharedNeeds& shared, Context& context) {
     const ConvertFlags flags = flags_for(entry.job, batch.overwrite);
     const Conversion conversion = prepare(flags, context);
     entry.plan = conversion.plan;
     entry.output_bytes = planned_output_bytes(conversion.model, conversion.options);
     entry.memory = planned_memory(conversion.model.config, conversion.options);
     entry.planned = true;
+    entry.aligns = conversion.options.align.has_value();
     if (is_done(conversion, flags)) {
         entry.state = "done";
         return;
@@ -76,27 +88,28 @@ void look_at(Entry& entry, const Recipe& recipe, const BatchFlags& batch, std::s
     check_destination(conversion.model, flags.destination, conversion.options);
     entry.state = before.is_null() ? "convert" : changed.empty() ? "resume" : "replace";
     entry.writes = true;
-    const fs::path file = statistics_file(conversion, flags, statistics_directory(recipe));
-    std::error_code ignored;
-    if (file.empty() || fs::exists(file, ignored)) return;
-    entry.calibrates = statistics.insert(file).second;
+    entry.statistics = statistics_file(conversion, flags, statistics_directory(recipe));
+    if (entry.statistics.empty() || has_statistics(entry.statistics, conversion.gather)) return;
+    const auto [place, first] = shared.emplace(entry.statistics, conversion.gather);
+    place->second |= conversion.gather;
+    entry.calibrates = first;
     const std::int64_t seq_len = conversion.options.ranks_from.at("seq-len");
     // A calibration takes what there is; less than this it cannot do with.
     if (entry.calibrates) {
-        entry.memory = std::max(entry.memory, least_calibration_memory(conversion.model.config, 1, seq_len));
+        entry.memory = std::max(
+            entry.memory, least_calibration_memory(conversion.model.config, 1, seq_len, conversion.gather.inputs()));
     }
 }
 
-std::vector<Entry> plan_jobs(const Recipe& recipe, const BatchFlags& flags, Context& context) {
+std::vector<Entry> plan_jobs(const Recipe& recipe, const BatchFlags& flags, SharedNeeds& shared, Context& context) {
     std::vector<Entry> entries;
-    std::set<fs::path> statistics;
     for (std::size_t i = 0; i < recipe.jobs.size(); ++i) {
         if (!flags.shard.has(i)) continue;
         Entry entry;
         entry.job = recipe.jobs[i];
         if (context.observer.cancelled()) throw Error(ErrorCode::interrupted, "interrupted before any job ran");
         try {
-            look_at(entry, recipe, flags, statistics, context);
+            look_at(entry, recipe, flags, shared, context);
         } catch (const Error& error) {
             entry.state = "failed";
             entry.error = error.what();
@@ -129,6 +142,11 @@ void print_columns(const std::vector<std::vector<std::string>>& rows) {
     }
 }
 
+std::string notes(const Entry& entry) {
+    if (entry.calibrates) return "calibrates";
+    return entry.aligns ? "aligns, parameters about" : "";
+}
+
 void print_plan(const Recipe& recipe, const std::vector<Entry>& entries) {
     std::vector<std::vector<std::string>> rows = {
         {"job", "state", "parameters", "KV bytes per token", "output", "memory", ""}};
@@ -146,7 +164,7 @@ void print_plan(const Recipe& recipe, const std::vector<Entry>& entries) {
                  human_bytes(entry.plan.converted_bytes_per_token) + " (" + human_reduction(entry.plan.reduction()) +
                  ")",
              memory_text(entry.output_bytes), memory_text(entry.memory),
-             entry.error.empty() ? entry.calibrates ? "calibrates" : "" : entry.error});
+             entry.error.empty() ? notes(entry) : entry.error});
     }
     print_columns(rows);
     std::printf("%zu jobs, %s to write; %s free in %s, %s of memory available\n", entries.size(),
@@ -205,9 +223,10 @@ void print_summary(const std::vector<Entry>& entries) {
     print_columns(rows);
 }
 
-void run_job(Entry& entry, const Recipe& recipe, const BatchFlags& batch, Context& context) {
+void run_job(Entry& entry, const Recipe& recipe, const BatchFlags& batch, const SharedNeeds& shared, Context& context) {
     const ConvertFlags flags = flags_for(entry.job, batch.overwrite);
     Conversion conversion = prepare(flags, context);
+    if (const auto needs = shared.find(entry.statistics); needs != shared.end()) conversion.gather |= needs->second;
     // An unfinished conversion of other settings would be refused, and is to be replaced.
     if (entry.state == "replace") conversion.options.resume = false;
     Json job = {{"source", fs::absolute(flags.source).lexically_normal().string()},
@@ -218,7 +237,8 @@ void run_job(Entry& entry, const Recipe& recipe, const BatchFlags& batch, Contex
     (void)run_conversion(conversion, flags, statistics_directory(recipe), context);
 }
 
-void run_jobs(const Recipe& recipe, const BatchFlags& flags, std::vector<Entry>& entries, Context& context) {
+void run_jobs(const Recipe& recipe, const BatchFlags& flags, const SharedNeeds& shared, std::vector<Entry>& entries,
+              Context& context) {
     for (std::size_t i = 0; i < entries.size(); ++i) {
         Entry& entry = entries[i];
         if (entry.state == "failed") continue;
@@ -229,7 +249,7 @@ void run_jobs(const Recipe& recipe, const BatchFlags& flags, std::vector<Entry>&
         spdlog::info("job {} of {}: {}", i + 1, entries.size(), entry.job.name);
         const auto start = std::chrono::steady_clock::now();
         try {
-            run_job(entry, recipe, flags, context);
+            run_job(entry, recipe, flags, shared, context);
             entry.state = "done";
         } catch (const Error& error) {
             entry.error = error.what();
@@ -258,7 +278,8 @@ void run(const BatchFlags& flags, Context& context) {
     const ThreadScope threads(context.threads);
     const auto settings = convert_settings();
     const Recipe recipe = read_recipe(flags.recipe, settings);
-    auto entries = plan_jobs(recipe, flags, context);
+    SharedNeeds shared;
+    auto entries = plan_jobs(recipe, flags, shared, context);
     const bool any_failed =
         std::any_of(entries.begin(), entries.end(), [](const auto& e) { return e.state == "failed"; });
     if (!flags.json) print_plan(recipe, entries);
@@ -269,7 +290,7 @@ void run(const BatchFlags& flags, Context& context) {
         return;
     }
     std::fflush(stdout);
-    run_jobs(recipe, flags, entries, context);
+    run_jobs(recipe, flags, shared, entries, context);
     save_summary(recipe, flags, entries);
     if (flags.json) {
         print_json(summary_json(flags, entries));

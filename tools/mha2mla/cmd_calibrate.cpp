@@ -38,7 +38,7 @@ CalibrationStats calibrate_until_settled(const Model& model, std::span<const Tok
 }  // namespace
 
 CalibrationStats run_calibration(const Model& model, const TokenOptions& tokens, const SampleFlags& samples,
-                                 std::int64_t rope_dim, Context& context) {
+                                 std::int64_t rope_dim, const Gathered& gather, Context& context) {
     check_rope_dim(model.config, rope_dim);
     const std::int64_t trained = model.config.max_position_embeddings;
     const std::int64_t seq_len = samples.seq_len.value_or(std::min<std::int64_t>(2048, trained));
@@ -60,12 +60,14 @@ CalibrationStats run_calibration(const Model& model, const TokenOptions& tokens,
                               std::to_string(seq_len) + " tokens, not " + std::to_string(wanted));
     }
     ids.resize(static_cast<std::size_t>(available * seq_len));
-    const CalibrationOptions options{.max_memory = context.max_memory, .spill_directory = {}};
+    const CalibrationOptions options{
+        .max_memory = context.max_memory, .spill_directory = {}, .inputs = gather.inputs()};
     CalibrationStats stats = samples.until_settled
                                  ? calibrate_until_settled(model, ids, seq_len, rope_dim, options, context)
                                  : calibrate(model, ids, seq_len, context.observer, options);
     stats.model = model.checkpoint.directory().string();
     stats.data = tokens.name();
+    if (gather.attention_order) add_attention_ranks(model, stats, context.observer);
     return stats;
 }
 
@@ -76,6 +78,7 @@ struct CalibrateFlags {
     TokenOptions tokens;
     SampleFlags samples;
     std::optional<std::int64_t> rope_dim;
+    Gathered gather;
     bool json = false;
 };
 
@@ -83,13 +86,17 @@ void run(const CalibrateFlags& flags, Context& context) {
     if (flags.output.empty() && flags.rank_file.empty()) {
         throw Error(ErrorCode::usage, "nothing to write; give --output STATS.safetensors or --rank-file RANKS.pth");
     }
+    if (flags.output.empty() && (flags.gather.moments || flags.gather.attention_order)) {
+        throw Error(ErrorCode::usage, "--moments and --attention-order go into the statistics: give --output FILE");
+    }
     if (flags.rope_dim && !flags.samples.until_settled) {
         throw Error(ErrorCode::usage, "--rope-dim only goes with --samples auto; statistics serve every rope-dim");
     }
     const ThreadScope threads(context.threads);
     const Model model = Model::open(flags.model);
-    const CalibrationStats stats = run_calibration(model, flags.tokens, flags.samples,
-                                                   flags.rope_dim.value_or(default_rope_dim(model.config)), context);
+    const CalibrationStats stats =
+        run_calibration(model, flags.tokens, flags.samples, flags.rope_dim.value_or(default_rope_dim(model.config)),
+                        flags.gather, context);
     if (!flags.output.empty()) save_stats(flags.output, stats);
     if (!flags.rank_file.empty()) write_file_atomically(flags.rank_file, rank_file_bytes(two_norm_ranks(stats)));
     if (flags.json) {
@@ -102,6 +109,8 @@ void run(const CalibrateFlags& flags, Context& context) {
             json["unsettled_layers"] = stats.settling->unsettled_layers;
             json["rope_dim"] = stats.settling->rope_dim;
         }
+        json["attention_order"] = flags.gather.attention_order;
+        json["moments"] = flags.gather.moments;
         if (!flags.output.empty()) json["output"] = flags.output.string();
         if (!flags.rank_file.empty()) json["rank_file"] = flags.rank_file.string();
         print_json(json);
@@ -124,7 +133,8 @@ void run(const CalibrateFlags& flags, Context& context) {
 
 void add_calibrate(CLI::App& app, Context& context) {
     auto flags = std::make_shared<CalibrateFlags>();
-    auto* command = app.add_subcommand("calibrate", "Gather query and key norms by running text through the model");
+    auto* command = app.add_subcommand(
+        "calibrate", "Gather statistics of queries, keys and layer inputs by running text through the model");
     add_checkpoint_option(*command, flags->model);
     add_token_options(*command, flags->tokens);
     add_sample_options(*command, flags->samples);
@@ -133,6 +143,13 @@ void add_calibrate(CLI::App& app, Context& context) {
                      "The selection that --samples auto watches; default: head_dim/8, at least 2")
         ->type_name("N")
         ->group(kText);
+    command->option_defaults()->group(kMethod);
+    command->add_flag("--attention-order", flags->gather.attention_order,
+                      "Also rank rotary pairs by what the attention's output loses without their rotation, for\n"
+                      "convert --rope attention: on 2048 tokens, about pairs*pairs/2 attentions of each head");
+    command->add_flag("--moments", flags->gather.moments,
+                      "Also gather the second moment of each layer's input, and 2048 tokens of it, for\n"
+                      "convert --svd whitened: 4*hidden*hidden + 8192*hidden bytes on disk for each layer");
     command->option_defaults()->group(kOutput);
     command->add_option("-o,--output", flags->output, "Statistics file to write, for convert --stats")
         ->type_name("FILE");
@@ -143,6 +160,8 @@ void add_calibrate(CLI::App& app, Context& context) {
     add_json_option(*command, flags->json);
     set_footer(*command, "",
                {{"", "mha2mla calibrate ./model --text corpus.txt --samples 128 --output stats.safetensors"},
+                {"for --rope attention and --svd whitened too",
+                 "mha2mla calibrate ./model --text corpus.txt --attention-order --moments -o stats.safetensors"},
                 {"as many sequences as the selection needs, and a rank file for the reference implementation",
                  "mha2mla calibrate ./model --text corpus.txt --samples auto --rank-file 2_norm_rank.pth"},
                 {"a model without a tokenizer.json",

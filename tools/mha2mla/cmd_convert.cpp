@@ -1,40 +1,72 @@
-#include <spdlog/spdlog.h>
-
 #include <algorithm>
 #include <memory>
-#include <sstream>
 
 #include "commands.hpp"
 #include "conversion.hpp"
 #include "convert_settings.hpp"
-#include "mha2mla/error.hpp"
-#include "mha2mla/evaluate.hpp"
-#include "mha2mla/fingerprint.hpp"
+#include "mha2mla/memory.hpp"
 #include "mha2mla/threads.hpp"
 #include "output.hpp"
 
 namespace mha2mla::tool {
 namespace {
 
-/// Of the text that a layer is aligned on: longer sequences cost more and teach little.
-constexpr std::int64_t kAlignSeqLen = 512;
-
-struct AlignFlags {
-    std::optional<double> kv_reduction;
-    std::string_view quality = align_qualities().front().name;
+/// What was used, or what is asked for where that is still to be chosen.
+struct Used {
+    std::string rope_dim, kv_rank;
 };
+Used used(const ConvertOptions& options, const ConvertReport* report, const ModelConfig& config) {
+    if (report != nullptr) {
+        return {std::to_string(report->selection.rope_dim), std::to_string(report->kv_rank)};
+    }
+    if (!options.align) return {std::to_string(options.rope.rope_dim), std::to_string(options.kv_rank)};
+    const auto splits = possible_splits(config, options.align->options);
+    const auto range = [](std::int64_t a, std::int64_t b) {
+        const auto [low, high] = std::minmax(a, b);
+        return std::to_string(low) + (low == high ? "" : " to " + std::to_string(high));
+    };
+    return {range(splits.front().rope_dim, splits.back().rope_dim),
+            range(splits.front().kv_rank, splits.back().kv_rank)};
+}
 
-void print_report(const ConvertFlags& flags, const ConvertOptions& options, const Plan& plan,
-                  const ConvertReport* report, bool as_json) {
+std::string method_text(const ConvertOptions& options, const Used& split) {
+    return options.rope.strategy + " selection, rope-dim " + split.rope_dim + ", " +
+           std::string(row_of(options.factorization).name) + " SVD, kv-rank " + split.kv_rank +
+           (options.align ? ", weights aligned on text" : "");
+}
+
+void print_report(const ConvertFlags& flags, const Conversion& conversion, const ConvertReport* report, bool as_json) {
+    const ConvertOptions& options = conversion.options;
+    const Plan& plan = report != nullptr ? report->plan : conversion.plan;
+    const Used split = used(options, report, conversion.model.config);
+    const bool open = report == nullptr && options.align;
     const auto measured = report == nullptr ? nlohmann::ordered_json() : measurement_at(flags.destination);
     if (as_json) {
         auto json = plan_json(plan, 16);
         json["rope"] = options.rope.strategy;
-        json["rope_dim"] = options.rope.rope_dim;
-        json["kv_rank"] = options.kv_rank;
+        json["rope_dim"] = nullptr;
+        json["kv_rank"] = nullptr;
+        if (report != nullptr) {
+            json["rope_dim"] = report->selection.rope_dim;
+            json["kv_rank"] = report->kv_rank;
+        } else if (!open) {
+            json["rope_dim"] = options.rope.rope_dim;
+            json["kv_rank"] = options.kv_rank;
+        }
         json["svd"] = row_of(options.factorization).name;
+        json["aligned"] = options.align.has_value();
+        if (open) {
+            for (const Split& row : possible_splits(conversion.model.config, options.align->options)) {
+                json["splits"].push_back({{"rope_dim", row.rope_dim}, {"kv_rank", row.kv_rank}});
+            }
+        }
+        if (report == nullptr) {
+            json["output_bytes"] = planned_output_bytes(conversion.model, options);
+            json["memory"] = planned_memory(conversion.model.config, options);
+        }
         if (report != nullptr) {
             json["retained_energy"] = report->retained_energy;
+            if (!report->balance.empty()) json["kv_balance"] = report->balance;
             if (!report->alignment_error.empty()) json["alignment_error"] = report->alignment_error;
             json["output"] = flags.destination.string();
             json["output_bytes"] = report->output_bytes;
@@ -51,19 +83,26 @@ void print_report(const ConvertFlags& flags, const ConvertOptions& options, cons
          : report->already_finished ? "already converted"
                                     : "converted",
          flags.source.string() + " -> " + flags.destination.string()},
-        {"method", options.rope.strategy + " selection, rope-dim " + std::to_string(options.rope.rope_dim) + ", " +
-                       (options.aligner != nullptr ? "weights aligned on text"
-                                                   : std::string(row_of(options.factorization).name) + " SVD") +
-                       ", kv-rank " + std::to_string(options.kv_rank)},
-        {"parameters", human_count(plan.parameters_original) + " -> " + human_count(plan.parameters_converted)},
+        {"method", method_text(options, split)},
+        {"parameters", human_count(plan.parameters_original) + " -> " + (open ? "about " : "") +
+                           human_count(plan.parameters_converted)},
         {"KV cache per token", human_bytes(plan.original_bytes_per_token) + " -> " +
                                    human_bytes(plan.converted_bytes_per_token) + " bytes at 16 bit, " +
                                    human_reduction(plan.reduction())},
     };
+    if (report == nullptr) {
+        rows.emplace_back("would take", memory_text(planned_output_bytes(conversion.model, options)) + " of disk and " +
+                                            memory_text(planned_memory(conversion.model.config, options)) +
+                                            " of memory");
+    }
     if (report != nullptr && !report->retained_energy.empty() && options.factorization != Factorization::none) {
         const auto [low, high] = std::minmax_element(report->retained_energy.begin(), report->retained_energy.end());
         rows.emplace_back("energy kept by the SVD",
                           fixed(100 * *low, 2) + "% to " + fixed(100 * *high, 2) + "% by layer");
+    }
+    if (report != nullptr && !report->balance.empty()) {
+        const auto [low, high] = std::minmax_element(report->balance.begin(), report->balance.end());
+        rows.emplace_back("kv-balance", fixed(*low, 2) + " to " + fixed(*high, 2) + " by layer");
     }
     if (report != nullptr && report->pieces_resumed > 0) {
         rows.emplace_back("resumed", std::to_string(report->pieces_resumed) + " of " + std::to_string(report->pieces) +
@@ -84,102 +123,29 @@ struct RunFlags {
     bool dry_run = false, print_recipe = false, json = false;
 };
 
-/// Windows of calibration text as `eval` cuts them, so that the first tokens of a sequence are aligned too.
-std::vector<TokenId> load_align_windows(const ConvertFlags& flags, const AlignQuality& quality, const Model& model,
-                                        std::int64_t& seq_len) {
-    if (!flags.calibration.given()) {
-        throw Error(ErrorCode::usage,
-                    "--kv-reduction chooses by text: give --calibration-text FILE or --calibration-tokens FILE");
-    }
-    seq_len = flags.samples.seq_len.value_or(std::min(kAlignSeqLen, model.config.max_position_embeddings));
-    const std::int64_t most = std::max<std::int64_t>(1, align_tokens(model.config, quality) / seq_len);
-    const std::int64_t windows = flags.samples.samples.value_or(most);
-    return make_windows(model.config, load_tokens(flags.calibration, model, windows * seq_len), {seq_len, windows});
-}
-
-/// What --kv-reduction chooses itself or cannot do is refused rather than ignored.
-void check_aligned(const CLI::App& command) {
-    for (const char* name : {"--rope", "--uniform-start", "--svd", "--sigma", "--svd-method", "--svd-excess", "--stats",
-                             "--rank-file", "--resume", "--dry-run", "--print-recipe"}) {
-        if (command.get_option(name)->count() > 0) {
-            throw Error(ErrorCode::usage,
-                        std::string(name) + " does not go with --kv-reduction; leave one of them out");
-        }
-    }
-}
-
-void run_aligned(const ConvertFlags& flags, const AlignFlags& align, const RunFlags& how, const CLI::App& command,
-                 Context& context) {
-    check_aligned(command);
-    if (flags.samples.until_settled) {
-        throw Error(ErrorCode::usage, "--samples auto does not go with --kv-reduction; give a number");
-    }
-    const ThreadScope threads(context.threads);
-    const Model model = Model::open(flags.source);
-    const AlignQuality& quality = find_align_quality(align.quality);
-    std::int64_t seq_len = 0;
-    const auto windows = load_align_windows(flags, quality, model, seq_len);
-    ConvertOptions options = to_options(flags, model.config, context);
-    check_destination(model, flags.destination, options);
-    const AlignOptions asked{*align.kv_reduction, flags.latent.rope_dim, flags.latent.kv_rank, quality};
-    Aligner aligner(model, windows, seq_len, asked, context.observer);
-    for (const Split& split : aligner.tried()) {
-        spdlog::info("rope-dim {} with kv-rank {}: error {:.6f}{}", split.rope_dim, split.kv_rank, split.error,
-                     split.rope_dim == aligner.chosen().rope_dim ? ", chosen" : "");
-    }
-    options.rope = {"attention", aligner.chosen().rope_dim, 0};
-    options.kv_rank = aligner.chosen().kv_rank;
-    options.aligner = &aligner;
-    options.ranks_from = {
-        {"aligned-on", text_hash({reinterpret_cast<const char*>(windows.data()), windows.size() * sizeof(TokenId)})},
-        {"kv-reduction", *align.kv_reduction},
-        {"quality", align.quality}};
-    std::ostringstream reduction;
-    reduction << *align.kv_reduction;
-    options.command = command_line(recipe_of(command, flags)) + " --kv-reduction " + reduction.str() + " --quality " +
-                      std::string(align.quality);
-    const ConvertReport report = convert(model, flags.destination, options, nullptr, context.observer);
-    evaluate_if_asked(model, flags, context);
-    print_report(flags, options, report.plan, &report, how.json);
-}
-
-void run(const ConvertFlags& flags, const AlignFlags& align, const RunFlags& how, const CLI::App& command,
-         Context& context) {
-    if (align.kv_reduction) return run_aligned(flags, align, how, command, context);
+void run(const ConvertFlags& flags, const RunFlags& how, const CLI::App& command, Context& context) {
     if (how.print_recipe) return print_json(recipe_of(command, flags));
     const ThreadScope threads(context.threads);
     Conversion conversion = prepare(flags, context);
     if (how.dry_run) {
         check_destination(conversion.model, flags.destination, conversion.options);
-        return print_report(flags, conversion.options, conversion.plan, nullptr, how.json);
+        return print_report(flags, conversion, nullptr, how.json);
     }
     conversion.options.recipe = recipe_of(command, flags);
     conversion.options.command = command_line(conversion.options.recipe);
     const ConvertReport report = run_conversion(conversion, flags, {}, context);
-    print_report(flags, conversion.options, report.plan, &report, how.json);
+    print_report(flags, conversion, &report, how.json);
 }
 
 }  // namespace
 
 void add_convert(CLI::App& app, Context& context) {
     auto flags = std::make_shared<ConvertFlags>();
-    auto align = std::make_shared<AlignFlags>();
     auto how = std::make_shared<RunFlags>();
     auto* command = app.add_subcommand("convert", "Convert a checkpoint to MLA");
     add_checkpoint_option(*command, flags->source, "source", "Checkpoint directory to convert");
     add_checkpoint_option(*command, flags->destination, "destination", "Directory to create");
     add_conversion_options(*command, *flags);
-    command->option_defaults()->group(kMethod);
-    command
-        ->add_option(
-            "--kv-reduction", align->kv_reduction,
-            "Share of the KV cache to save, such as 0.6875: rotary pairs, rope-dim, kv-rank and all weights of\n"
-            "the attention are chosen so that each layer computes what it did on your text")
-        ->check(CLI::Range(0.0, 1.0).description(""))
-        ->type_name("X");
-    add_choice(*command, "--quality", align->quality, align_qualities(), &AlignQuality::name,
-               "What --kv-reduction takes time for")
-        ->needs("--kv-reduction");
     command->option_defaults()->group(kOutput);
     command->add_flag("--overwrite", flags->overwrite, "Replace a destination that holds files");
     command->add_flag("--resume", flags->resume,
@@ -189,19 +155,24 @@ void add_convert(CLI::App& app, Context& context) {
     add_threads_option(*command, context);
     add_size(*command, "--max-memory", context.max_memory,
              "Private memory that the run may take, such as 8GB: more lets it convert more layers at once;\n"
-             "default: two layers' attention matrices in float32 and 200 MB")
+             "default: two layers' attention matrices in float32 and 200 MB. The method aligned takes what it needs,\n"
+             "and is refused if that is more")
         ->group(kRunning);
     add_json_option(*command, how->json);
     set_footer(
-        *command, "The defaults are the paper's: 2-norm selection, joint SVD, a cache smaller by 68.75%.",
+        *command,
+        "By default everything is chosen and refined on your text, for a cache smaller by 68.75%; the output records "
+        "what\n"
+        "was chosen.",
         {{"", "mha2mla convert ./model ./model-mla --calibration-text corpus.txt"},
-         {"with statistics that calibrate saved, keeping more",
-          "mha2mla convert ./model ./model-mla --stats stats.safetensors --rope-dim 16 --kv-rank 48"},
-         {"without any text", "mha2mla convert ./model ./model-mla --rope uniform"},
-         {"everything chosen and refined on your text, for a cache smaller by 68.75%",
-          "mha2mla convert ./model ./model-mla --kv-reduction 0.6875 --calibration-text corpus.txt"},
+         {"half the cache", "mha2mla convert ./model ./model-mla --calibration-text corpus.txt --kv-reduction 0.5"},
+         {"the paper's method", "mha2mla convert ./model ./model-mla --calibration-text corpus.txt --method mha2mla"},
+         {"stages by name, with statistics that calibrate saved",
+          "mha2mla convert ./model ./model-mla --stats stats.safetensors --rope attention --svd whitened --rope-dim "
+          "16"},
+         {"without any text", "mha2mla convert ./model ./model-mla --method mha2mla --rope uniform"},
          {"what it would do, without doing it", "mha2mla convert ./model ./model-mla --rope uniform --dry-run"}});
-    command->callback([flags, align, how, command, &context] { run(*flags, *align, *how, *command, context); });
+    command->callback([flags, how, command, &context] { run(*flags, *how, *command, context); });
 }
 
 }  // namespace mha2mla::tool

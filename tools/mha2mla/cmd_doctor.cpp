@@ -45,8 +45,8 @@ void print_findings(const DoctorFlags& flags, const std::vector<Finding>& findin
 }
 
 void run(const DoctorFlags& flags, Context& context) {
-    const DiagnosisOptions options{flags.latent.rope_dim, flags.latent.kv_rank, flags.latent.factorization,
-                                   flags.output, flags.deep};
+    const DiagnosisOptions options{flags.latent.rope_dim, flags.latent.kv_rank,
+                                   flags.latent.factorization.value_or(Factorization::joint), flags.output, flags.deep};
     const auto findings = diagnose(flags.model, options, context.observer);
     const bool converts = std::none_of(findings.begin(), findings.end(),
                                        [](const Finding& finding) { return finding.verdict == Verdict::problem; });

@@ -1,6 +1,7 @@
 #include <memory>
 
 #include "commands.hpp"
+#include "conversion.hpp"
 #include "help.hpp"
 #include "mha2mla/rope.hpp"
 #include "options.hpp"
@@ -10,6 +11,7 @@ namespace mha2mla::tool {
 namespace {
 
 constexpr std::size_t kColumns = 100;
+constexpr const char* kNeedsText = " [needs statistics]";
 
 void print_entry(std::string_view name, const std::string& text) {
     std::string body = wrap(text, 16, kColumns);
@@ -17,22 +19,30 @@ void print_entry(std::string_view name, const std::string& text) {
 }
 
 void print_all() {
-    std::printf("Selections (--rope): which rotary pairs of a head keep RoPE\n");
+    std::printf("Methods (--method): where no stage is named\n");
+    for (const auto& row : kMethods) print_entry(row.name, std::string(row.what));
+    std::printf("\nSelections (--rope): which rotary pairs of a head keep RoPE\n");
     for (const auto& row : rope_strategies()) {
-        print_entry(row.name, std::string(row.good_for) + (row.needs_ranks ? " [needs statistics]" : ""));
+        print_entry(row.name, std::string(row.good_for) + (row.ranks != nullptr ? kNeedsText : ""));
     }
     std::printf("\nFactorisations (--svd): what goes through a latent\n");
-    for (const auto& row : kFactorizations) print_entry(row.name, std::string(row.what));
+    for (const auto& row : kFactorizations) {
+        print_entry(row.name, std::string(row.what) + (row.needs_moments() ? kNeedsText : ""));
+    }
     std::printf("\nModels (model_type of config.json)\n");
     for (const auto& row : model_families()) print_entry(row.model_type, std::string(row.covers));
 }
 
 void print_all_as_json() {
     nlohmann::ordered_json json;
+    for (const auto& row : kMethods) json["method"].push_back({{"name", row.name}, {"text", row.what}});
     for (const auto& row : rope_strategies()) {
-        json["rope"].push_back({{"name", row.name}, {"needs_statistics", row.needs_ranks}, {"text", row.good_for}});
+        json["rope"].push_back(
+            {{"name", row.name}, {"needs_statistics", row.ranks != nullptr}, {"text", row.good_for}});
     }
-    for (const auto& row : kFactorizations) json["svd"].push_back({{"name", row.name}, {"text", row.what}});
+    for (const auto& row : kFactorizations) {
+        json["svd"].push_back({{"name", row.name}, {"needs_statistics", row.needs_moments()}, {"text", row.what}});
+    }
     for (const auto& row : model_families()) {
         json["models"].push_back({{"model_type", row.model_type}, {"text", row.covers}});
     }
@@ -43,7 +53,7 @@ void print_all_as_json() {
 
 void add_methods(CLI::App& app, Context&) {
     auto json = std::make_shared<bool>(false);
-    auto* command = app.add_subcommand("methods", "Selections and factorisations, and what they are good for");
+    auto* command = app.add_subcommand("methods", "Methods, selections and factorisations, and what they are good for");
     add_json_option(*command, *json);
     set_footer(*command, "docs/method.md has the equations, docs/choosing.md measured curves.",
                {{"", "mha2mla methods"}, {"for scripts", "mha2mla methods --json"}});

@@ -19,8 +19,8 @@ void run(const PlanFlags& flags) {
     const bool directory = std::filesystem::is_directory(flags.source, ignored);
     const ModelConfig config = read_config(directory ? flags.source / "config.json" : flags.source);
     const PlanOptions options{flags.latent.rope_dim.value_or(default_rope_dim(config)),
-                              flags.latent.kv_rank.value_or(default_kv_rank(config)), flags.latent.factorization,
-                              flags.kv_bits};
+                              flags.latent.kv_rank.value_or(default_kv_rank(config)),
+                              flags.latent.factorization.value_or(Factorization::joint), flags.kv_bits};
     const Plan plan = plan_conversion(config, options);
     if (flags.json) {
         auto json = plan_json(plan, flags.kv_bits);

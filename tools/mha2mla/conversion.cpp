@@ -1,138 +1,18 @@
 #include "conversion.hpp"
 
-#include <fcntl.h>
-#include <sys/file.h>
-#include <unistd.h>
+#include <spdlog/spdlog.h>
 
-#include <algorithm>
-#include <array>
-#include <chrono>
-#include <cmath>
-#include <thread>
-
-#include "calibration_run.hpp"
+#include "method.hpp"
 #include "mha2mla/error.hpp"
 #include "mha2mla/evaluate.hpp"
 #include "mha2mla/fingerprint.hpp"
-#include "mha2mla/version.hpp"
+#include "statistics.hpp"
 
 namespace mha2mla::tool {
 namespace fs = std::filesystem;
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-/// Of the whole output; nothing: each tensor keeps its own.
-struct OutputDtypeRow {
-    std::optional<Dtype> dtype;
-    std::string_view name;
-};
-constexpr std::array<OutputDtypeRow, 4> kOutputDtypes = {
-    {{std::nullopt, "auto"}, {Dtype::f32, "f32"}, {Dtype::f16, "f16"}, {Dtype::bf16, "bf16"}}};
-
-/// Options that would have no effect are mistakes worth telling.
-void check_flags(const ConvertFlags& flags, Context& context) {
-    const int sources = int(!flags.stats.empty()) + int(!flags.rank_file.empty()) + int(flags.calibration.given());
-    const bool needs_ranks = find_rope_strategy(flags.rope).needs_ranks;
-    if (needs_ranks && sources == 0) {
-        throw Error(
-            ErrorCode::usage,
-            "--rope " + flags.rope +
-                " needs query and key norms: give --calibration-text FILE, --calibration-tokens FILE, "
-                "--stats FILE (from calibrate) or --rank-file FILE; or choose --rope uniform, which needs none");
-    }
-    if (sources > 1) {
-        throw Error(ErrorCode::usage,
-                    "give only one of --stats, --rank-file, --calibration-text and --calibration-tokens");
-    }
-    if (!needs_ranks && sources > 0) {
-        context.observer.warn("--rope " + flags.rope + " needs no statistics; those given are not used");
-    }
-    if (flags.samples.given() && !flags.calibration.given()) {
-        throw Error(ErrorCode::usage,
-                    "--samples and --seq-len only go with --calibration-text or --calibration-tokens");
-    }
-    if (flags.uniform_start != 0 && flags.rope != "uniform") {
-        throw Error(ErrorCode::usage, "--uniform-start only goes with --rope uniform");
-    }
-    if (flags.latent.factorization == Factorization::none && flags.latent.kv_rank) {
-        context.observer.warn("--kv-rank has no effect with --svd none");
-    }
-}
-
-/// What the ranks are made of, by content: the name and place of a file do not matter.
-Json describe_ranks(const ConvertFlags& flags, const ModelConfig& config) {
-    if (!find_rope_strategy(flags.rope).needs_ranks) return nullptr;
-    if (!flags.rank_file.empty()) return {{"rank-file", file_hash(flags.rank_file)}};
-    if (!flags.stats.empty()) return {{"stats", file_hash(flags.stats)}};
-    const TokenOptions& data = flags.calibration;
-    Json json;
-    if (data.tokens.empty()) {
-        json["calibration-text"] = file_hash(data.text);
-        if (!data.tokenizer.empty()) json["calibration-tokenizer"] = file_hash(data.tokenizer);
-    } else {
-        json["calibration-tokens"] = file_hash(data.tokens);
-        json["calibration-token-format"] = kTokenFormats.at(static_cast<std::size_t>(data.format)).name;
-    }
-    json["samples"] =
-        flags.samples.until_settled ? Json("auto") : Json(flags.samples.samples.value_or(SampleFlags::kDefaultSamples));
-    json["seq-len"] = flags.samples.seq_len.value_or(std::min<std::int64_t>(2048, config.max_position_embeddings));
-    return json;
-}
-
-/// Held while statistics are computed, so that other processes wait for them instead of computing them too.
-class FileLock {
-public:
-    FileLock(const fs::path& path, Context& context)
-        : descriptor_(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666)) {
-        if (descriptor_ < 0) throw Error(ErrorCode::io, path.string() + ": cannot create; is the directory writable?");
-        while (::flock(descriptor_, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
-            if (context.observer.cancelled()) {
-                ::close(descriptor_);
-                throw Error(ErrorCode::interrupted, "interrupted while another process computes " + path.string());
-            }
-            std::this_thread::sleep_for(std::chrono::milliseconds(200));
-        }
-    }
-    ~FileLock() { ::close(descriptor_); }
-    FileLock(const FileLock&) = delete;
-    FileLock& operator=(const FileLock&) = delete;
-    FileLock(FileLock&&) = delete;
-    FileLock& operator=(FileLock&&) = delete;
-
-private:
-    int descriptor_;
-};
-
-CalibrationStats statistics(const Conversion& conversion, const ConvertFlags& flags, const fs::path& directory,
-                            Context& context) {
-    const auto calibrated = [&] {
-        return run_calibration(conversion.model, flags.calibration, flags.samples, conversion.options.rope.rope_dim,
-                               context);
-    };
-    const fs::path file = statistics_file(conversion, flags, directory);
-    if (file.empty()) return calibrated();
-    fs::create_directories(directory);
-    const FileLock lock(file.string() + ".lock", context);
-    std::error_code ignored;
-    if (fs::exists(file, ignored)) return load_stats(file);
-    const CalibrationStats stats = calibrated();
-    save_stats(file, stats);
-    return stats;
-}
-
-std::optional<PairRanks> load_ranks(const Conversion& conversion, const ConvertFlags& flags, const fs::path& directory,
-                                    Context& context) {
-    if (!find_rope_strategy(flags.rope).needs_ranks) return std::nullopt;
-    if (conversion.options.resume) {
-        if (auto ranks = unfinished_ranks(flags.destination, conversion.fingerprint)) return ranks;
-    }
-    if (!flags.rank_file.empty()) return read_rank_file(flags.rank_file);
-    if (flags.stats.empty()) return two_norm_ranks(statistics(conversion, flags, directory, context));
-    const CalibrationStats stats = load_stats(flags.stats);
-    check_stats_fit(stats, conversion.model.config, flags.stats.string());
-    return two_norm_ranks(stats);
-}
 
 /// What is evaluated, so that it is known whether that was done.
 Json describe_evaluation(const ConvertFlags& flags) {
@@ -151,14 +31,23 @@ bool is_evaluated(const ConvertFlags& flags) {
     return measured.is_object() && measured.value("of", Json()) == describe_evaluation(flags);
 }
 
-}  // namespace
-
+/// The options that stand in `flags`, with the defaults of the method for what does not.
 ConvertOptions to_options(const ConvertFlags& flags, const ModelConfig& config, const Context& context) {
     ConvertOptions options;
-    options.rope = {flags.rope, flags.latent.rope_dim.value_or(default_rope_dim(config)), flags.uniform_start};
-    options.kv_rank = flags.latent.kv_rank.value_or(default_kv_rank(config));
-    options.factorization = flags.latent.factorization;
+    if (flags.aligned()) {
+        options.align = align_request(flags, config);
+        const Split split = possible_splits(config, options.align->options).front();
+        options.rope = {"attention", split.rope_dim, 0};
+        options.kv_rank = split.kv_rank;
+        options.factorization = Factorization::whitened;
+    } else {
+        const Budget budget = budget_of(flags, config);
+        options.rope = {flags.selection(), budget.rope_dim, flags.uniform_start};
+        options.kv_rank = budget.kv_rank;
+        options.factorization = flags.factorization();
+    }
     options.svd = flags.svd;
+    options.balance = flags.balance.value_or(KvBalance());
     options.dtype = flags.dtype;
     options.max_shard_bytes = flags.max_shard_bytes;
     options.overwrite = flags.overwrite;
@@ -167,6 +56,7 @@ ConvertOptions to_options(const ConvertFlags& flags, const ModelConfig& config, 
     return options;
 }
 
+/// With --eval-text or --eval-tokens: evaluates both checkpoints, unless the output's record has that already.
 void evaluate_if_asked(const Model& source, const ConvertFlags& flags, Context& context) {
     if (is_evaluated(flags)) return;
     std::int64_t length = 0;
@@ -184,51 +74,57 @@ void evaluate_if_asked(const Model& source, const ConvertFlags& flags, Context& 
     record_measurement(flags.destination, measured);
 }
 
-void add_conversion_options(CLI::App& command, ConvertFlags& flags) {
-    command.option_defaults()->group(kMethod);
-    std::string help = "Which rotary pairs of a head keep RoPE:";
-    for (const auto& row : rope_strategies()) help += "\n  " + std::string(row.name) + ": " + std::string(row.good_for);
-    add_choice(command, "--rope", flags.rope, rope_strategies(), &RopeStrategy::name, help);
-    command.add_option("--uniform-start", flags.uniform_start, "First pair of --rope uniform")
-        ->check(in_range(0, 1 << 16))
-        ->type_name("N")
-        ->capture_default_str();
-    add_latent_options(command, flags.latent);
-    add_choice(command, "--sigma", flags.svd.sigma, kSigmaPlacements, &SigmaPlacementRow::sigma,
-               "Which factor takes the singular values; the product is the same");
-    add_choice(command, "--svd-method", flags.svd.method, kSvdMethods, &SvdMethodRow::method,
-               "How close the error of the SVD comes to the least possible one of its rank:\n"
-               "  standard: within 1e-5 of it, as precise as float32 weights deserve\n"
-               "  strict: within 1e-9, in double, in twice the time and memory\n"
-               "  fast: within --svd-excess, quicker where the rank is small");
-    command.add_option("--svd-excess", flags.svd.max_excess, "Relative excess error that --svd-method fast may leave")
-        ->check(CLI::Range(1e-6, 1.0).description(""))
-        ->type_name("X")
-        ->capture_default_str();
-    add_token_options(command, flags.calibration, "calibration-");
-    command.option_defaults()->group(kText);
-    add_sample_options(command, flags.samples);
-    command.add_option("--stats", flags.stats, "Statistics that calibrate wrote, instead of calibration text")
-        ->type_name("FILE");
-    command
-        .add_option("--rank-file", flags.rank_file, "Rank file of the reference implementation (.pth), instead of text")
-        ->type_name("FILE");
-    command.option_defaults()->group(kOutput);
-    add_choice(command, "--dtype", flags.dtype, kOutputDtypes, &OutputDtypeRow::dtype,
-               "dtype of the output; auto keeps each tensor's");
-    add_size(command, "--max-shard-size", flags.max_shard_bytes, "Largest weight file, such as 5GB or 500MiB")
-        ->default_str("5GB");
-    add_token_options(command, flags.evaluation, "eval-");
-    add_window_options(command, flags.evaluation_windows, "eval-");
+/// Windows of calibration text as `eval` cuts them, so that the first tokens of a sequence are aligned too.
+std::vector<TokenId> align_windows(const Conversion& conversion, const ConvertFlags& flags) {
+    const AlignRequest& request = *conversion.options.align;
+    const auto ids = load_tokens(flags.calibration, conversion.model, request.windows * request.seq_len);
+    return make_windows(conversion.model.config, ids, {request.seq_len, request.windows});
 }
 
+ConvertReport run_stages(const Conversion& conversion, const ConvertFlags& flags, const fs::path& directory,
+                         Context& context) {
+    const Statistics statistics = load_statistics(conversion, flags, directory, context);
+    ConvertOptions options = conversion.options;
+    options.inputs = statistics.inputs.get();
+    return convert(conversion.model, flags.destination, options, statistics.ranks ? &*statistics.ranks : nullptr,
+                   context.observer);
+}
+
+ConvertReport run_aligned(const Conversion& conversion, const ConvertFlags& flags, Context& context) {
+    ConvertOptions options = conversion.options;
+    (void)planned_memory(conversion.model.config, options);  // which may be too much
+    const AlignRequest& request = *options.align;
+    Aligner aligner(conversion.model, align_windows(conversion, flags), request.seq_len, request.options,
+                    context.observer);
+    const Split chosen = aligner.chosen();
+    for (const Split& split : aligner.tried()) {
+        const bool is_chosen = split.rope_dim == chosen.rope_dim && split.kv_rank == chosen.kv_rank;
+        spdlog::info("rope-dim {} with kv-rank {}: error {:.6f}{}", split.rope_dim, split.kv_rank, split.error,
+                     is_chosen ? ", chosen" : "");
+    }
+    options.rope.rope_dim = chosen.rope_dim;
+    options.kv_rank = chosen.kv_rank;
+    options.aligner = &aligner;
+    return convert(conversion.model, flags.destination, options, nullptr, context.observer);
+}
+
+}  // namespace
+
 Conversion prepare(const ConvertFlags& flags, Context& context) {
-    check_flags(flags, context);
-    Conversion conversion{Model::open(flags.source), {}, {}, {}};
+    check_method(flags, context);
+    if (!flags.aligned()) check_statistics_flags(flags, context);
+    Conversion conversion{Model::open(flags.source), {}, {}, {}, {}};
     const ModelConfig& config = conversion.model.config;
     conversion.options = to_options(flags, config, context);
-    conversion.options.ranks_from = describe_ranks(flags, config);
-    const ConvertOptions& options = conversion.options;
+    ConvertOptions& options = conversion.options;
+    if (options.align) {
+        options.ranks_from = describe_text(flags.calibration);
+        options.ranks_from["samples"] = options.align->windows;
+        options.ranks_from["seq-len"] = options.align->seq_len;
+    } else {
+        conversion.gather = needs_of(flags);
+        options.ranks_from = describe_statistics(flags, config);
+    }
     conversion.plan = plan_conversion(config, {options.rope.rope_dim, options.kv_rank, options.factorization, 16});
     check_rope_dim(config, options.rope.rope_dim);
     conversion.fingerprint = conversion_fingerprint(conversion.model, options);
@@ -242,9 +138,8 @@ ConvertReport run_conversion(const Conversion& conversion, const ConvertFlags& f
                                               : std::optional<ConvertReport>();
     if (!finished) {
         check_destination(conversion.model, flags.destination, conversion.options);
-        const auto ranks = load_ranks(conversion, flags, directory, context);
-        finished = convert(conversion.model, flags.destination, conversion.options, ranks ? &*ranks : nullptr,
-                           context.observer);
+        finished = conversion.options.align ? run_aligned(conversion, flags, context)
+                                            : run_stages(conversion, flags, directory, context);
     }
     evaluate_if_asked(conversion.model, flags, context);
     return *finished;
@@ -252,17 +147,6 @@ ConvertReport run_conversion(const Conversion& conversion, const ConvertFlags& f
 
 bool is_done(const Conversion& conversion, const ConvertFlags& flags) {
     return finished_conversion(flags.destination, conversion.fingerprint) && is_evaluated(flags);
-}
-
-fs::path statistics_file(const Conversion& conversion, const ConvertFlags& flags, const fs::path& directory) {
-    const bool calibrates = find_rope_strategy(flags.rope).needs_ranks && flags.calibration.given();
-    if (directory.empty() || !calibrates) return {};
-    Json key = {{"version", version()},
-                {"source", conversion.fingerprint.at("source")},
-                {"data", conversion.options.ranks_from}};
-    if (flags.samples.until_settled) key["rope-dim"] = conversion.options.rope.rope_dim;
-    const std::string name = fs::weakly_canonical(flags.source).filename().string();
-    return directory / (name + "-" + text_hash(key.dump()).substr(0, 16) + ".safetensors");
 }
 
 }  // namespace mha2mla::tool

@@ -1,21 +1,39 @@
 #pragma once
 /// One conversion as `convert` and `batch` both run it: its options, where its ranks come from, what it costs.
 
+#include <array>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "calibration_run.hpp"
 #include "mha2mla/convert.hpp"
 #include "options.hpp"
 
 namespace mha2mla::tool {
 
+/// How a conversion goes where its stages are not named one by one.
+enum class Method : std::uint8_t { aligned, mha2mla };
+struct MethodRow {
+    Method method;
+    std::string_view name, what;
+};
+inline constexpr std::array<MethodRow, 2> kMethods = {{
+    {Method::aligned, "aligned",
+     "chooses pairs, rope-dim and kv-rank on your text, and aligns each layer with the original's"},
+    {Method::mha2mla, "mha2mla", "the paper's: 2-norm pairs, rope-dim head_dim/8, kv-rank head_dim/2, joint SVD"},
+}};
+
 struct ConvertFlags {
     std::filesystem::path source, destination, stats, rank_file;
-    std::string rope = "2-norm";
+    std::optional<Method> method;
+    std::optional<double> kv_reduction;
+    std::optional<std::string_view> quality;
+    std::optional<std::string> rope;
     std::int64_t uniform_start = 0;
     LatentFlags latent;
     SvdOptions svd;
+    std::optional<KvBalance> balance;
     std::optional<Dtype> dtype;
     std::uint64_t max_shard_bytes = 5'000'000'000;
     TokenOptions calibration;
@@ -23,13 +41,16 @@ struct ConvertFlags {
     TokenOptions evaluation;
     WindowFlags evaluation_windows;
     bool overwrite = false, resume = false;
+
+    /// `aligned` unless another method or a stage of it is named: what is named is used as it is, and nothing refined.
+    [[nodiscard]] bool aligned() const;
+    /// Of a conversion that is not aligned: what is named, or the paper's.
+    [[nodiscard]] std::string selection() const { return rope.value_or("2-norm"); }
+    [[nodiscard]] Factorization factorization() const { return latent.factorization.value_or(Factorization::joint); }
 };
 
 /// Everything that decides what the output is; what a run may take and how it reports is not among it.
 void add_conversion_options(CLI::App& command, ConvertFlags& flags);
-
-/// The options that stand in `flags`, with the paper's defaults for what does not.
-[[nodiscard]] ConvertOptions to_options(const ConvertFlags& flags, const ModelConfig& config, const Context& context);
 
 /// A conversion that can run: its options are possible and belong together.
 struct Conversion {
@@ -37,6 +58,7 @@ struct Conversion {
     ConvertOptions options;  // ranks_from included
     Plan plan;
     nlohmann::ordered_json fingerprint;
+    Gathered gather;  // where it calibrates: what it needs, and what others need that share its statistics
 };
 /// Options that would have no effect are mistakes worth telling.
 /// @throws Error{usage}, and what opening the source throws.
@@ -48,13 +70,7 @@ struct Conversion {
 [[nodiscard]] ConvertReport run_conversion(const Conversion& conversion, const ConvertFlags& flags,
                                            const std::filesystem::path& statistics, Context& context);
 
-/// With --eval-text or --eval-tokens: evaluates both checkpoints, unless the output's record has that already.
-void evaluate_if_asked(const Model& source, const ConvertFlags& flags, Context& context);
-
 /// Whether run_conversion() would find everything done.
 [[nodiscard]] bool is_done(const Conversion& conversion, const ConvertFlags& flags);
-/// Where the statistics of this conversion are kept; empty if it needs none or is given them.
-[[nodiscard]] std::filesystem::path statistics_file(const Conversion& conversion, const ConvertFlags& flags,
-                                                    const std::filesystem::path& directory);
 
 }  // namespace mha2mla::tool

@@ -142,18 +142,21 @@ std::vector<TokenId> load_windows(const TokenOptions& tokens, const WindowFlags&
     return make_windows(model.config, load_tokens(tokens, model, needed), {window_length, flags.max_windows});
 }
 
-void add_latent_options(CLI::App& command, LatentFlags& flags) {
+void add_latent_options(CLI::App& command, LatentFlags& flags, LatentDefaults defaults) {
+    const bool by_method = defaults == LatentDefaults::by_method;
+    const std::string otherwise = by_method ? " with --method mha2mla, chosen by aligned" : "";
     command
         .add_option("--rope-dim", flags.rope_dim,
-                    "Dimensions of each head that keep RoPE (d_r); default: head_dim/8, at least 2")
+                    "Dimensions of each head that keep RoPE (d_r); default: head_dim/8, at least 2" + otherwise)
         ->type_name("N")
         ->group(kMethod);
-    command.add_option("--kv-rank", flags.kv_rank, "Latent width per KV head (d_kv); default: head_dim/2")
+    command.add_option("--kv-rank", flags.kv_rank, "Latent width per KV head (d_kv); default: head_dim/2" + otherwise)
         ->type_name("N")
         ->group(kMethod);
     std::string help = "What goes through a latent:";
     for (const auto& row : kFactorizations) help += "\n  " + std::string(row.name) + ": " + std::string(row.what);
     add_choice(command, "--svd", flags.factorization, kFactorizations, &FactorizationRow::factorization, help)
+        ->default_str(by_method ? "joint with --method mha2mla" : "joint")
         ->group(kMethod);
 }
 

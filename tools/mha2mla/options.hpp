@@ -55,9 +55,11 @@ void add_window_options(CLI::App& command, WindowFlags& flags, const std::string
 /// --rope-dim, --kv-rank and --svd.
 struct LatentFlags {
     std::optional<std::int64_t> rope_dim, kv_rank;
-    Factorization factorization = Factorization::joint;
+    std::optional<Factorization> factorization;  // absent: joint
 };
-void add_latent_options(CLI::App& command, LatentFlags& flags);
+/// What becomes of those that are not given.
+enum class LatentDefaults : std::uint8_t { papers, by_method };
+void add_latent_options(CLI::App& command, LatentFlags& flags, LatentDefaults defaults = LatentDefaults::papers);
 
 /// Samples for calibration.
 struct SampleFlags {

@@ -1,0 +1,44 @@
+#pragma once
+#include <memory>
+
+#include "../runtime/spill_file.hpp"
+#include "mha2mla/calibration.hpp"
+
+namespace mha2mla {
+
+/// Layer inputs while they are gathered, in a temporary file. The sums of one layer are in memory at a time.
+class GatheredInputs final : public LayerInputs {
+public:
+    /// @throws Error{io} if the temporary file does not fit its disk.
+    GatheredInputs(const ModelConfig& config, std::int64_t seq_len, const CalibrationOptions& options);
+
+    /// Normed hidden states of whole sequences; layers and, in each of them, tokens in order.
+    void add(std::int64_t layer, const Matrix& input);
+    /// After the last layer: `tokens` more have passed through all of them.
+    void end_round(std::int64_t tokens);
+
+    void read_moment(std::int64_t layer, std::span<double> upper) const override;
+    void read_sample(std::int64_t layer, std::span<float> rows) const override;
+
+private:
+    void begin_layer(std::int64_t layer);
+    void end_layer();
+    void add_to_moment(const Matrix& input);
+    void add_to_sample(const Matrix& input);
+    [[nodiscard]] std::uint64_t moment_offset(std::int64_t layer) const;
+    [[nodiscard]] std::uint64_t sample_offset(std::int64_t layer) const;
+
+    std::int64_t seq_len_;
+    SpillFile disk_;
+    std::int64_t layer_ = -1;          // that the sums belong to
+    std::int64_t tokens_ = 0;          // of the rounds before this one
+    std::int64_t sampled_ = 0;         // tokens of the sample that this layer has
+    std::int64_t sampled_before_ = 0;  // that the rounds before this one gave every layer
+    MatrixD sum_;                      // Σ xᵀx in the upper triangle, [hidden, hidden]
+    MatrixD block_;                    // some x in double
+};
+
+/// What GatheredInputs keeps in memory.
+[[nodiscard]] std::uint64_t gathering_bytes(const ModelConfig& config, CalibrationOptions::Inputs inputs);
+
+}  // namespace mha2mla

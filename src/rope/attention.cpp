@@ -1,0 +1,42 @@
+#include "../runtime/rotary.hpp"
+#include "attention_order.hpp"
+#include "mha2mla/error.hpp"
+#include "mha2mla/rope.hpp"
+
+namespace mha2mla {
+
+PairRanks attention_ranks(const CalibrationStats& stats) {
+    if (stats.attention_ranks.empty()) {
+        throw Error(ErrorCode::usage,
+                    "the statistics do not rank pairs by attention; calibrate with --attention-order, or give text");
+    }
+    PairRanks ranks{stats.layers, stats.kv_heads, 2 * stats.pairs, {}};
+    for (std::int64_t head = 0; head < stats.layers * stats.kv_heads; ++head) {
+        const auto first = stats.attention_ranks.begin() + head * stats.pairs;
+        for (int half = 0; half < 2; ++half) ranks.values.insert(ranks.values.end(), first, first + stats.pairs);
+    }
+    return ranks;
+}
+
+void add_attention_ranks(const Model& model, CalibrationStats& stats, Observer& observer) {
+    if (stats.inputs == nullptr || stats.inputs->extent().hidden != model.config.hidden_size) {
+        throw Error(ErrorCode::usage, "ranking pairs by attention needs samples of this model's layer inputs");
+    }
+    const std::int64_t seq_len = stats.inputs->extent().sample_seq_len;
+    const RotaryTable rotary(model.config, seq_len);
+    stats.attention_ranks.clear();
+    for (std::int64_t layer = 0; layer < stats.layers; ++layer) {
+        observer.step("rank pairs", layer, stats.layers);
+        const auto orders = attention_order(model, layer, rotary, seq_len, stats.inputs->sample(layer));
+        for (const auto& order : orders) {
+            std::vector<std::uint8_t> ranks(order.size());
+            for (std::size_t rank = 0; rank < order.size(); ++rank) {
+                ranks[static_cast<std::size_t>(order[rank])] = static_cast<std::uint8_t>(rank);
+            }
+            stats.attention_ranks.insert(stats.attention_ranks.end(), ranks.begin(), ranks.end());
+        }
+    }
+    observer.step("rank pairs", stats.layers, stats.layers);
+}
+
+}  // namespace mha2mla

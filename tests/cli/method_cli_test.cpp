@@ -1,0 +1,173 @@
+// Which method a command line gives, where statistics come from, and that nothing is refined or ignored unasked.
+#include <algorithm>
+
+#include "mha2mla/checkpoint.hpp"
+#include "support/program.hpp"
+#include "support/shared.hpp"
+#include "support/temporary.hpp"
+
+namespace mha2mla::test {
+namespace {
+
+namespace fs = std::filesystem;
+const std::string kModel = example("kjv-1.8M").string();
+const std::string kText = example("kjv-calibration.txt").string();
+
+using Arguments = std::vector<std::string>;
+
+class MethodCli : public testing::Test {
+protected:
+    [[nodiscard]] std::string path(const std::string& name) const { return (directory_ / name).string(); }
+    /// convert with little text.
+    ProgramResult convert(const std::string& name, Arguments more, bool text = true) {
+        Arguments arguments = {"convert", kModel, path(name), "--json"};
+        if (text) more.insert(more.end(), {"--calibration-text", kText, "--samples", "8", "--seq-len", "128"});
+        arguments.insert(arguments.end(), more.begin(), more.end());
+        return run_program(arguments);
+    }
+    nlohmann::json converted(const std::string& name, const Arguments& more, bool text = true) {
+        const auto result = convert(name, more, text);
+        EXPECT_EQ(result.exit_code, 0) << result.err;
+        return result.exit_code == 0 ? nlohmann::json::parse(result.out) : nlohmann::json();
+    }
+    [[nodiscard]] std::string weights(const std::string& name) const {
+        return read_text(directory_ / name / "model.safetensors");
+    }
+    void expect_refused(const Arguments& more, const std::vector<std::string>& words, bool text = true) {
+        const auto result = convert("refused", more, text);
+        EXPECT_EQ(result.exit_code, 2) << result.err;
+        for (const auto& word : words) EXPECT_NE(result.err.find(word), std::string::npos) << word << " in " << result.err;
+        EXPECT_FALSE(fs::exists(directory_ / "refused"));
+    }
+    TemporaryDirectory directory_;
+};
+
+/// o_proj is changed by aligning and by nothing else.
+bool is_aligned(const fs::path& output) {
+    const Checkpoint source = Checkpoint::open(kModel), made = Checkpoint::open(output);
+    const std::string name = "model.layers.1.self_attn.o_proj.weight";
+    return !std::ranges::equal(source.find(name)->data, made.find(name)->data);
+}
+
+TEST_F(MethodCli, StagesAreTheSameFromTextFromAFileAndInABatch) {
+    const Arguments stages = {"--rope", "attention", "--svd", "whitened", "--rope-dim", "8"};
+    const auto json = converted("text", stages);
+    EXPECT_EQ(json.at("aligned"), false);
+    EXPECT_EQ(json.at("kv_balance").size(), 4U);
+    EXPECT_FALSE(is_aligned(directory_ / "text"));
+
+    ASSERT_EQ(run_program({"calibrate", kModel, "--text", kText, "--samples", "8", "--seq-len", "128", "--moments",
+                           "--attention-order", "-o", path("stats.safetensors")})
+                  .exit_code,
+              0);
+    Arguments from_file = stages;
+    from_file.insert(from_file.end(), {"--stats", path("stats.safetensors")});
+    (void)converted("file", from_file, false);
+    EXPECT_EQ(weights("file"), weights("text"));
+
+    write_text(directory_ / "recipe.json", R"({"defaults": {"source": ")" + kModel + R"(", "calibration-text": ")" +
+                                               kText + R"(", "samples": 8, "seq-len": 128, "rope-dim": 8},
+        "output": "batch", "jobs": [{"rope": "2-norm", "svd": "joint", "destination": "batch/a"},
+                                    {"rope": "attention", "svd": "whitened", "destination": "batch/b"}]})");
+    const auto batch = run_program({"batch", path("recipe.json")});
+    ASSERT_EQ(batch.exit_code, 0) << batch.err;
+    EXPECT_EQ(weights("batch/b"), weights("text"));
+    const auto statistics = fs::directory_iterator(directory_ / "batch/statistics");
+    EXPECT_EQ(std::count_if(begin(statistics), end(statistics),
+                            [](const auto& entry) { return entry.path().extension() == ".safetensors"; }),
+              1)
+        << "both jobs share what both need";
+
+    const auto config = read_json(directory_ / "text/config.json").at("mha2mla");
+    EXPECT_EQ(config.at("svd_init_method"), "joint") << "to the reference";
+    EXPECT_EQ(config.at("factorization"), "whitened");
+    EXPECT_EQ(config.at("rope_selection"), "attention");
+    EXPECT_EQ(config.at("qk_tensor_path"), "rope_rank.pth");
+    const std::string card = read_text(directory_ / "text/README.md");
+    EXPECT_NE(card.find("selection `attention`"), std::string::npos);
+    EXPECT_NE(card.find("factorisation `whitened`"), std::string::npos);
+}
+
+TEST_F(MethodCli, StatisticsThatLackSomethingSayHowToGetIt) {
+    ASSERT_EQ(run_program({"calibrate", kModel, "--text", kText, "--samples", "2", "--seq-len", "64", "-o",
+                           path("norms"), "--rank-file", path("ranks")})
+                  .exit_code,
+              0);
+    expect_refused({"--rope", "attention", "--stats", path("norms")}, {"norms", "--attention-order"}, false);
+    expect_refused({"--svd", "whitened", "--stats", path("norms")}, {"norms", "--moments"}, false);
+    expect_refused({"--rope", "attention", "--rank-file", path("ranks")}, {"--rank-file", "--calibration-text"}, false);
+    expect_refused({"--svd", "whitened", "--rank-file", path("ranks")}, {"--rank-file", "--moments"}, false);
+}
+
+TEST_F(MethodCli, WhatIsNamedIsNeverRefined) {
+    const auto paper = converted("paper", {"--method", "mha2mla"});
+    EXPECT_EQ(paper.at("rope_dim"), 4);
+    EXPECT_EQ(paper.at("kv_rank"), 16);
+    for (const Arguments& named : {Arguments{"--rope", "2-norm", "--svd", "joint"}, Arguments{"--rope", "2-norm"},
+                                   Arguments{"--svd", "joint"}}) {
+        const auto json = converted("named", named);
+        EXPECT_EQ(json.at("aligned"), false);
+        EXPECT_EQ(weights("named"), weights("paper"));
+        fs::remove_all(directory_ / "named");
+    }
+    EXPECT_FALSE(is_aligned(directory_ / "paper"));
+    EXPECT_EQ(converted("half", {"--method", "mha2mla", "--kv-reduction", "0.5"}).at("kv_rank"), 28);
+}
+
+TEST_F(MethodCli, TheDefaultAlignsWithinItsBudget) {
+    const auto plan = converted("aligned", {"--dry-run"});
+    EXPECT_TRUE(plan.at("rope_dim").is_null());
+    EXPECT_GT(plan.at("splits").size(), 1U);
+    EXPECT_FALSE(fs::exists(directory_ / "aligned"));
+    const auto made = converted("aligned", {});
+    EXPECT_EQ(made.at("aligned"), true);
+    EXPECT_GE(made.at("kv_cache").at("reduction").get<double>(), 0.6875);
+    EXPECT_EQ(made.at("kv_cache"), plan.at("kv_cache"));
+    EXPECT_LE(made.at("output_bytes").get<double>(), 1.01 * plan.at("output_bytes").get<double>() + 10'000);
+    EXPECT_TRUE(is_aligned(directory_ / "aligned"));
+    const auto record = read_json(directory_ / "aligned/mha2mla.json");
+    EXPECT_EQ(record.at("method").at("aligned"), true);
+    EXPECT_EQ(record.at("method").at("rope_dim"), made.at("rope_dim"));
+    EXPECT_NE(read_text(directory_ / "aligned/README.md").find("aligned on text"), std::string::npos);
+
+    // The same again is found done; another budget is refused.
+    EXPECT_EQ(converted("aligned", {"--resume"}).at("already_finished"), true);
+    EXPECT_EQ(convert("aligned", {"--resume", "--kv-reduction", "0.5"}).exit_code, 1);
+}
+
+TEST_F(MethodCli, AlignedJobsRunInABatchOnceEach) {
+    write_text(directory_ / "recipe.json", R"({"defaults": {"source": ")" + kModel + R"(", "calibration-text": ")" +
+                                               kText + R"(", "samples": 8, "seq-len": 128},
+        "output": "out", "jobs": [{"grid": {"kv-reduction": [0.5, 0.75]}}]})");
+    const auto plan = run_program({"batch", path("recipe.json"), "--dry-run", "--json"});
+    ASSERT_EQ(plan.exit_code, 0) << plan.err;
+    for (const auto& job : nlohmann::json::parse(plan.out).at("jobs")) {
+        EXPECT_EQ(job.at("state"), "convert");
+        EXPECT_GT(job.at("memory"), 10'000'000);
+        EXPECT_GT(job.at("output_bytes"), 1'000'000);
+    }
+    const auto first = run_program({"batch", path("recipe.json"), "--json"});
+    ASSERT_EQ(first.exit_code, 0) << first.err;
+    EXPECT_EQ(nlohmann::json::parse(first.out).at("done"), 2);
+    (void)converted("direct", {"--kv-reduction", "0.5"});
+    EXPECT_EQ(weights("direct"), weights("out/kjv-1.8M-mla-kv-reduction-0.5"));
+    const auto again = run_program({"batch", path("recipe.json"), "--json"});
+    EXPECT_EQ(nlohmann::json::parse(again.out).at("skipped"), 2);
+}
+
+TEST_F(MethodCli, CombinationsThatMeanNothingNameTheWayOut) {
+    expect_refused({"--method", "aligned", "--rope", "2-norm"}, {"--rope", "--method mha2mla"});
+    expect_refused({"--method", "aligned", "--svd", "split"}, {"--svd", "--method mha2mla"});
+    expect_refused({"--method", "aligned", "--sigma", "up"}, {"--sigma"});
+    expect_refused({"--method", "mha2mla", "--quality", "fast"}, {"--quality", "aligned"});
+    expect_refused({"--kv-reduction", "0.5", "--rope-dim", "8", "--kv-rank", "8"}, {"leave one out"});
+    expect_refused({"--svd", "key", "--kv-reduction", "0.5"}, {"--svd key", "--kv-rank"});
+    expect_refused({"--method", "mha2mla", "--kv-reduction", "0.95"}, {"3 numbers", "--rope-dim"});
+    expect_refused({"--svd", "joint", "--kv-balance", "2"}, {"--kv-balance", "whitened"});
+    expect_refused({"--kv-balance", "much", "--svd", "whitened"}, {"much", "auto"});
+    expect_refused({"--max-memory", "50MB"}, {"aligning on", "--samples", "--max-memory"});
+    expect_refused({"--samples", "auto", "--calibration-text", kText}, {"--samples auto"}, false);
+}
+
+}  // namespace
+}  // namespace mha2mla::test
