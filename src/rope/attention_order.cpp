@@ -2,9 +2,10 @@
 
 #include <Eigen/Cholesky>
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
-#include <numeric>
+#include <optional>
 
 #include "../linalg/elementwise.hpp"
 #include "../linalg/gemm.hpp"
@@ -29,37 +30,53 @@ Matrix output_metric(const Matrix& o, std::int64_t head, std::int64_t dim) {
     return Eigen::LLT<MatrixD>(gram).matrixL().toDenseMatrix().cast<float>();
 }
 
-/// Logits of sampled queries of one head in one sequence, and what each pair's rotation contributes to them.
+constexpr std::int64_t kBlockRows = 16;  // queries that are attended to at once: their logits stay in the cache
+
+/// Sampled queries of one head in one sequence. Rows are queries, or components of keys.
 struct Sample {
     std::vector<std::int64_t> visible;  // keys, by query
-    Matrix logits;                      // [queries, seq_len]
-    std::vector<Matrix> unrotated;      // by pair: what losing its rotation adds to the logits
+    Matrix logits;                      // with the rotations that are left, [queries, seq_len]
+    Matrix plain_q, rotated_q;          // scaled, [queries, head_dim]
+    Matrix plain_k, rotated_k;          // [head_dim, seq_len]
     Matrix values;                      // v · L, [seq_len, head_dim]
-    Matrix wanted;                      // softmax(original logits) · values
+    Matrix wanted;                      // softmax(original logits) · values, [queries, head_dim]
 
-    [[nodiscard]] Matrix attend(const Matrix& of, Matrix& room) const {
-        room = of;
-        for (std::int64_t row = 0; row < room.rows(); ++row) {
-            const std::int64_t keys = visible[static_cast<std::size_t>(row)];
+    /// Adds to some of a query's logits what losing the rotation of a pair does to them.
+    void lose_rotation(std::int64_t query, std::int64_t pair, std::int64_t keys, float* logits_of_query) const {
+        const std::int64_t other = pair + plain_q.cols() / 2;
+        const auto first = [&](const Matrix& k) { return k.row(pair).head(keys).array(); };
+        const auto second = [&](const Matrix& k) { return k.row(other).head(keys).array(); };
+        Eigen::Map<Eigen::Array<float, 1, Eigen::Dynamic>>(logits_of_query, keys) +=
+            plain_q(query, pair) * first(plain_k) + plain_q(query, other) * second(plain_k) -
+            rotated_q(query, pair) * first(rotated_k) - rotated_q(query, other) * second(rotated_k);
+    }
+
+    [[nodiscard]] std::int64_t blocks() const { return (logits.rows() + kBlockRows - 1) / kBlockRows; }
+
+    /// softmax(logits without the rotation of `pair`, or as they are) · values of a block of queries.
+    /// @return its rows, in `room`.
+    Eigen::Map<Matrix> attend(std::int64_t block, std::optional<std::int64_t> pair, std::vector<float>& room) const {
+        const std::int64_t first = block * kBlockRows;
+        const std::int64_t rows = std::min(kBlockRows, logits.rows() - first);
+        const std::int64_t most = visible[static_cast<std::size_t>(first + rows - 1)];  // the last sees most
+        room.resize(static_cast<std::size_t>(kBlockRows * (logits.cols() + values.cols())));
+        Eigen::Map<Matrix> result(room.data() + kBlockRows * logits.cols(), rows, values.cols());
+        std::array<float, kBlockRows> sums = {};
+        for (std::int64_t row = 0; row < rows; ++row) {
+            const std::int64_t keys = visible[static_cast<std::size_t>(first + row)];
+            float* attention = room.data() + row * most;
+            std::copy_n(logits.row(first + row).data(), keys, attention);
+            if (pair) lose_rotation(first + row, *pair, keys, attention);
             float maximum = -std::numeric_limits<float>::infinity();
-            float sum = 0;
-            softmax_piece(room.row(row).data(), keys, maximum, sum);
-            room.row(row).head(keys) /= sum;
-            room.row(row).tail(room.cols() - keys).setZero();
+            softmax_piece(attention, keys, maximum, sums[static_cast<std::size_t>(row)]);
+            std::fill(attention + keys, attention + most, 0.0F);
         }
-        Matrix result(room.rows(), values.cols());
-        multiply_ab(room.rows(), values.cols(), room.cols(), 1.0F, {room.data(), room.cols()},
-                    {values.data(), values.cols()}, 0.0F, {result.data(), result.cols()});
+        multiply_ab(rows, values.cols(), most, 1.0F, {room.data(), most}, {values.data(), values.cols()}, 0.0F,
+                    {result.data(), values.cols()});
+        for (std::int64_t row = 0; row < rows; ++row) result.row(row) /= sums[static_cast<std::size_t>(row)];
         return result;
     }
 };
-
-/// The two components of a pair of one head. [rows, 2]
-Matrix pair_columns(const Matrix& head, std::int64_t pair) {
-    Matrix columns(head.rows(), 2);
-    columns << head.col(pair), head.col(pair + head.cols() / 2);
-    return columns;
-}
 
 Sample take_sample(const Matrix& q, const Matrix& k, const Matrix& values, const RotaryTable& rotary,
                    std::int64_t queries) {
@@ -67,49 +84,77 @@ Sample take_sample(const Matrix& q, const Matrix& k, const Matrix& values, const
     const std::int64_t dim = k.cols();
     const float scale = 1.0F / std::sqrt(static_cast<float>(dim));
     Sample sample;
-    Matrix chosen(queries, dim), rotated(queries, dim), rotated_k = k;
+    sample.plain_q.resize(queries, dim);
+    sample.rotated_q.resize(queries, dim);
+    Matrix rotated_k = k;
     for (std::int64_t i = 0; i < queries; ++i) {
         const std::int64_t position = (i + 1) * seq_len / queries - 1;
         sample.visible.push_back(position + 1);
-        chosen.row(i) = q.row(position) * scale;
-        rotated.row(i) = chosen.row(i);
-        rotary.rotate(rotated.row(i).data(), position, {});
+        sample.plain_q.row(i) = q.row(position) * scale;
+        sample.rotated_q.row(i) = sample.plain_q.row(i);
+        rotary.rotate(sample.rotated_q.row(i).data(), position, {});
     }
     for (std::int64_t t = 0; t < seq_len; ++t) rotary.rotate(rotated_k.row(t).data(), t, {});
-    sample.logits = rotated * rotated_k.transpose();
-    for (std::int64_t pair = 0; pair < dim / 2; ++pair) {
-        sample.unrotated.emplace_back(pair_columns(chosen, pair) * pair_columns(k, pair).transpose() -
-                                      pair_columns(rotated, pair) * pair_columns(rotated_k, pair).transpose());
-    }
+    sample.plain_k = k.transpose();
+    sample.rotated_k = rotated_k.transpose();
+    sample.logits.resize(queries, seq_len);
+    multiply_abt(queries, seq_len, dim, 1.0F, {sample.rotated_q.data(), dim}, {rotated_k.data(), dim}, 0.0F,
+                 {sample.logits.data(), seq_len});
     sample.values = values;
-    Matrix room;
-    sample.wanted = sample.attend(sample.logits, room);
+    sample.wanted.resize(queries, dim);
+    std::vector<float> room;
+    for (std::int64_t block = 0; block < sample.blocks(); ++block) {
+        const auto rows = sample.attend(block, std::nullopt, room);
+        sample.wanted.middleRows(block * kBlockRows, rows.rows()) = rows;
+    }
     return sample;
 }
 
+/// A pair that may lose its rotation next. `effect` is what that does to the output, or a lower bound of it.
+struct Candidate {
+    std::int64_t pair;
+    double effect;
+    bool operator<(const Candidate& other) const {
+        return effect < other.effect || (effect == other.effect && pair < other.pair);
+    }
+};
+
+/// @return the effect, or what has been summed up of it when that is more than `least`.
+double effect_of(const std::vector<Sample>& samples, std::int64_t pair, double least, std::vector<float>& room) {
+    double effect = 0;
+    for (const Sample& sample : samples) {
+        for (std::int64_t block = 0; block < sample.blocks(); ++block) {
+            const auto rows = sample.attend(block, pair, room);
+            effect += (rows - sample.wanted.middleRows(block * kBlockRows, rows.rows())).cast<double>().squaredNorm();
+            if (effect > least) return effect;
+        }
+    }
+    return effect;
+}
+
 /// Pairs in the order in which they can best be spared, the most needed first.
-std::vector<std::int64_t> eliminate(std::vector<Sample>& samples, std::int64_t pairs) {
-    std::vector<std::int64_t> left(static_cast<std::size_t>(pairs)), order;
-    std::iota(left.begin(), left.end(), 0);
-    Matrix room;
-    while (!left.empty()) {
-        auto best = left.begin();
-        double least = std::numeric_limits<double>::infinity();
-        for (auto candidate = left.begin(); candidate != left.end() && left.size() > 1; ++candidate) {
-            double effect = 0;
-            for (const Sample& sample : samples) {
-                const Matrix logits = sample.logits + sample.unrotated[static_cast<std::size_t>(*candidate)];
-                effect += (sample.attend(logits, room) - sample.wanted).cast<double>().squaredNorm();
-            }
-            if (effect < least) {
-                least = effect;
-                best = candidate;
+std::vector<std::int64_t> eliminate(std::vector<Sample>& samples, std::int64_t pairs, std::vector<float>& room) {
+    std::vector<Candidate> left;
+    for (std::int64_t pair = 0; pair < pairs; ++pair) left.push_back({pair, 0});
+    std::vector<std::int64_t> order;
+    while (left.size() > 1) {
+        // Those that did least in the last round come first, so that most others need not be summed up to the end.
+        Candidate best{-1, std::numeric_limits<double>::infinity()};
+        for (Candidate& candidate : left) {
+            candidate.effect = effect_of(samples, candidate.pair, best.effect, room);
+            if (best.pair < 0 || candidate < best) best = candidate;
+        }
+        std::erase_if(left, [&](const Candidate& candidate) { return candidate.pair == best.pair; });
+        std::sort(left.begin(), left.end());
+        order.push_back(best.pair);
+        for (Sample& sample : samples) {
+            for (Eigen::Index query = 0; query < sample.logits.rows(); ++query) {
+                const std::int64_t keys = sample.visible[static_cast<std::size_t>(query)];
+                sample.lose_rotation(query, best.pair, keys, sample.logits.row(query).data());
             }
         }
-        for (Sample& sample : samples) sample.logits += sample.unrotated[static_cast<std::size_t>(*best)];
-        order.push_back(*best);
-        left.erase(best);
     }
+    order.push_back(left.front().pair);
     std::reverse(order.begin(), order.end());
     return order;
 }
@@ -129,7 +174,7 @@ std::vector<std::vector<std::int64_t>> attention_order(const Model& model, std::
     Matrix o(view.o.out_features(), view.o.in_features());
     to_float(*view.o.weight, 0, {o.data(), static_cast<std::size_t>(o.size())});
     std::vector<std::vector<std::int64_t>> orders(static_cast<std::size_t>(config.num_key_value_heads));
-    parallel_for(config.num_key_value_heads, [&](std::int64_t kv_head, std::vector<float>&) {
+    parallel_for(config.num_key_value_heads, [&](std::int64_t kv_head, std::vector<float>& room) {
         std::vector<Sample> samples;
         for (std::int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {
             const Matrix metric = output_metric(o, head, dim);
@@ -141,7 +186,7 @@ std::vector<std::vector<std::int64_t>> attention_order(const Model& model, std::
                 samples.push_back(take_sample(rows(q, head), rows(k, kv_head), values, rotary, queries));
             }
         }
-        orders[static_cast<std::size_t>(kv_head)] = eliminate(samples, config.num_pairs());
+        orders[static_cast<std::size_t>(kv_head)] = eliminate(samples, config.num_pairs(), room);
     });
     return orders;
 }

@@ -12,7 +12,11 @@ namespace mha2mla {
 /// before, changes Σ_heads ‖(A' − A) V W_oᵀ‖² least, with A and A' the attention before and after. The sum is over
 /// evenly spaced queries: kOrderRows of them over all sequences and heads of a group, so that the relative standard
 /// error of a difference is about 1/√kOrderRows. Equal effects: the smaller pair goes first.
-/// Cost of a head: pairs²/2 softmaxes over, and products of, [kOrderRows, seq_len]; pairs such matrices in memory.
+/// Effects are sums of squares, so that a candidate is given up once its part of the sum exceeds the least so far.
+///
+/// Cost of a head: at most pairs²/2 times a softmax over, and a product of, [kOrderRows, seq_len] by head_dim, half of
+/// it under the causal mask. Memory: queries, keys and values of the layer, W_o in float32, and for each thread the
+/// sampled logits of a group, kOrderRows · seq_len floats, with the keys and values of its sequences.
 /// @param input normed hidden states of whole sequences, [sequences * seq_len, hidden].
 [[nodiscard]] std::vector<std::vector<std::int64_t>> attention_order(const Model& model, std::int64_t layer,
                                                                      const RotaryTable& rotary, std::int64_t seq_len,
