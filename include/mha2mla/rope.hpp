@@ -62,8 +62,8 @@ void check_rope_dim(const ModelConfig& config, std::int64_t rope_dim);
 /// one layer at a time, its KV heads in parallel.
 ///
 /// For each KV head the pair goes next whose removal, on top of those that went before, changes the attention's output
-/// least: Σ_heads ‖(A' − A) V W_oᵀ‖², A and A' the attention before and after. It takes pairs²/2 softmaxes and products
-/// of [512, 512] a head, and pairs · 1 MB of memory a thread.
+/// least: Σ_heads ‖(A' − A) V W_oᵀ‖², A and A' the attention before and after. It takes at most pairs²/2 softmaxes and
+/// products of [512, 512] a head; in memory are queries, keys and values of the sample, W_o, and 1 MB a thread.
 /// @throws Error{usage} without samples of this model, Error{interrupted}.
 void add_attention_ranks(const Model& model, CalibrationStats& stats, Observer& observer);
 /// Whether the 2-norm selection still changes as statistics grow: settled is a layer whose pairs stayed the same, in

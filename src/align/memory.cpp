@@ -44,8 +44,8 @@ std::uint64_t align_bytes(const ModelConfig& config, const AlignRequest& request
     // Second moment, its root in both precisions, and the factorisation of the joint matrix.
     sum +=
         bytes(5 * hidden * hidden) + svd_bytes(static_cast<std::uint64_t>(2 * key), static_cast<std::uint64_t>(hidden));
-    // The order of pairs: each thread has what every pair adds to the logits of some queries.
-    sum += bytes(threads * (config.num_pairs() + 4) * kOrderRows * request.seq_len);
+    // The order of pairs: sampled logits, and changed ones, of each thread's group.
+    sum += bytes(4 * threads * kOrderRows * request.seq_len);
     return sum + workspace_bytes(config, block, static_cast<int>(threads));
 }
 
