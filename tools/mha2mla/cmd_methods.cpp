@@ -29,6 +29,10 @@ void print_all() {
     for (const auto& row : kFactorizations) {
         print_entry(row.name, std::string(row.what) + (row.needs_moments() ? kNeedsText : ""));
     }
+    std::printf("\nPhases (--nope-phase): what queries of the pairs without RoPE become\n");
+    for (const auto& row : kNopePhases) {
+        print_entry(row.name, std::string(row.what) + (row.phase == NopePhase::fitted ? kNeedsText : ""));
+    }
     std::printf("\nModels (model_type of config.json)\n");
     for (const auto& row : model_families()) print_entry(row.model_type, std::string(row.covers));
 }
@@ -42,6 +46,10 @@ void print_all_as_json() {
     }
     for (const auto& row : kFactorizations) {
         json["svd"].push_back({{"name", row.name}, {"needs_statistics", row.needs_moments()}, {"text", row.what}});
+    }
+    for (const auto& row : kNopePhases) {
+        json["nope_phase"].push_back(
+            {{"name", row.name}, {"needs_statistics", row.phase == NopePhase::fitted}, {"text", row.what}});
     }
     for (const auto& row : model_families()) {
         json["models"].push_back({{"model_type", row.model_type}, {"text", row.covers}});
