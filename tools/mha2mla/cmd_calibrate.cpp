@@ -145,10 +145,10 @@ void add_calibrate(CLI::App& app, Context& context) {
         ->group(kText);
     command->option_defaults()->group(kMethod);
     command->add_flag("--attention-order", flags->gather.attention_order,
-                      "Also rank rotary pairs by what the attention's output loses without their rotation, for\n"
+                      "Also rank rotary pairs by what the attention's output loses without their rotation, for "
                       "convert --rope attention: on 2048 tokens, about pairs*pairs/2 attentions of each head");
     command->add_flag("--moments", flags->gather.moments,
-                      "Also gather the second moment of each layer's input, and 2048 tokens of it, for\n"
+                      "Also gather the second moment of each layer's input, and 2048 tokens of it, for "
                       "convert --svd whitened: 4*hidden*hidden + 8192*hidden bytes on disk for each layer");
     command->option_defaults()->group(kOutput);
     command->add_option("-o,--output", flags->output, "Statistics file to write, for convert --stats")

@@ -155,7 +155,7 @@ void add_convert(CLI::App& app, Context& context) {
     add_threads_option(*command, context);
     add_size(*command, "--max-memory", context.max_memory,
              "Private memory that the run may take, such as 8GB: more lets it convert more layers at once;\n"
-             "default: two layers' attention matrices in float32 and 200 MB. The method aligned takes what it needs,\n"
+             "default: two layers' attention matrices in float32 and 200 MB. The method aligned takes what it needs, "
              "and is refused if that is more")
         ->group(kRunning);
     add_json_option(*command, how->json);

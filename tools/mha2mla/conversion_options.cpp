@@ -50,15 +50,14 @@ void add_balance_option(CLI::App& command, std::optional<KvBalance>& balance) {
 void add_conversion_options(CLI::App& command, ConvertFlags& flags) {
     command.option_defaults()->group(kMethod);
     std::string methods =
-        "How it goes where no stage is named; naming --rope, --svd or what belongs to them, --stats or\n"
+        "How it goes where no stage is named; naming --rope, --svd or what belongs to them, --stats or "
         "--rank-file uses what is named as it is, and the rest of mha2mla:";
     for (const auto& row : kMethods) methods += "\n  " + std::string(row.name) + ": " + std::string(row.what);
     add_choice(command, "--method", flags.method, kMethods, &MethodRow::method, methods)->default_str("aligned");
     command
-        .add_option(
-            "--kv-reduction", flags.kv_reduction,
-            "Share of the KV cache to save; default: 0.6875. What is not named of rope-dim and kv-rank follows\n"
-            "from it: chosen on your text by aligned, with the paper's rope-dim otherwise")
+        .add_option("--kv-reduction", flags.kv_reduction,
+                    "Share of the KV cache to save; default: 0.6875. What is not named of rope-dim and kv-rank follows "
+                    "from it: chosen on your text by aligned, with the paper's rope-dim otherwise")
         ->check(CLI::Range(0.0, 1.0).description(""))
         ->type_name("X");
     add_choice(command, "--quality", flags.quality, align_qualities(), &AlignQuality::name,
