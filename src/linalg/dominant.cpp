@@ -8,20 +8,41 @@
 
 #include "blas.hpp"
 #include "mha2mla/matrix.hpp"
+#include "parallel.hpp"
 
 namespace mha2mla {
 namespace {
 
 constexpr std::int64_t kBlock = 16;
 constexpr int kSteps = 4;
+constexpr std::int64_t kTile = 256;
 
-/// x · gram for a symmetric matrix of which the upper triangle is filled.
+/// x · gram for a symmetric matrix of which the upper triangle is filled, a tile of columns at a time.
 MatrixD times_gram(const MatrixD& x, const std::vector<float>& gram) {
     const Matrix in = x.cast<float>();
-    Matrix out(x.rows(), x.cols());
-    const blasint n = blas_int(x.cols());
-    cblas_ssymm(CblasRowMajor, CblasRight, CblasUpper, blas_int(x.rows()), n, 1.0F, gram.data(), n, in.data(), n, 0.0F,
-                out.data(), n);
+    const std::int64_t n = x.cols();
+    Matrix out(x.rows(), n);
+    parallel_for((n + kTile - 1) / kTile, [&](std::int64_t tile, std::vector<float>& square) {
+        const std::int64_t column = tile * kTile;
+        const std::int64_t columns = std::min(kTile, n - column);
+        const float* diagonal = gram.data() + column * n + column;
+        square.resize(static_cast<std::size_t>(columns * columns));
+        for (std::int64_t i = 0; i < columns; ++i) {
+            for (std::int64_t j = i; j < columns; ++j) {
+                square[static_cast<std::size_t>(i * columns + j)] = square[static_cast<std::size_t>(j * columns + i)] =
+                    diagonal[i * n + j];
+            }
+        }
+        const auto add = [&](CBLAS_TRANSPOSE trans, std::int64_t first, std::int64_t depth, const float* b,
+                             std::int64_t stride, float beta) {
+            gemm(CblasNoTrans, trans, in.rows(), columns, depth, 1.0F, in.data() + first, n, b, stride, beta,
+                 out.data() + column, n);
+        };
+        add(CblasNoTrans, column, columns, square.data(), columns, 0.0F);
+        if (column > 0) add(CblasNoTrans, 0, column, gram.data() + column, n, 1.0F);
+        if (const std::int64_t end = column + columns; end < n)
+            add(CblasTrans, end, n - end, diagonal + columns, n, 1.0F);
+    });
     return out.cast<double>();
 }
 

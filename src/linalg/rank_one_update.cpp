@@ -71,7 +71,7 @@ public:
         deflate(rising);
     }
 
-    [[nodiscard]] const std::vector<std::int64_t>& kept() const { return kept_; }        // by rising value
+    [[nodiscard]] const std::vector<std::int64_t>& kept() const { return kept_; }          // by rising value
     [[nodiscard]] const std::vector<std::int64_t>& deflated() const { return deflated_; }  // in no order
     [[nodiscard]] Real value(std::int64_t i) const { return d_[at(i)]; }
     [[nodiscard]] Real z(std::int64_t i) const { return z_[at(i)]; }
@@ -83,7 +83,8 @@ public:
 private:
     void deflate(const std::vector<std::int64_t>& rising) {
         const auto largest = [](const std::vector<Real>& x) {
-            return std::accumulate(x.begin(), x.end(), Real(0), [](Real a, Real b) { return std::max(a, std::abs(b)); });
+            return std::accumulate(x.begin(), x.end(), Real(0),
+                                   [](Real a, Real b) { return std::max(a, std::abs(b)); });
         };
         const Real unit = std::numeric_limits<Real>::epsilon() / 2;
         const Real tolerance = 8 * unit * std::max(largest(d_), largest(z_));

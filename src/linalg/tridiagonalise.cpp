@@ -16,7 +16,7 @@ namespace {
 
 constexpr std::int64_t kMaxPanel = 64;  // reflectors between two updates of the rest of the matrix
 constexpr std::int64_t kLarge = 3000;   // from here on updates come from memory, and wider panels save some of them
-constexpr std::int64_t kStrip = 64;     // rows of the matrix whose product with a vector is summed apart
+constexpr std::int64_t kStrip = 128;    // rows of the matrix whose product with a vector is summed apart
 constexpr std::int64_t kChunk = 256;    // entries of a vector that one thread handles together
 
 /// Thousands of short steps wait for each other here: a waiting thread spins for a moment, then lets others run.
@@ -53,7 +53,7 @@ public:
           strips_((n + kStrip - 1) / kStrip),
           chunks_((n + kChunk - 1) / kChunk),
           width_(n < kLarge ? kMaxPanel / 2 : kMaxPanel),
-          panel_(size(2 * width_ * n)),
+          panel_(size(3 * width_ * n)),
           products_(size(strips_ * n)),
           norms_(size(chunks_)),
           dots_(size(chunks_)),
@@ -71,9 +71,11 @@ public:
 
 private:
     static std::size_t size(std::int64_t count) { return static_cast<std::size_t>(count); }
-    /// Row k of the panel's reflectors, and of their products with the matrix. Both [count, n].
+    /// Row k of the panel's reflectors, and of their products with the matrix. Both [count, n]. Behind the products
+    /// stand the reflectors again, so that [v; w] and [w; v] are operands of one product.
     Real* v(std::int64_t k) { return panel_.data() + k * n_; }
     Real* w(std::int64_t k) { return panel_.data() + (width_ + k) * n_; }
+    Real* v_again(std::int64_t k) { return panel_.data() + (2 * width_ + k) * n_; }
 
     /// body(chunk, begin, end) for this member's chunks of the entries from `first` on.
     template <typename Body>
@@ -115,6 +117,7 @@ private:
         Real* vk = v(k);
         for_chunks(i + 1, member, members, [&](std::int64_t, std::int64_t begin, std::int64_t end) {
             for (std::int64_t c = begin; c < end; ++c) row[c] = vk[c] = c == i + 1 ? Real(1) : row[c] * scale;
+            std::copy(vk + begin, vk + end, v_again(k) + begin);
         });
         if (member == 0) {
             result_.d[size(i)] = row[i];
@@ -207,6 +210,11 @@ private:
             const std::int64_t begin = std::max(start, chunk * kChunk);
             const std::int64_t rows = std::min(n_, (chunk + 1) * kChunk) - begin;
             Real* out = a_ + begin * n_ + begin;
+            if (count == width_) {
+                gemm(CblasTrans, CblasNoTrans, rows, n_ - begin, 2 * count, Real(-1), v(0) + begin, n_, w(0) + begin,
+                     n_, Real(1), out, n_);
+                continue;
+            }
             gemm(CblasTrans, CblasNoTrans, rows, n_ - begin, count, Real(-1), v(0) + begin, n_, w(0) + begin, n_,
                  Real(1), out, n_);
             gemm(CblasTrans, CblasNoTrans, rows, n_ - begin, count, Real(-1), w(0) + begin, n_, v(0) + begin, n_,
@@ -219,7 +227,7 @@ private:
     Tridiagonal<Real>& result_;
     const std::int64_t strips_, chunks_;
     const std::int64_t width_;    // of a panel
-    std::vector<Real> panel_;     // [2 * width, n]: v, then w
+    std::vector<Real> panel_;     // [3 * width, n]: v, w, v
     std::vector<Real> products_;  // [strips, n]
     std::vector<double> norms_, dots_;
     std::vector<Real> overlaps_;  // [chunks, 2 * kMaxPanel]
