@@ -20,9 +20,11 @@ namespace mha2mla {
 /// How much time a conversion may take for how good a result.
 struct AlignQuality {
     std::string_view name;
-    std::int64_t steps;        // of gradient descent on each layer
-    std::int64_t step_tokens;  // that one of them looks at
+    std::int64_t steps;        // of gradient descent on each layer by itself
+    std::int64_t step_tokens;  // that a step looks at
     std::string_view what;
+    std::int64_t window = 1;        // layers that are then fitted together, the window moving on by one
+    std::int64_t window_steps = 0;  // on each window
 };
 [[nodiscard]] std::span<const AlignQuality> align_qualities();
 /// @throws Error{usage} listing them.
@@ -38,6 +40,11 @@ struct AlignOptions {
 /// Tokens of calibration text that are worth taking: no more than gradient descent looks at, or than take 128 MB for
 /// one copy of their hidden states.
 [[nodiscard]] std::int64_t align_tokens(const ModelConfig& config, const AlignQuality& quality);
+
+/// Tokens that splits and balances are compared on.
+inline constexpr std::int64_t kAlignChoiceTokens = 4096;
+/// Tokens that pairs are ranked on.
+inline constexpr std::int64_t kAlignOrderTokens = 1024;
 
 /// One way to spend the budget on rotated and latent dimensions.
 struct Split {
@@ -69,8 +76,8 @@ struct LatentWeights {
     Matrix o;       // [hidden, num_heads * head_dim]
 };
 
-/// Aligns one layer after the other. Holds the hidden states of the calibration text twice, as the original model has
-/// them and as the converted one does, and one layer's weights, gradients and moments.
+/// Aligns one layer after the other. Holds the hidden states of the calibration text as the original model has them and
+/// as the converted one does, and the weights, gradients and moments of one window of layers: see align_bytes().
 class Aligner {
 public:
     /// Ranks the rotary pairs of every layer by attention_order() and chooses how the budget is split.

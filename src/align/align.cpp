@@ -3,14 +3,12 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <deque>
 #include <limits>
-#include <numbers>
-#include <numeric>
-#include <random>
 
 #include "../rope/attention_order.hpp"
 #include "../runtime/layer.hpp"
-#include "adam.hpp"
+#include "descent.hpp"
 #include "first_guess.hpp"
 #include "mha2mla/error.hpp"
 #include "mha2mla/plan.hpp"
@@ -18,37 +16,10 @@
 namespace mha2mla {
 namespace {
 
-constexpr std::array<AlignQuality, 2> kQualities = {{
-    {"fast", 60, 2048, "60 steps of gradient descent on each layer's own output"},
-    {"best", 400, 2048, "400 of them"},
-}};
-
-constexpr std::int64_t kOrderTokens = 1024;   // that pairs are ranked on
-constexpr std::int64_t kChoiceTokens = 4096;  // that splits and balances are compared on
-constexpr std::int64_t kMostSplits = 8;
 constexpr std::array<double, 3> kBalances = {0.5, 1.0, 2.0};
-constexpr double kRate = 0.05;  // of the first step, in the root mean square of a weight matrix
-constexpr double kWarmUp = 20;  // steps
-
-/// What a layer should compute.
-struct Lesson {
-    Matrix input;   // normed hidden states of the converted model, [tokens, hidden]
-    Matrix target;  // what the attention should add to them, [tokens, hidden]
-    Vector weight;  // of a token's squared error: one over the mean square of the hidden state that it goes into
-};
 
 /// Rows [first, first + count) of a matrix.
 Matrix rows_of(const Matrix& from, std::int64_t first, std::int64_t count) { return from.middleRows(first, count); }
-
-/// d_output becomes the derivative of Σ weight·‖output − target‖² / tokens / hidden, which is returned.
-double loss_of(const Matrix& output, const Matrix& target, const Vector& weight, Matrix* d_output) {
-    const Matrix difference = output - target;
-    const auto scale = 1.0 / static_cast<double>(output.size());
-    const double loss =
-        (difference.cast<double>().rowwise().squaredNorm().cwiseProduct(weight.cast<double>())).sum() * scale;
-    if (d_output != nullptr) *d_output = weight.asDiagonal() * difference * static_cast<float>(2 * scale);
-    return loss;
-}
 
 void embed(const Model& model, std::span<const TokenId> ids, Matrix& hidden) {
     hidden.resize(static_cast<Eigen::Index>(ids.size()), model.config.hidden_size);
@@ -66,65 +37,33 @@ void embed(const Model& model, std::span<const TokenId> ids, Matrix& hidden) {
 
 }  // namespace
 
-std::span<const AlignQuality> align_qualities() { return kQualities; }
-
-const AlignQuality& find_align_quality(std::string_view name) {
-    std::string known;
-    for (const auto& quality : kQualities) {
-        if (quality.name == name) return quality;
-        known += (known.empty() ? "" : ", ") + std::string(quality.name);
-    }
-    throw Error(ErrorCode::usage, "unknown quality '" + std::string(name) + "'; choose one of " + known);
-}
-
-std::vector<Split> possible_splits(const ModelConfig& config, const AlignOptions& options) {
-    if (options.rope_dim && options.kv_rank) return {{*options.rope_dim, *options.kv_rank}};
-    if (!(options.kv_reduction > 0 && options.kv_reduction < 1)) {
-        throw Error(ErrorCode::usage, "kv-reduction must lie between 0 and 1, such as 0.6875");
-    }
-    const auto budget = static_cast<std::int64_t>(
-        std::floor(2 * static_cast<double>(config.head_dim) * (1 - options.kv_reduction) + 1e-9));
-    std::vector<Split> all;
-    for (std::int64_t rope_dim = 2; rope_dim <= config.head_dim && rope_dim < budget; rope_dim += 2) {
-        const Split split{options.rope_dim.value_or(rope_dim), 0};
-        const std::int64_t kv_rank = options.kv_rank.value_or(budget - split.rope_dim);
-        const std::int64_t rows = config.num_key_value_heads * (2 * config.head_dim - split.rope_dim);
-        const bool fits = kv_rank >= 1 && kv_rank <= std::min(rows, config.hidden_size) / config.num_key_value_heads;
-        if (fits && (all.empty() || all.back().rope_dim != split.rope_dim)) all.push_back({split.rope_dim, kv_rank});
-    }
-    if (all.empty()) {
-        throw Error(ErrorCode::usage, "kv-reduction leaves " + std::to_string(budget) +
-                                          " numbers per token and KV head, with which there is no split into rotated "
-                                          "and latent dimensions; the least is 3");
-    }
-    std::vector<Split> some;
-    const auto count = static_cast<std::int64_t>(all.size());
-    const std::int64_t wanted = std::min(count, kMostSplits);
-    for (std::int64_t i = 0; i < wanted; ++i) {
-        some.push_back(all[static_cast<std::size_t>(wanted == 1 ? 0 : i * (count - 1) / (wanted - 1))]);
-    }
-    return some;
-}
-
-std::int64_t align_tokens(const ModelConfig& config, const AlignQuality& quality) {
-    const std::int64_t held = (std::int64_t{1} << 25) / config.hidden_size;
-    return std::min(held, std::max(kChoiceTokens, quality.steps * quality.step_tokens));
-}
-
 struct Aligner::State {
     State(const Model& source, std::int64_t length, const AlignOptions& asked, Observer& reports)
-        : model(source), seq_len(length), options(asked), observer(reports), rotary(source.config, length) {}
+        : model(source),
+          seq_len(length),
+          options(asked),
+          observer(reports),
+          rotary(source.config, length),
+          window(std::clamp<std::int64_t>(asked.quality.window, 1, source.config.num_hidden_layers)) {}
 
     const Model& model;
     std::int64_t seq_len;
     AlignOptions options;
     Observer& observer;
     RotaryTable rotary;
-    Matrix original, converted;  // hidden states before the next layer, [tokens, hidden]
+    Matrix converted;  // hidden states before `layer`, [tokens, hidden]
+    Matrix original;   // those of the original, behind the open layers
     PairRanks ranks;
     std::vector<Split> tried;
     Split chosen;
-    std::int64_t layer = 0;
+    struct OpenLayer {
+        LatentLayer latent;
+        Matrix behind_attention;  // the original's hidden states there, for the first tokens
+    };
+    std::int64_t layer = 0;      // the next that is handed out
+    std::int64_t window = 1;     // layers that are fitted together
+    std::deque<OpenLayer> open;  // from `layer` on: aligned, but not handed out
+    std::int64_t taken = 0;      // steps of gradient descent
     LayerWorkspace work;
     LatentActivations activations;
 
@@ -156,17 +95,21 @@ struct Aligner::State {
     /// Moves the original's hidden states behind the attention of a layer, and says what it would take to bring `from`
     /// there too.
     [[nodiscard]] Lesson learn(std::int64_t at, const Matrix& from, Matrix& states) {
-        const LayerView& view = model.layers[static_cast<std::size_t>(at)];
-        Lesson lesson;
-        rms_norm(*view.input_layernorm, model.config.rms_norm_eps, from, lesson.input);
         for_each_block(states.rows(), [&](std::int64_t first, std::int64_t count) {
             forward_attention(model, at, rotary, seq_len, states.middleRows(first, count), work, {});
         });
+        return lesson_from(at, from, states);
+    }
+
+    /// What brings `from`, before a layer, to `states`, behind its attention.
+    [[nodiscard]] Lesson lesson_from(std::int64_t at, const Matrix& from, const Matrix& states) const {
+        Lesson lesson;
+        rms_norm(*model.layers[static_cast<std::size_t>(at)].input_layernorm, model.config.rms_norm_eps, from,
+                 lesson.input);
         lesson.target = states - from;
         const Vector bias = output_bias(at);
         if (bias.size() > 0) lesson.target.rowwise() -= bias.transpose();
-        const auto width = static_cast<float>(states.cols());
-        lesson.weight = ((states.rowwise().squaredNorm() / width).array() + 1e-20F).inverse();
+        lesson.weight = token_weights(states);
         return lesson;
     }
 
@@ -182,8 +125,8 @@ struct Aligner::State {
         double sum = 0;
         for_each_block(tokens, [&](std::int64_t first, std::int64_t count) {
             run_latent(latent, rotary, seq_len, rows_of(lesson.input, first, count), activations);
-            sum += static_cast<double>(count) * loss_of(activations.output, rows_of(lesson.target, first, count),
-                                                        lesson.weight.segment(first, count), nullptr);
+            sum += static_cast<double>(count) * squared_loss(activations.output, rows_of(lesson.target, first, count),
+                                                             lesson.weight.segment(first, count), nullptr);
         });
         return sum / static_cast<double>(tokens);
     }
@@ -196,7 +139,7 @@ struct Aligner::State {
         const auto pairs = kept_pairs(at, split.rope_dim);
         for (const double balance : kBalances) {
             LatentLayer latent = first_guess(model, at, pairs, split.kv_rank, whitening, balance);
-            const double left = error_of(latent, lesson, tokens_up_to(kChoiceTokens));
+            const double left = error_of(latent, lesson, tokens_up_to(kAlignChoiceTokens));
             if (left < error) {
                 error = left;
                 best = std::move(latent);
@@ -213,12 +156,12 @@ struct Aligner::State {
         tried = possible_splits(config, options);
         ranks = {config.num_hidden_layers, config.num_key_value_heads, config.head_dim, {}};
         ranks.values.resize(static_cast<std::size_t>(ranks.layers * ranks.kv_heads * ranks.head_dim));
-        Matrix states = original.topRows(tokens_up_to(kChoiceTokens));
+        Matrix states = original.topRows(tokens_up_to(kAlignChoiceTokens));
         for (std::int64_t at = 0; at < config.num_hidden_layers; ++at) {
             observer.step("choose", at, config.num_hidden_layers);
             const Matrix before = states;
             const Lesson lesson = learn(at, before, states);
-            rank_pairs(at, rows_of(lesson.input, 0, tokens_up_to(kOrderTokens)));
+            rank_pairs(at, rows_of(lesson.input, 0, tokens_up_to(kAlignOrderTokens)));
             if (tried.size() > 1) {
                 const Whitening whitening(second_moment(lesson.input));
                 for (Split& split : tried) {
@@ -247,59 +190,78 @@ struct Aligner::State {
         }
     }
 
-    /// Gradient descent on the layer's own error, over all of its weights.
-    void refine(LatentLayer& latent, const Lesson& lesson) {
-        const std::int64_t sequences = lesson.input.rows() / seq_len;
-        const std::int64_t batch = std::min(sequences, block_tokens() / seq_len);
-        std::vector<std::int64_t> order(static_cast<std::size_t>(sequences));
-        std::iota(order.begin(), order.end(), 0);
-        std::mt19937 random(1);
-        Adam adam(latent.weights);
-        LatentWeights gradient;
-        Matrix input(batch * seq_len, lesson.input.cols()), target(input.rows(), input.cols()), d_output;
-        Vector weight(input.rows());
-        std::int64_t taken = sequences;
-        for (std::int64_t step = 0; step < options.quality.steps; ++step) {
-            if (step % 16 == 0) observer.step("align", progress(step), progress_total());
-            for (std::int64_t i = 0; i < batch; ++i) {
-                if (taken == sequences) {
-                    for (std::size_t j = order.size(); j > 1; --j) std::swap(order[j - 1], order[random() % j]);
-                    taken = 0;
-                }
-                const std::int64_t from = order[static_cast<std::size_t>(taken++)] * seq_len;
-                input.middleRows(i * seq_len, seq_len) = lesson.input.middleRows(from, seq_len);
-                target.middleRows(i * seq_len, seq_len) = lesson.target.middleRows(from, seq_len);
-                weight.segment(i * seq_len, seq_len) = lesson.weight.segment(from, seq_len);
-            }
-            run_latent(latent, rotary, seq_len, input, activations);
-            (void)loss_of(activations.output, target, weight, &d_output);
-            differentiate_latent(latent, rotary, seq_len, input, activations, d_output, gradient);
-            const double turn = static_cast<double>(step) / static_cast<double>(options.quality.steps);
-            const double fade = 0.5 * (1 + std::cos(std::numbers::pi * turn)) * 0.99 + 0.01;
-            adam.step(gradient, kRate * fade * std::min(1.0, static_cast<double>(step + 1) / kWarmUp));
-        }
+    [[nodiscard]] std::int64_t steps_of_window() const { return window > 1 ? options.quality.window_steps : 0; }
+    /// Of all gradient descent: each layer alone, then every window.
+    [[nodiscard]] std::int64_t progress_total() const {
+        const std::int64_t layers = model.config.num_hidden_layers;
+        return layers * options.quality.steps + (layers - window + 1) * steps_of_window();
+    }
+    /// Told every few steps of a descent that takes `steps`.
+    [[nodiscard]] Descent::Progress reporter(std::int64_t steps) {
+        return [this, steps, done = taken](std::int64_t step) {
+            observer.step("align", done + step, progress_total());
+            taken = done + steps;
+        };
     }
 
-    [[nodiscard]] std::int64_t progress(std::int64_t step) const { return layer * options.quality.steps + step; }
-    [[nodiscard]] std::int64_t progress_total() const { return model.config.num_hidden_layers * options.quality.steps; }
+    /// Moves hidden states of the converted model through a layer of it.
+    void advance(std::int64_t at, const LatentLayer& latent, Matrix& states) {
+        const Vector bias = output_bias(at);
+        Matrix input;
+        for_each_block(states.rows(), [&](std::int64_t first, std::int64_t count) {
+            rms_norm(*model.layers[static_cast<std::size_t>(at)].input_layernorm, model.config.rms_norm_eps,
+                     states.middleRows(first, count), input);
+            run_latent(latent, rotary, seq_len, input, activations);
+            states.middleRows(first, count) += activations.output;
+            if (bias.size() > 0) states.middleRows(first, count).rowwise() += bias.transpose();
+            forward_mlp(model, at, states.middleRows(first, count), work);
+        });
+    }
+
+    /// Aligns the next layer by itself, on what the open layers before it make of the text.
+    void open_next() {
+        const std::int64_t at = layer + static_cast<std::int64_t>(open.size());
+        Matrix moved;
+        if (!open.empty()) {
+            moved = converted;
+            for (std::size_t i = 0; i < open.size(); ++i) {
+                advance(layer + static_cast<std::int64_t>(i), open[i].latent, moved);
+            }
+        }
+        const Lesson lesson = learn(at, open.empty() ? converted : moved, original);
+        OpenLayer& next = open.emplace_back();
+        next.behind_attention = original.topRows(tokens_up_to(kAlignChoiceTokens));
+        double error = 0;
+        next.latent = guess(at, chosen, Whitening(second_moment(lesson.input)), lesson, error);
+        if (options.quality.steps > 0) {
+            const Descent descent{rotary, seq_len, options.quality.steps, options.quality.step_tokens,
+                                  reporter(options.quality.steps)};
+            descent.on_own_output(next.latent, lesson);
+        }
+        for_each_block(original.rows(), [&](std::int64_t first, std::int64_t count) {
+            forward_mlp(model, at, original.middleRows(first, count), work);
+        });
+    }
 
     LatentWeights align_next(double& error) {
-        const Lesson lesson = learn(layer, converted, original);
-        LatentLayer latent = guess(layer, chosen, Whitening(second_moment(lesson.input)), lesson, error);
-        if (options.quality.steps > 0) {
-            refine(latent, lesson);
-            error = error_of(latent, lesson, tokens_up_to(kChoiceTokens));
+        bool more = false;
+        for (; std::ssize(open) < window && layer + std::ssize(open) < model.config.num_hidden_layers; more = true) {
+            open_next();
         }
-        const Vector bias = output_bias(layer);
-        for_each_block(original.rows(), [&](std::int64_t first, std::int64_t count) {
-            run_latent(latent, rotary, seq_len, rows_of(lesson.input, first, count), activations);
-            converted.middleRows(first, count) += activations.output;
-            if (bias.size() > 0) converted.middleRows(first, count).rowwise() += bias.transpose();
-            forward_mlp(model, layer, converted.middleRows(first, count), work);
-            forward_mlp(model, layer, original.middleRows(first, count), work);
-        });
-        ++layer;
-        return std::move(latent.weights);
+        if (more && steps_of_window() > 0) {
+            std::vector<LatentLayer*> layers;
+            for (OpenLayer& of : open) layers.push_back(&of.latent);
+            const Descent descent{rotary, seq_len, steps_of_window(), options.quality.step_tokens,
+                                  reporter(steps_of_window())};
+            descent.on_window(model, layer, layers, converted, original);
+        }
+        const LatentLayer latent = std::move(open.front().latent);
+        const Lesson lesson =
+            lesson_from(layer, converted.topRows(open.front().behind_attention.rows()), open.front().behind_attention);
+        error = error_of(latent, lesson, lesson.input.rows());
+        open.pop_front();
+        advance(layer++, latent, converted);
+        return latent.weights;
     }
 };
 

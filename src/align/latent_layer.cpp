@@ -162,7 +162,8 @@ void run_latent(const LatentLayer& layer, const RotaryTable& rotary, std::int64_
 }
 
 void differentiate_latent(const LatentLayer& layer, const RotaryTable& rotary, std::int64_t seq_len,
-                          const Matrix& input, const LatentActivations& at, const Matrix& d_output, LatentWeights& to) {
+                          const Matrix& input, const LatentActivations& at, const Matrix& d_output, LatentWeights& to,
+                          Matrix* d_input) {
     const LatentWeights& w = layer.weights;
     const std::int64_t dim = layer.head_dim;
     const std::int64_t group = layer.heads / layer.kv_heads;
@@ -213,6 +214,10 @@ void differentiate_latent(const LatentLayer& layer, const RotaryTable& rotary, s
     back_project(d_k_nope, w.up_k, false, d_latent);
     back_project(d_v, w.up_v, true, d_latent);
     weight_gradient(d_latent, input, to.down);
+    if (d_input == nullptr) return;
+    back_project(d_q, w.q, false, *d_input);
+    back_project(d_k_rope, w.k_rope, true, *d_input);
+    back_project(d_latent, w.down, true, *d_input);
 }
 
 }  // namespace mha2mla

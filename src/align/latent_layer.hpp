@@ -32,8 +32,10 @@ void run_latent(const LatentLayer& layer, const RotaryTable& rotary, std::int64_
 
 /// Derivatives of a loss by every weight, from its derivative by the output. Results do not depend on the threads.
 /// @param d_output [tokens, hidden]
+/// @param d_input set to the derivative by the input unless null, [tokens, hidden]
 void differentiate_latent(const LatentLayer& layer, const RotaryTable& rotary, std::int64_t seq_len,
-                          const Matrix& input, const LatentActivations& at, const Matrix& d_output, LatentWeights& to);
+                          const Matrix& input, const LatentActivations& at, const Matrix& d_output, LatentWeights& to,
+                          Matrix* d_input = nullptr);
 
 /// Pointers to corresponding matrices, so that loops over all weights need not name them.
 inline std::array<Matrix*, 6> matrices(LatentWeights& w) { return {&w.q, &w.k_rope, &w.down, &w.up_k, &w.up_v, &w.o}; }

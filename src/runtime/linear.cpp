@@ -89,4 +89,20 @@ void linear(const LinearView& view, std::int64_t tokens, const float* x, float* 
     });
 }
 
+void linear_back(const LinearView& view, std::int64_t tokens, const float* dy, bool add, float* dx) {
+    const std::int64_t in = view.in_features();
+    const std::int64_t out = view.out_features();
+    const std::int64_t strip = std::clamp<std::int64_t>(tokens / 8, kRowStep, kTokenTile);
+    parallel_for((tokens + strip - 1) / strip, [&](std::int64_t i, std::vector<float>& scratch) {
+        const std::int64_t token = i * strip;
+        const std::int64_t count = std::min(strip, tokens - token);
+        for (std::int64_t row = 0; row < out; row += kMostRows) {
+            const std::int64_t rows = std::min(kMostRows, out - row);
+            const float* weight = weight_rows(*view.weight, row, rows, scratch);
+            multiply_ab(count, in, rows, 1.0F, {dy + token * out + row, out}, {weight, in},
+                        row > 0 || add ? 1.0F : 0.0F, {dx + token * in, in});
+        }
+    });
+}
+
 }  // namespace mha2mla

@@ -7,7 +7,11 @@ namespace mha2mla {
 /// @param x [tokens, in_features], y [tokens, out_features], both contiguous.
 void linear(const LinearView& view, std::int64_t tokens, const float* x, float* y);
 
-/// Floats that each thread of linear() allocates.
+/// dx = dy·W, added to what is there if `add`: the derivative by x of linear(), from that by y.
+/// @param dy [tokens, out_features], dx [tokens, in_features], both contiguous.
+void linear_back(const LinearView& view, std::int64_t tokens, const float* dy, bool add, float* dx);
+
+/// Floats that each thread of linear() or linear_back() allocates.
 [[nodiscard]] std::int64_t linear_scratch(std::int64_t in_features);
 
 }  // namespace mha2mla

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <random>
 
+#include "align/block.hpp"
 #include "align/first_guess.hpp"
 #include "align/latent_layer.hpp"
 #include "mha2mla/convert.hpp"
@@ -109,13 +110,65 @@ TEST_F(Align, TheGradientIsTheSlopeOfTheLoss) {
     }
 }
 
+TEST_F(Align, TheGradientThroughBlocksAndTheHeadIsTheSlopeOfTheDivergence) {
+    const Model source = model();
+    const ModelConfig& config = source.config;
+    const RotaryTable rotary(config, kSeqLen);
+    const std::vector<std::vector<std::int64_t>> pairs(static_cast<std::size_t>(config.num_key_value_heads), {0, 2});
+    const Whitening flat(MatrixD::Identity(config.hidden_size, config.hidden_size));
+    std::array<LatentLayer, 2> layers = {first_guess(source, 0, pairs, config.head_dim / 2, flat, 1.0),
+                                         first_guess(source, 1, pairs, config.head_dim / 2, flat, 1.0)};
+    const Matrix input = random_matrix(2 * kSeqLen, config.hidden_size, 2);
+    const Matrix wanted = random_matrix(2 * kSeqLen, config.hidden_size, 3);
+    std::array<BlockActivations, 2> blocks;
+    const auto forward = [&] {
+        blocks[0].input = input;
+        run_block(source, 0, layers[0], rotary, kSeqLen, blocks[0]);
+        blocks[1].input = blocks[0].output;
+        run_block(source, 1, layers[1], rotary, kSeqLen, blocks[1]);
+    };
+    const auto loss = [&] {
+        forward();
+        Matrix ignored;
+        return distribution_loss(source, blocks[1].output, wanted, ignored);
+    };
+    forward();
+    Matrix d_hidden;
+    EXPECT_GT(distribution_loss(source, blocks[1].output, wanted, d_hidden), 0);
+    EXPECT_NEAR(distribution_loss(source, wanted, wanted, d_hidden), 0, 1e-6);
+    EXPECT_LT(d_hidden.norm(), 1e-6);
+    (void)distribution_loss(source, blocks[1].output, wanted, d_hidden);
+    std::array<LatentWeights, 2> gradient;
+    for (std::size_t i = 2; i-- > 0;) {
+        differentiate_block(source, static_cast<std::int64_t>(i), layers[i], rotary, kSeqLen, blocks[i], d_hidden,
+                            gradient[i]);
+    }
+    for (std::size_t layer = 0; layer < 2; ++layer) {
+        const auto weights = matrices(layers[layer].weights);
+        const auto gradients = matrices(gradient[layer]);
+        for (std::size_t i = 0; i < weights.size(); ++i) {
+            const Matrix before = *weights[i];
+            // Along the gradient itself the slope is its norm, well above the rounding of a loss in float.
+            const Matrix direction = *gradients[i] / gradients[i]->norm();
+            const float step = 1e-2F * before.norm();
+            *weights[i] = before + step * direction;
+            const double above = loss();
+            *weights[i] = before - step * direction;
+            const double below = loss();
+            *weights[i] = before;
+            EXPECT_NEAR((above - below) / (2.0 * step), gradients[i]->norm(), 0.02 * gradients[i]->norm())
+                << "layer " << layer << ", matrix " << i;
+        }
+    }
+}
+
 TEST_F(Align, TheBytesDoNotDependOnTheThreads) {
     const Model source = model();
     const auto windows = some_tokens(8 * kSeqLen, source.config.vocab_size);
     std::vector<Matrix> results;
     for (const int threads : {1, 2}) {
         const ThreadScope scope(threads);
-        Aligner aligner(source, windows, kSeqLen, {0.5, {}, {}, {"", 5, 4 * kSeqLen, ""}}, observer_);
+        Aligner aligner(source, windows, kSeqLen, {0.5, {}, {}, {"", 5, 4 * kSeqLen, "", 2, 5}}, observer_);
         double error = 0;
         results.push_back(aligner.next(error).q);
         EXPECT_GT(error, 0);
@@ -143,6 +196,23 @@ TEST_F(Align, RefinementLeavesLessErrorAndTheOutputOpens) {
     EXPECT_EQ(report.alignment_error.size(), source.layers.size());
     const Model converted = Model::open(directory_ / "out");
     EXPECT_TRUE(std::isfinite(evaluate(converted, windows, kSeqLen, observer_).nll));
+}
+
+TEST_F(Align, FittingLayersTogetherBringsTheNextTokenCloser) {
+    const Model source = model();
+    const auto windows = some_tokens(16 * kSeqLen, source.config.vocab_size);
+    const auto divergence = [&](const AlignQuality& quality, const std::string& name) {
+        Aligner aligner(source, windows, kSeqLen, {0, 4, 3, quality}, observer_);
+        ConvertOptions options;
+        options.rope = {"attention", 4, 0};
+        options.kv_rank = 3;
+        options.aligner = &aligner;
+        (void)convert(source, directory_ / name, options, nullptr, observer_);
+        return verify(source, Model::open(directory_ / name), windows, kSeqLen, observer_).mean_kl;
+    };
+    const double alone = divergence({"", 40, 8 * kSeqLen, ""}, "alone");
+    const double together = divergence({"", 40, 8 * kSeqLen, "", 2, 80}, "together");
+    EXPECT_LT(together, 0.7 * alone);
 }
 
 TEST_F(Align, ImpossibleRequestsSayWhatIsPossible) {

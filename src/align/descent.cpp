@@ -1,0 +1,127 @@
+#include "descent.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+#include <numeric>
+#include <random>
+
+#include "adam.hpp"
+#include "block.hpp"
+
+namespace mha2mla {
+namespace {
+
+constexpr double kRate = 0.05;  // of the first step, in the root mean square of a weight matrix
+constexpr double kWarmUp = 20;  // steps
+constexpr std::int64_t kStepsAReport = 16;
+
+double rate_at(std::int64_t step, std::int64_t steps) {
+    const double turn = static_cast<double>(step) / static_cast<double>(steps);
+    const double fade = 0.5 * (1 + std::cos(std::numbers::pi * turn)) * 0.99 + 0.01;
+    return kRate * fade * std::min(1.0, static_cast<double>(step + 1) / kWarmUp);
+}
+
+/// Sequences in a random order, all of them before any comes again.
+class Batches {
+public:
+    Batches(std::int64_t tokens, std::int64_t seq_len, std::int64_t step_tokens)
+        : seq_len_(seq_len), order_(static_cast<std::size_t>(tokens / seq_len)), taken_(order_.size()) {
+        std::iota(order_.begin(), order_.end(), 0);
+        batch_.resize(
+            std::min(order_.size(), static_cast<std::size_t>(std::max<std::int64_t>(1, step_tokens / seq_len))));
+    }
+    void next() {
+        for (auto& sequence : batch_) {
+            if (taken_ == order_.size()) {
+                for (std::size_t j = order_.size(); j > 1; --j) std::swap(order_[j - 1], order_[random_() % j]);
+                taken_ = 0;
+            }
+            sequence = order_[taken_++];
+        }
+    }
+    /// The batch's rows of a matrix or vector.
+    template <typename Rows>
+    void gather(const Rows& from, Rows& to) const {
+        to.resize(std::ssize(batch_) * seq_len_, from.cols());
+        for (std::size_t i = 0; i < batch_.size(); ++i) {
+            to.middleRows(static_cast<Eigen::Index>(i) * seq_len_, seq_len_) =
+                from.middleRows(batch_[i] * seq_len_, seq_len_);
+        }
+    }
+
+private:
+    std::int64_t seq_len_;
+    std::vector<std::int64_t> order_, batch_;
+    std::size_t taken_;
+    std::mt19937 random_{1};
+};
+
+}  // namespace
+
+Vector token_weights(const Matrix& hidden) {
+    const auto width = static_cast<float>(hidden.cols());
+    return ((hidden.rowwise().squaredNorm() / width).array() + 1e-20F).inverse();
+}
+
+double squared_loss(const Matrix& output, const Matrix& target, const Vector& weight, Matrix* d_output) {
+    const Matrix difference = output - target;
+    const auto scale = 1.0 / static_cast<double>(output.size());
+    const double loss =
+        (difference.cast<double>().rowwise().squaredNorm().cwiseProduct(weight.cast<double>())).sum() * scale;
+    if (d_output != nullptr) *d_output = weight.asDiagonal() * difference * static_cast<float>(2 * scale);
+    return loss;
+}
+
+void Descent::on_own_output(LatentLayer& layer, const Lesson& lesson) const {
+    Batches batches(lesson.input.rows(), seq_len, step_tokens);
+    Adam adam(layer.weights);
+    LatentActivations activations;
+    LatentWeights gradient;
+    Matrix input, target, d_output;
+    Vector weight;
+    for (std::int64_t step = 0; step < steps; ++step) {
+        if (step % kStepsAReport == 0) progress(step);
+        batches.next();
+        batches.gather(lesson.input, input);
+        batches.gather(lesson.target, target);
+        batches.gather(lesson.weight, weight);
+        run_latent(layer, rotary, seq_len, input, activations);
+        (void)squared_loss(activations.output, target, weight, &d_output);
+        differentiate_latent(layer, rotary, seq_len, input, activations, d_output, gradient);
+        adam.step(gradient, rate_at(step, steps));
+    }
+}
+
+void Descent::on_window(const Model& model, std::int64_t first, std::span<LatentLayer* const> layers,
+                        const Matrix& before, const Matrix& behind) const {
+    const bool at_the_end = first + std::ssize(layers) == model.config.num_hidden_layers;
+    Batches batches(before.rows(), seq_len, step_tokens);
+    std::vector<Adam> adams;
+    for (LatentLayer* layer : layers) adams.emplace_back(layer->weights);
+    std::vector<BlockActivations> blocks(layers.size());
+    LatentWeights gradient;
+    Matrix wanted, d_hidden;
+    for (std::int64_t step = 0; step < steps; ++step) {
+        if (step % kStepsAReport == 0) progress(step);
+        batches.next();
+        batches.gather(before, blocks.front().input);
+        batches.gather(behind, wanted);
+        for (std::size_t i = 0; i < layers.size(); ++i) {
+            if (i > 0) blocks[i].input = blocks[i - 1].output;
+            run_block(model, first + static_cast<std::int64_t>(i), *layers[i], rotary, seq_len, blocks[i]);
+        }
+        if (at_the_end) {
+            (void)distribution_loss(model, blocks.back().output, wanted, d_hidden);
+        } else {
+            (void)squared_loss(blocks.back().output, wanted, token_weights(wanted), &d_hidden);
+        }
+        for (std::size_t i = layers.size(); i-- > 0;) {
+            differentiate_block(model, first + static_cast<std::int64_t>(i), *layers[i], rotary, seq_len, blocks[i],
+                                d_hidden, gradient);
+            adams[i].step(gradient, rate_at(step, steps));
+        }
+    }
+}
+
+}  // namespace mha2mla

@@ -1,0 +1,118 @@
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+#include "../rope/attention_order.hpp"
+#include "../runtime/layer.hpp"
+#include "block.hpp"
+#include "mha2mla/align.hpp"
+#include "mha2mla/error.hpp"
+#include "mha2mla/factorize.hpp"
+#include "mha2mla/threads.hpp"
+
+namespace mha2mla {
+namespace {
+
+constexpr std::array<AlignQuality, 2> kQualities = {{
+    {"fast", 60, 2048, "60 steps of gradient descent on each layer's own output"},
+    {"best", 60, 2048,
+     "then 400 steps on every two neighbouring layers together, the last two towards the next-token distributions", 2,
+     400},
+}};
+
+constexpr std::int64_t kSeqLen = 512;
+constexpr std::int64_t kMostSplits = 8;
+constexpr std::int64_t kLayerCopies = 7;  // weights, gradient, two moments of Adam, a candidate, what is gathered of it
+
+}  // namespace
+
+std::span<const AlignQuality> align_qualities() { return kQualities; }
+
+const AlignQuality& find_align_quality(std::string_view name) {
+    std::string known;
+    for (const auto& quality : kQualities) {
+        if (quality.name == name) return quality;
+        known += (known.empty() ? "" : ", ") + std::string(quality.name);
+    }
+    throw Error(ErrorCode::usage, "unknown quality '" + std::string(name) + "'; choose one of " + known);
+}
+
+std::vector<Split> possible_splits(const ModelConfig& config, const AlignOptions& options) {
+    if (options.rope_dim && options.kv_rank) return {{*options.rope_dim, *options.kv_rank}};
+    if (!(options.kv_reduction > 0 && options.kv_reduction < 1)) {
+        throw Error(ErrorCode::usage, "kv-reduction must lie between 0 and 1, such as 0.6875");
+    }
+    const auto budget = static_cast<std::int64_t>(
+        std::floor(2 * static_cast<double>(config.head_dim) * (1 - options.kv_reduction) + 1e-9));
+    std::vector<Split> all;
+    for (std::int64_t rope_dim = 2; rope_dim <= config.head_dim && rope_dim < budget; rope_dim += 2) {
+        const Split split{options.rope_dim.value_or(rope_dim), 0};
+        const std::int64_t kv_rank = options.kv_rank.value_or(budget - split.rope_dim);
+        const std::int64_t rows = config.num_key_value_heads * (2 * config.head_dim - split.rope_dim);
+        const bool fits = kv_rank >= 1 && kv_rank <= std::min(rows, config.hidden_size) / config.num_key_value_heads;
+        if (fits && (all.empty() || all.back().rope_dim != split.rope_dim)) all.push_back({split.rope_dim, kv_rank});
+    }
+    if (all.empty()) {
+        throw Error(ErrorCode::usage, "kv-reduction leaves " + std::to_string(budget) +
+                                          " numbers per token and KV head, with which there is no split into rotated "
+                                          "and latent dimensions; the least is 3");
+    }
+    std::vector<Split> some;
+    const auto count = static_cast<std::int64_t>(all.size());
+    const std::int64_t wanted = std::min(count, kMostSplits);
+    for (std::int64_t i = 0; i < wanted; ++i) {
+        some.push_back(all[static_cast<std::size_t>(wanted == 1 ? 0 : i * (count - 1) / (wanted - 1))]);
+    }
+    return some;
+}
+
+std::int64_t align_tokens(const ModelConfig& config, const AlignQuality& quality) {
+    const std::int64_t held = (std::int64_t{1} << 25) / config.hidden_size;
+    return std::min(held, std::max(kAlignChoiceTokens, (quality.steps + quality.window_steps) * quality.step_tokens));
+}
+
+AlignRequest usual_request(const ModelConfig& config, const AlignOptions& options) {
+    const std::int64_t seq_len = std::min(kSeqLen, config.max_position_embeddings);
+    return {options, std::max<std::int64_t>(1, align_tokens(config, options.quality) / seq_len), seq_len};
+}
+
+std::uint64_t align_bytes(const ModelConfig& config, const AlignRequest& request) {
+    const auto bytes = [](std::int64_t numbers) { return static_cast<std::uint64_t>(numbers) * sizeof(float); };
+    const std::int64_t hidden = config.hidden_size;
+    const std::int64_t query = config.num_attention_heads * config.head_dim;
+    const std::int64_t key = config.num_key_value_heads * config.head_dim;
+    std::int64_t layer = 0, rank = 0;
+    for (const Split& split : possible_splits(config, request.options)) {
+        const std::int64_t width = config.num_key_value_heads * split.kv_rank;
+        const std::int64_t rope = config.num_key_value_heads * split.rope_dim;
+        rank = std::max(rank, width);
+        layer = std::max(layer, 2 * query * hidden + (rope + width) * hidden + (2 * key - rope) * width);
+    }
+    const std::int64_t tokens = std::max<std::int64_t>(1, request.windows) * request.seq_len;
+    const std::int64_t sequences = std::max<std::int64_t>(1, request.options.quality.step_tokens / request.seq_len);
+    const std::int64_t block = std::min(tokens, sequences * request.seq_len);
+    const std::int64_t threads = thread_count();
+    const AlignQuality& quality = request.options.quality;
+    const std::int64_t window = std::clamp<std::int64_t>(quality.window, 1, config.num_hidden_layers);
+    // Hidden states of both models, what goes into a layer and what should come out of it; with windows also those
+    // between their layers.
+    std::uint64_t sum = bytes((window > 1 ? 5 : 4) * tokens * hidden);
+    sum += bytes(window * kLayerCopies * layer);
+    // Activations of a step and their derivatives; the attention's probabilities are most of them.
+    sum += bytes((window + 1) * block * (2 * query + 3 * key + rank + 3 * hidden));
+    sum += bytes(window * block * config.num_attention_heads * request.seq_len);
+    if (window > 1) {  // the MLPs', and logits of both models
+        sum += bytes((2 * window + 3) * block * config.intermediate_size + 3 * window * block * hidden);
+        sum += bytes(2 * kHeadTokens * config.vocab_size);
+    }
+    // Second moment, its root in both precisions, and the factorisation of the joint matrix.
+    sum +=
+        bytes(5 * hidden * hidden) + svd_bytes(static_cast<std::uint64_t>(2 * key), static_cast<std::uint64_t>(hidden));
+    // The order of pairs: queries, keys and values, W_o, and for each thread the sampled logits of a group.
+    sum += bytes(kAlignOrderTokens * (query + 2 * key) + hidden * query);
+    sum += bytes(threads * (kOrderRows * (request.seq_len + 4 * config.head_dim) +
+                            4 * config.group_size() * kAlignOrderTokens * config.head_dim));
+    return sum + workspace_bytes(config, block, static_cast<int>(threads));
+}
+
+}  // namespace mha2mla
