@@ -88,11 +88,13 @@ int main(int argc, char** argv) {
     std::vector<std::int64_t> contexts = {1024, 2048, 4096, 8192, 16384, 32768};
     std::vector<std::string> formats = {"f32", "bf16", "int8-affine", "int4-affine"};
     std::vector<std::string> shapes = {"llama3-8b", "llama2-7b", "smollm-135m"};
+    std::vector<std::string> checkpoints = {"original", "converted"};
     app.add_option("--threads", threads);
     app.add_option("--repeats", repeats);
     app.add_option("--context", contexts);
     app.add_option("--format", formats);
     app.add_option("--shape", shapes);
+    app.add_option("--checkpoint", checkpoints);
     CLI11_PARSE(app, argc, argv);
     const mha2mla::ThreadScope scope(threads);
     nlohmann::json results = nlohmann::json::array();
@@ -101,7 +103,8 @@ int main(int argc, char** argv) {
         for (const auto context : contexts) {
             for (const auto& row : mha2mla::kKvCacheFormats) {
                 if (std::find(formats.begin(), formats.end(), row.name) == formats.end()) continue;
-                for (const bool converted : {false, true}) {
+                for (const std::string& checkpoint : checkpoints) {
+                    const bool converted = checkpoint == "converted";
                     results.push_back(mha2mla::measure(shape, converted, row.format, context, repeats));
                 }
             }
