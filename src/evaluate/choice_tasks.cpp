@@ -1,7 +1,8 @@
 #include <algorithm>
-#include <fstream>
+#include <charconv>
 #include <nlohmann/json.hpp>
 
+#include "mha2mla/checkpoint.hpp"
 #include "mha2mla/choices.hpp"
 #include "mha2mla/error.hpp"
 
@@ -14,7 +15,15 @@ std::string text(const Json& line, const char* key) { return line.at(key).get<st
 
 /// A number, or a string that holds one, as some versions of the data sets have it.
 std::int64_t whole_number(const Json& value) {
-    return value.is_string() ? std::stoll(value.get<std::string>()) : value.get<std::int64_t>();
+    if (value.is_number_integer()) return value.get<std::int64_t>();
+    if (value.is_string()) {
+        const auto digits = value.get<std::string>();
+        std::int64_t number = 0;
+        const auto [end, failure] = std::from_chars(digits.data(), digits.data() + digits.size(), number);
+        if (failure == std::errc() && end == digits.data() + digits.size()) return number;
+    }
+    throw Error(ErrorCode::format, "the answer is " + value.dump(-1, ' ', false, Json::error_handler_t::replace) +
+                                       ", not a whole number; a test split without answers cannot be scored");
 }
 
 std::string replace_all(std::string text, std::string_view from, std::string_view to) {
@@ -124,14 +133,16 @@ constexpr ChoiceTask kTasks[] = {
 };
 
 ChoiceItem read_line(const std::string& line, const ChoiceTask& task) {
+    const std::string needs = "; " + std::string(task.name) + " needs the keys " + std::string(task.keys);
+    const Json json = Json::parse(line, nullptr, false);
+    if (!json.is_object()) throw Error(ErrorCode::format, "not a JSON object in UTF-8" + needs);
     ChoiceItem item;
     try {
-        item = task.read(Json::parse(line));
+        item = task.read(json);
     } catch (const Json::exception& error) {
-        throw Error(ErrorCode::format, std::string(error.what()) + "; " + std::string(task.name) + " needs the keys " +
-                                           std::string(task.keys));
-    } catch (const std::logic_error&) {  // of std::stoll
-        throw Error(ErrorCode::format, "the answer is not a number");
+        // "[json.exception.out_of_range.403] key 'sol1' not found"
+        const std::string_view what = error.what();
+        throw Error(ErrorCode::format, std::string(what.substr(what.find("] ") + 2)) + needs);
     }
     if (item.choices.empty()) throw Error(ErrorCode::format, "there are no choices");
     if (item.gold < 0 || item.gold >= static_cast<std::int64_t>(item.choices.size())) {
@@ -146,11 +157,14 @@ ChoiceItem read_line(const std::string& line, const ChoiceTask& task) {
 std::span<const ChoiceTask> choice_tasks() { return kTasks; }
 
 std::vector<ChoiceItem> read_choices(const std::filesystem::path& file, const ChoiceTask& task) {
-    std::ifstream in(file, std::ios::binary);
-    if (!in) throw Error(ErrorCode::io, file.string() + ": cannot be read");
+    const MappedFile mapped(file);
+    const std::string_view text(reinterpret_cast<const char*>(mapped.bytes().data()), mapped.bytes().size());
     std::vector<ChoiceItem> items;
     std::int64_t number = 0;
-    for (std::string line; std::getline(in, line);) {
+    for (std::size_t start = 0; start < text.size();) {
+        const std::size_t end = std::min(text.find('\n', start), text.size());
+        const std::string line(text.substr(start, end - start));
+        start = end + 1;
         ++number;
         if (strip(line).empty()) continue;
         try {

@@ -18,8 +18,8 @@ MatrixIn floats(const TileIn& tile) {
 template <int kBytes>
 struct TileLoops : VectorLoops<kBytes> {
     using Base = VectorLoops<kBytes>;
-    using typename Base::Floats;
     using Base::kLanes;
+    using typename Base::Floats;
     static constexpr int kVectors = static_cast<int>(kPanelRows / kLanes);  // of a panel
     static constexpr int kTokens = kBytes == 64 ? 8 : 8 / kVectors;         // whose sums are held in registers
 
@@ -171,8 +171,8 @@ void weigh(std::int64_t tokens, std::int64_t rows, std::int64_t dim, MatrixIn we
     narrow_atb(rows, dim, tokens, weights, {numbers.data + column, numbers.stride}, out);
 }
 
-constexpr TileArithmetic kFloatTiles = {sizeof(float), convert,        pack, panel_logits, row_logits,
-                                        softmax,       prepare_values, weigh};
+constexpr TileArithmetic kFloatTiles = {sizeof(float), convert, pack,           panel_logits,
+                                        row_logits,    softmax, prepare_values, weigh};
 
 }  // namespace
 

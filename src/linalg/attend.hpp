@@ -35,12 +35,13 @@ struct TileArithmetic {
     /// The same for queries [rows, dim] as convert() leaves them.
     void (*row_logits)(std::int64_t tokens, std::int64_t rows, std::int64_t dim, TileIn tile, const std::byte* q,
                        MatrixOut logits);
-    /// A piece of each column's softmax (Milakov and Gimelshein, 2018): maximum[r] takes in the column's own, its logits
-    /// become exp(logit - maximum), sum[r] is brought to the new maximum and takes in these, and factor[r] is
+    /// A piece of each column's softmax (Milakov and Gimelshein, 2018): maximum[r] takes in the column's own, its
+    /// logits become exp(logit - maximum), sum[r] is brought to the new maximum and takes in these, and factor[r] is
     /// exp(maximum before - maximum now). A logit of -infinity takes no part.
     /// @param rows a multiple of 16. @param maximum the lowest float before the first piece.
     /// @return whether a factor is not 1.
-    bool (*softmax)(std::int64_t tokens, std::int64_t rows, MatrixOut logits, float* maximum, float* sum, float* factor);
+    bool (*softmax)(std::int64_t tokens, std::int64_t rows, MatrixOut logits, float* maximum, float* sum,
+                    float* factor);
     /// What weigh() reads of a tile: `width` numbers of each token.
     /// @return `scratch`, [tokens, width] in the arithmetic's order, or the tile itself.
     TileIn (*prepare_values)(std::int64_t tokens, std::int64_t width, TileIn tile, std::byte* scratch);

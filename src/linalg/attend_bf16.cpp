@@ -17,7 +17,7 @@ namespace {
 
 constexpr std::int64_t kLanes = 16;
 constexpr std::int64_t kHalves = 32;
-constexpr int kTokens = 8;          // whose logits of a panel or two are held in registers
+constexpr int kTokens = 8;  // whose logits of a panel or two are held in registers
 
 MHA2MLA_BF16_INLINE __m512 add_products(__m512 sum, __m512i a, __m512i b) {
     return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b);
@@ -83,16 +83,15 @@ MHA2MLA_BF16_INLINE void panel_block(std::int64_t dim, const TileIn& tile, const
 }
 
 template <int P>
-MHA2MLA_BF16_INLINE void panels_of_tokens(std::int64_t tokens, std::int64_t dim, const TileIn& tile,
-                                          const std::byte* q, std::int64_t panel, const MatrixOut& c) {
+MHA2MLA_BF16_INLINE void panels_of_tokens(std::int64_t tokens, std::int64_t dim, const TileIn& tile, const std::byte* q,
+                                          std::int64_t panel, const MatrixOut& c) {
     std::int64_t t = 0;
     for (; t + kTokens <= tokens; t += kTokens) {
         panel_block<kTokens, P>(dim, {tile.data + t * tile.stride, tile.stride}, q, panel,
                                 {c.data + t * c.stride, c.stride});
     }
     for (; t < tokens; ++t) {
-        panel_block<1, P>(dim, {tile.data + t * tile.stride, tile.stride}, q, panel,
-                          {c.data + t * c.stride, c.stride});
+        panel_block<1, P>(dim, {tile.data + t * tile.stride, tile.stride}, q, panel, {c.data + t * c.stride, c.stride});
     }
 }
 
@@ -239,8 +238,8 @@ MHA2MLA_BF16_INLINE void sums(std::int64_t pairs, __mmask16 mask, const MatrixIn
     for (int m = 0; m < M; ++m) {
         MHA2MLA_UNROLL
         for (int v = 0; v < V; ++v) {
-            totals[m][v] = _mm512_maskz_loadu_ps(v + 1 < V ? __mmask16{0xFFFF} : mask,
-                                                 out.data + m * out.stride + v * kLanes);
+            totals[m][v] =
+                _mm512_maskz_loadu_ps(v + 1 < V ? __mmask16{0xFFFF} : mask, out.data + m * out.stride + v * kLanes);
         }
     }
     for (std::int64_t pair = 0; pair < pairs; ++pair) {

@@ -20,8 +20,8 @@ float f16_value(std::uint16_t half) {
 template <int kBytes>
 struct Unpacking : VectorLoops<kBytes> {
     using Base = VectorLoops<kBytes>;
-    using typename Base::Bytes, typename Base::Floats, typename Base::Halves, typename Base::Ints, typename Base::Words;
     using Base::kLanes;
+    using typename Base::Bytes, typename Base::Floats, typename Base::Halves, typename Base::Ints, typename Base::Words;
 
     MHA2MLA_INLINE void bf16(const std::byte* from, std::int64_t count, float* to) {
         std::int64_t i = 0;
@@ -84,17 +84,17 @@ struct Kernels {
     void (*codes)(const std::byte*, std::int64_t, int, float, float, float*);
 };
 
-#define MHA2MLA_UNPACKING(name, bytes, target)                                                                 \
-    target void name##_bf16(const std::byte* from, std::int64_t count, float* to) {                            \
-        Unpacking<bytes>::bf16(from, count, to);                                                               \
-    }                                                                                                          \
-    target void name##_f16(const std::byte* from, std::int64_t count, float* to) {                             \
-        Unpacking<bytes>::f16(from, count, to);                                                                \
-    }                                                                                                          \
-    target void name##_codes(const std::byte* from, std::int64_t count, int bits, float step, float offset,    \
-                             float* to) {                                                                      \
-        Unpacking<bytes>::codes(from, count, bits, step, offset, to);                                          \
-    }                                                                                                          \
+#define MHA2MLA_UNPACKING(name, bytes, target)                                                              \
+    target void name##_bf16(const std::byte* from, std::int64_t count, float* to) {                         \
+        Unpacking<bytes>::bf16(from, count, to);                                                            \
+    }                                                                                                       \
+    target void name##_f16(const std::byte* from, std::int64_t count, float* to) {                          \
+        Unpacking<bytes>::f16(from, count, to);                                                             \
+    }                                                                                                       \
+    target void name##_codes(const std::byte* from, std::int64_t count, int bits, float step, float offset, \
+                             float* to) {                                                                   \
+        Unpacking<bytes>::codes(from, count, bits, step, offset, to);                                       \
+    }                                                                                                       \
     constexpr Kernels name = {name##_bf16, name##_f16, name##_codes}
 
 MHA2MLA_UNPACKING(kBaseline, 16, );

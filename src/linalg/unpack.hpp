@@ -1,5 +1,6 @@
 #pragma once
-/// How a KV cache stores its numbers, and their unpacking. Compiled for more than one instruction set, as elementwise.hpp.
+/// How a KV cache stores its numbers, and their unpacking. Compiled for more than one instruction set, as
+/// elementwise.hpp.
 
 #include <bit>
 #include <cmath>

@@ -1,6 +1,7 @@
 #pragma once
 /// Vectors as long as a register of an instruction set (GCC's vector extensions). Loops are written once, on them, and
-/// inlined into one function for each set. Vectors go by reference: how one would be passed by value depends on the set.
+/// inlined into one function for each set. Vectors go by reference: how one would be passed by value depends on the
+/// set.
 
 #include <bit>
 #include <cstddef>

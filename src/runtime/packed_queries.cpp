@@ -82,8 +82,7 @@ void PackedQueries::add_logits(const CacheSlice& slice, std::int64_t tokens, Til
     if (!packed.panels) {
         for (std::int64_t head = slice.first_head; head < end_head; ++head) {
             arithmetic_->row_logits(
-                tokens, group, segment.dim,
-                {tile.data + (head - slice.first_head) * segment.dim * bytes, tile.stride},
+                tokens, group, segment.dim, {tile.data + (head - slice.first_head) * segment.dim * bytes, tile.stride},
                 packed.data + head * group * segment.dim * bytes, {logits.data + head * group, logits.stride});
         }
         return;

@@ -22,9 +22,9 @@ public:
 
 private:
     struct Segment {
-        bool panels = false;             // else rows
-        std::int64_t panel_bytes = 0;    // room of a panel
-        const std::byte* data = nullptr; // panels, each for the heads whose rows it has; or [rows, dim]
+        bool panels = false;              // else rows
+        std::int64_t panel_bytes = 0;     // room of a panel
+        const std::byte* data = nullptr;  // panels, each for the heads whose rows it has; or [rows, dim]
     };
     struct Heads {
         std::int64_t first, end;

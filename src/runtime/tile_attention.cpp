@@ -5,9 +5,9 @@
 namespace mha2mla {
 namespace {
 
-constexpr std::int64_t kTile = 64;          // tokens that are unpacked at a time
-constexpr std::int64_t kStep = 8;           // tokens whose numbers are asked for at a time, even
-constexpr std::int64_t kLine = 16;          // floats of a line of the processor's cache
+constexpr std::int64_t kTile = 64;  // tokens that are unpacked at a time
+constexpr std::int64_t kStep = 8;   // tokens whose numbers are asked for at a time, even
+constexpr std::int64_t kLine = 16;  // floats of a line of the processor's cache
 constexpr float kLowest = std::numeric_limits<float>::lowest();
 constexpr float kHidden = -std::numeric_limits<float>::infinity();
 
@@ -103,9 +103,9 @@ private:
         const std::int64_t width = layout_->slices[slice].width;
         TileIn values{nullptr, 0};
         const auto step = [&](std::int64_t t, std::int64_t tokens) {
-            const TileIn part = arithmetic.prepare_values(
-                tokens, width, {tile.data + t * tile.stride, tile.stride},
-                reinterpret_cast<std::byte*>(values_) + t * width * arithmetic.number_bytes);
+            const TileIn part =
+                arithmetic.prepare_values(tokens, width, {tile.data + t * tile.stride, tile.stride},
+                                          reinterpret_cast<std::byte*>(values_) + t * width * arithmetic.number_bytes);
             if (t == 0) values = part;
         };
         if (fresh) {

@@ -17,8 +17,8 @@ struct Shape {
     std::int64_t heads, kv_heads, head_dim, rope_dim, kv_rank;
 };
 constexpr Shape kShapes[] = {
-    {"grouped", 32, 8, 128, 0, 0},   {"many_heads", 16, 16, 64, 0, 0},    {"one_kv_head", 6, 1, 20, 0, 0},
-    {"threes", 9, 3, 64, 0, 0},      {"latent_grouped", 32, 8, 128, 16, 32}, {"latent_many", 20, 20, 64, 8, 8},
+    {"grouped", 32, 8, 128, 0, 0},      {"many_heads", 16, 16, 64, 0, 0},       {"one_kv_head", 6, 1, 20, 0, 0},
+    {"threes", 9, 3, 64, 0, 0},         {"latent_grouped", 32, 8, 128, 16, 32}, {"latent_many", 20, 20, 64, 8, 8},
     {"latent_threes", 9, 3, 64, 8, 32}, {"latent_odd", 6, 3, 20, 6, 5},
 };
 

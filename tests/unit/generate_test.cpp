@@ -164,7 +164,7 @@ TEST(Choices, LogLikelihoodsAreThoseOfTheWholeTexts) {
     }
     EXPECT_EQ(result.summed.standard_error, 0.0);
     const std::vector<ChoiceItem> empty = {{"And", {" it", ""}, 0}};
-    expect_error(ErrorCode::usage, {"question 1", "choice 2", "no tokens of its own"},
+    expect_error(ErrorCode::format, {"question 1", "choice 2", "no tokens of its own"},
                  [&] { (void)score_choices(model, tokenizer, empty, {}, observer); });
 }
 

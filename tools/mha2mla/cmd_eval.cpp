@@ -36,7 +36,12 @@ void run_choices(const EvalFlags& flags, const Model& model, Context& context) {
     const auto& given = flags.tokens.tokenizer;
     const Tokenizer tokenizer =
         Tokenizer::load(given.empty() ? model.checkpoint.directory() / "tokenizer.json" : given);
-    const ChoiceResult result = score_choices(model, tokenizer, items, flags.cache.options(model), context.observer);
+    ChoiceResult result;
+    try {
+        result = score_choices(model, tokenizer, items, flags.cache.options(model), context.observer);
+    } catch (const Error& error) {
+        throw Error(error.code(), flags.choices.string() + ": " + error.what());
+    }
     if (flags.json) {
         nlohmann::ordered_json json;
         json["summed"] = accuracy_json(result.summed);
@@ -100,7 +105,7 @@ void add_eval(CLI::App& app, Context& context) {
     add_kv_cache_options(*command, flags->cache, "none, all of a window at once in float32");
     command
         ->add_option("--choices", flags->choices,
-                     "Multiple choice instead of a text: JSON Lines with query, choices and gold")
+                     "Multiple choice instead of a text: JSON Lines with query, choices and gold, or see --task")
         ->type_name("FILE")
         ->excludes("--text")
         ->excludes("--tokens");
@@ -113,7 +118,10 @@ void add_eval(CLI::App& app, Context& context) {
         }
         throw CLI::ValidationError("--task", "'" + text + "' is not one of " + names);
     };
-    command->add_option_function<std::string>("--task", parse, "Published data set that --choices holds as it comes")
+    command
+        ->add_option_function<std::string>(
+            "--task", parse,
+            "Published data set whose JSON Lines --choices holds as they come; items: query, choices, gold")
         ->type_name("{" + names + "}")
         ->needs("--choices");
     add_threads_option(*command, context);
