@@ -89,21 +89,35 @@ ChoiceItem read_piqa(const Json& line) {
             whole_number(line.at("label"))};
 }
 
-/// Index of the answer's label among the choices' labels.
-std::int64_t answer_index(const Json& line) {
-    const auto labels = line.at("choices").at("label").get<std::vector<std::string>>();
+/// A question whose choices have labels, as on the Hugging Face hub or as AI2 published it: `question` is then an
+/// object of `stem` and a list of choices. @param stem key of the question's text on the hub
+ChoiceItem read_labelled(const Json& line, const char* stem) {
+    const bool published = line.contains("question") && line.at("question").is_object();
+    ChoiceItem item;
+    std::vector<std::string> labels;
+    if (published) {
+        item.query = text(line.at("question"), "stem");
+        for (const auto& choice : line.at("question").at("choices")) {
+            item.choices.push_back(" " + text(choice, "text"));
+            labels.push_back(text(choice, "label"));
+        }
+    } else {
+        item.query = text(line, stem);
+        item.choices = with_spaces(line.at("choices").at("text"));
+        labels = line.at("choices").at("label").get<std::vector<std::string>>();
+    }
     const auto found = std::find(labels.begin(), labels.end(), strip(text(line, "answerKey")));
-    return found == labels.end() ? -1 : found - labels.begin();
+    item.gold = found == labels.end() ? -1 : found - labels.begin();
+    return item;
 }
 
 ChoiceItem read_arc(const Json& line) {
-    return {"Question: " + text(line, "question") + "\nAnswer:", with_spaces(line.at("choices").at("text")),
-            answer_index(line)};
+    ChoiceItem item = read_labelled(line, "question");
+    item.query = "Question: " + item.query + "\nAnswer:";
+    return item;
 }
 
-ChoiceItem read_openbookqa(const Json& line) {
-    return {text(line, "question_stem"), with_spaces(line.at("choices").at("text")), answer_index(line)};
-}
+ChoiceItem read_openbookqa(const Json& line) { return read_labelled(line, "question_stem"); }
 
 ChoiceItem read_winogrande(const Json& line) {
     const std::string sentence = text(line, "sentence");

@@ -98,11 +98,13 @@ void run(const EvalFlags& flags, Context& context) {
 
 void add_eval(CLI::App& app, Context& context) {
     auto flags = std::make_shared<EvalFlags>();
-    auto* command = app.add_subcommand("eval", "NLL and perplexity of a checkpoint on a text");
+    auto* command =
+        app.add_subcommand("eval", "NLL and perplexity of a checkpoint on a text, or its accuracy on multiple choice");
     add_checkpoint_option(*command, flags->model);
     add_token_options(*command, flags->tokens);
     add_window_options(*command, flags->windows);
-    add_kv_cache_options(*command, flags->cache, "none, all of a window at once in float32");
+    add_kv_cache_options(*command, flags->cache,
+                         "none, all of a window at once in float32; with --choices that of the weights");
     command
         ->add_option("--choices", flags->choices,
                      "Multiple choice instead of a text: JSON Lines with query, choices and gold, or see --task")
@@ -128,7 +130,8 @@ void add_eval(CLI::App& app, Context& context) {
     add_json_option(*command, flags->json);
     set_footer(*command, "",
                {{"", "mha2mla eval ./model --text wiki.txt --context 2048"},
-                {"quicker, for scripts", "mha2mla eval ./model-mla --text wiki.txt --max-windows 16 --json"}});
+                {"quicker, for scripts", "mha2mla eval ./model-mla --text wiki.txt --max-windows 16 --json"},
+                {"multiple choice", "mha2mla eval ./model --choices hellaswag_val.jsonl --task hellaswag"}});
     command->callback([flags, &context] { run(*flags, context); });
 }
 

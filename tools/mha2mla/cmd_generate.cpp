@@ -223,7 +223,9 @@ void add_generate(CLI::App& app, Context& context) {
         ->excludes(many);
     command->add_option("--tokenizer", flags->tokenizer, "tokenizer.json; default: the checkpoint's")
         ->type_name("FILE");
-    command->add_option("--max-new-tokens", flags->max_new_tokens, "Stop after so many; 0 only reads the prompt")
+    command
+        ->add_option("--max-new-tokens", flags->max_new_tokens,
+                     "Stop after so many new tokens; 0 only reads the prompt")
         ->check(in_range(0, 1 << 24))
         ->type_name("N")
         ->capture_default_str();
