@@ -4,9 +4,10 @@
 #include <chrono>
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <random>
 
-#include "mha2mla/error.hpp"
+#include "linalg/parallel.hpp"
 #include "mha2mla/threads.hpp"
 #include "runtime/cached_attention.hpp"
 
@@ -78,6 +79,30 @@ nlohmann::json measure(const Shape& shape, bool converted, KvCacheFormat format,
             {"bytes", bytes}};
 }
 
+/// Bytes per second at which memory is read by all threads: the best of some rounds over more than the caches hold.
+double read_rate() {
+    constexpr std::int64_t kPiece = std::int64_t{1} << 18U;
+    const std::vector<std::uint64_t> numbers((std::size_t{256} << 20U) / sizeof(std::uint64_t), 1);
+    const auto pieces = static_cast<std::int64_t>(numbers.size()) / kPiece;
+    std::vector<std::uint64_t> sums(static_cast<std::size_t>(pieces));
+    double best = 0;
+    for (int round = 0; round < 6; ++round) {
+        const auto start = std::chrono::steady_clock::now();
+        parallel_for(pieces, [&](std::int64_t piece, std::vector<float>&) {
+            const std::uint64_t* from = numbers.data() + piece * kPiece;
+            std::uint64_t parts[32] = {};
+            for (std::int64_t i = 0; i < kPiece; i += 32) {
+                for (std::int64_t j = 0; j < 32; ++j) parts[j] += from[i + j];
+            }
+            sums[static_cast<std::size_t>(piece)] = std::accumulate(parts, parts + 32, std::uint64_t{0});
+        });
+        const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+        const auto read = std::accumulate(sums.begin(), sums.end(), std::uint64_t{0});
+        best = std::max(best, static_cast<double>(read * sizeof(std::uint64_t)) / seconds.count());
+    }
+    return best;
+}
+
 }  // namespace
 }  // namespace mha2mla
 
@@ -88,11 +113,13 @@ int main(int argc, char** argv) {
     std::vector<std::int64_t> contexts = {1024, 2048, 4096, 8192, 16384, 32768};
     std::vector<std::string> formats = {"f32", "bf16", "int8-affine", "int4-affine"};
     std::vector<std::string> shapes = {"llama3-8b", "llama2-7b", "smollm-135m"};
+    std::vector<std::string> checkpoints = {"original", "converted"};
     app.add_option("--threads", threads);
     app.add_option("--repeats", repeats);
     app.add_option("--context", contexts);
     app.add_option("--format", formats);
     app.add_option("--shape", shapes);
+    app.add_option("--checkpoint", checkpoints);
     CLI11_PARSE(app, argc, argv);
     const mha2mla::ThreadScope scope(threads);
     nlohmann::json results = nlohmann::json::array();
@@ -101,11 +128,13 @@ int main(int argc, char** argv) {
         for (const auto context : contexts) {
             for (const auto& row : mha2mla::kKvCacheFormats) {
                 if (std::find(formats.begin(), formats.end(), row.name) == formats.end()) continue;
-                for (const bool converted : {false, true}) {
+                for (const std::string& checkpoint : checkpoints) {
+                    const bool converted = checkpoint == "converted";
                     results.push_back(mha2mla::measure(shape, converted, row.format, context, repeats));
                 }
             }
         }
     }
-    std::printf("%s\n", results.dump(1).c_str());
+    const nlohmann::json output = {{"read_bytes_per_second", mha2mla::read_rate()}, {"results", results}};
+    std::printf("%s\n", output.dump(1).c_str());
 }

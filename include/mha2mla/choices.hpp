@@ -47,8 +47,9 @@ struct ChoiceResult {
 /// Log-likelihood of each choice after its query, as lighteval tokenises the two: spaces at the query's end go to the
 /// choice, both are encoded as one text without special tokens, and what the query alone does not have is scored. A
 /// query's tokens pass through the model once for all its choices.
-/// @throws Error{usage} if there is no item or one has no tokens to score or is longer than the model's positions,
-///         each naming the item; Error{interrupted}.
+/// @throws Error{usage} if there is no item; Error{format} naming the item if it has no tokens to score or is longer
+/// than
+///         the model's positions; Error{interrupted}.
 [[nodiscard]] ChoiceResult score_choices(const Model& model, const Tokenizer& tokenizer,
                                          std::span<const ChoiceItem> items, const KvCacheOptions& cache,
                                          Observer& observer);

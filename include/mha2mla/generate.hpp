@@ -57,8 +57,8 @@ struct Generation {
 struct GenerateResult {
     std::vector<Generation> sequences;
     KvCacheSize cache;
-    double prefill_seconds = 0, decode_seconds = 0;
-    std::int64_t prefill_tokens = 0, decode_tokens = 0;
+    double prefill_seconds = 0, decode_seconds = 0;      // the first new token of each prompt is the prefill's
+    std::int64_t prefill_tokens = 0, decode_tokens = 0;  // of the prompts; new ones after the first
 };
 
 /// Continues prompts side by side: all their tokens first, then one token of each unfinished sequence at a time.

@@ -1,7 +1,8 @@
 #include <algorithm>
-#include <fstream>
+#include <charconv>
 #include <nlohmann/json.hpp>
 
+#include "mha2mla/checkpoint.hpp"
 #include "mha2mla/choices.hpp"
 #include "mha2mla/error.hpp"
 
@@ -14,7 +15,15 @@ std::string text(const Json& line, const char* key) { return line.at(key).get<st
 
 /// A number, or a string that holds one, as some versions of the data sets have it.
 std::int64_t whole_number(const Json& value) {
-    return value.is_string() ? std::stoll(value.get<std::string>()) : value.get<std::int64_t>();
+    if (value.is_number_integer()) return value.get<std::int64_t>();
+    if (value.is_string()) {
+        const auto digits = value.get<std::string>();
+        std::int64_t number = 0;
+        const auto [end, failure] = std::from_chars(digits.data(), digits.data() + digits.size(), number);
+        if (failure == std::errc() && end == digits.data() + digits.size()) return number;
+    }
+    throw Error(ErrorCode::format, "the answer is " + value.dump(-1, ' ', false, Json::error_handler_t::replace) +
+                                       ", not a whole number; a test split without answers cannot be scored");
 }
 
 std::string replace_all(std::string text, std::string_view from, std::string_view to) {
@@ -80,21 +89,35 @@ ChoiceItem read_piqa(const Json& line) {
             whole_number(line.at("label"))};
 }
 
-/// Index of the answer's label among the choices' labels.
-std::int64_t answer_index(const Json& line) {
-    const auto labels = line.at("choices").at("label").get<std::vector<std::string>>();
+/// A question whose choices have labels, as on the Hugging Face hub or as AI2 published it: `question` is then an
+/// object of `stem` and a list of choices. @param stem key of the question's text on the hub
+ChoiceItem read_labelled(const Json& line, const char* stem) {
+    const bool published = line.contains("question") && line.at("question").is_object();
+    ChoiceItem item;
+    std::vector<std::string> labels;
+    if (published) {
+        item.query = text(line.at("question"), "stem");
+        for (const auto& choice : line.at("question").at("choices")) {
+            item.choices.push_back(" " + text(choice, "text"));
+            labels.push_back(text(choice, "label"));
+        }
+    } else {
+        item.query = text(line, stem);
+        item.choices = with_spaces(line.at("choices").at("text"));
+        labels = line.at("choices").at("label").get<std::vector<std::string>>();
+    }
     const auto found = std::find(labels.begin(), labels.end(), strip(text(line, "answerKey")));
-    return found == labels.end() ? -1 : found - labels.begin();
+    item.gold = found == labels.end() ? -1 : found - labels.begin();
+    return item;
 }
 
 ChoiceItem read_arc(const Json& line) {
-    return {"Question: " + text(line, "question") + "\nAnswer:", with_spaces(line.at("choices").at("text")),
-            answer_index(line)};
+    ChoiceItem item = read_labelled(line, "question");
+    item.query = "Question: " + item.query + "\nAnswer:";
+    return item;
 }
 
-ChoiceItem read_openbookqa(const Json& line) {
-    return {text(line, "question_stem"), with_spaces(line.at("choices").at("text")), answer_index(line)};
-}
+ChoiceItem read_openbookqa(const Json& line) { return read_labelled(line, "question_stem"); }
 
 ChoiceItem read_winogrande(const Json& line) {
     const std::string sentence = text(line, "sentence");
@@ -124,14 +147,16 @@ constexpr ChoiceTask kTasks[] = {
 };
 
 ChoiceItem read_line(const std::string& line, const ChoiceTask& task) {
+    const std::string needs = "; " + std::string(task.name) + " needs the keys " + std::string(task.keys);
+    const Json json = Json::parse(line, nullptr, false);
+    if (!json.is_object()) throw Error(ErrorCode::format, "not a JSON object in UTF-8" + needs);
     ChoiceItem item;
     try {
-        item = task.read(Json::parse(line));
+        item = task.read(json);
     } catch (const Json::exception& error) {
-        throw Error(ErrorCode::format, std::string(error.what()) + "; " + std::string(task.name) + " needs the keys " +
-                                           std::string(task.keys));
-    } catch (const std::logic_error&) {  // of std::stoll
-        throw Error(ErrorCode::format, "the answer is not a number");
+        // "[json.exception.out_of_range.403] key 'sol1' not found"
+        const std::string_view what = error.what();
+        throw Error(ErrorCode::format, std::string(what.substr(what.find("] ") + 2)) + needs);
     }
     if (item.choices.empty()) throw Error(ErrorCode::format, "there are no choices");
     if (item.gold < 0 || item.gold >= static_cast<std::int64_t>(item.choices.size())) {
@@ -146,11 +171,14 @@ ChoiceItem read_line(const std::string& line, const ChoiceTask& task) {
 std::span<const ChoiceTask> choice_tasks() { return kTasks; }
 
 std::vector<ChoiceItem> read_choices(const std::filesystem::path& file, const ChoiceTask& task) {
-    std::ifstream in(file, std::ios::binary);
-    if (!in) throw Error(ErrorCode::io, file.string() + ": cannot be read");
+    const MappedFile mapped(file);
+    const std::string_view text(reinterpret_cast<const char*>(mapped.bytes().data()), mapped.bytes().size());
     std::vector<ChoiceItem> items;
     std::int64_t number = 0;
-    for (std::string line; std::getline(in, line);) {
+    for (std::size_t start = 0; start < text.size();) {
+        const std::size_t end = std::min(text.find('\n', start), text.size());
+        const std::string line(text.substr(start, end - start));
+        start = end + 1;
         ++number;
         if (strip(line).empty()) continue;
         try {

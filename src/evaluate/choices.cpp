@@ -29,7 +29,7 @@ Question tokenize(const Model& model, const Tokenizer& tokenizer, const ChoiceIt
         return ids;
     };
     const auto alone = encode(query);
-    if (alone.empty()) throw Error(ErrorCode::usage, "the query is empty, and the model has no bos_token_id");
+    if (alone.empty()) throw Error(ErrorCode::format, "the query is empty, and the model has no bos_token_id");
     Question question;
     std::vector<std::vector<TokenId>> whole;
     std::size_t common = alone.size();
@@ -37,8 +37,8 @@ Question tokenize(const Model& model, const Tokenizer& tokenizer, const ChoiceIt
         whole.push_back(encode(query + item.query.substr(end) + choice));
         const auto& ids = whole.back();
         if (ids.size() <= alone.size()) {
-            throw Error(ErrorCode::usage, "choice " + std::to_string(whole.size()) + " ('" + choice +
-                                              "') has no tokens of its own; give every choice some text");
+            throw Error(ErrorCode::format, "choice " + std::to_string(whole.size()) + " ('" + choice +
+                                               "') has no tokens of its own; give every choice some text");
         }
         // A choice may change the query's last tokens, where the two grow together.
         const auto differs = std::mismatch(alone.begin(), alone.end(), ids.begin()).first - alone.begin();
@@ -50,9 +50,10 @@ Question tokenize(const Model& model, const Tokenizer& tokenizer, const ChoiceIt
         question.rest.emplace_back(ids.begin() + static_cast<std::ptrdiff_t>(common), ids.end());
         question.unscored.push_back(static_cast<std::int64_t>(alone.size() - common));
         if (static_cast<std::int64_t>(ids.size()) > model.config.max_position_embeddings) {
-            throw Error(ErrorCode::usage, "query and choice have " + std::to_string(ids.size()) +
-                                              " tokens, but the model only " +
-                                              std::to_string(model.config.max_position_embeddings) + " positions");
+            throw Error(ErrorCode::format, "query and choice have " + std::to_string(ids.size()) +
+                                               " tokens, but the model only " +
+                                               std::to_string(model.config.max_position_embeddings) +
+                                               " positions (max_position_embeddings)");
         }
     }
     return question;

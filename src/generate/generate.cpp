@@ -67,7 +67,8 @@ GenerateResult generate(const Model& model, std::span<const std::vector<TokenId>
         }
         const auto tokens = static_cast<std::int64_t>(prompts[i].size());
         // The last new token is never looked at again, so it needs no room.
-        session_options.capacity = std::max(session_options.capacity, tokens + options.max_new_tokens - 1);
+        session_options.capacity =
+            std::max(session_options.capacity, tokens + std::max<std::int64_t>(0, options.max_new_tokens - 1));
         pieces.push_back({static_cast<std::int64_t>(i), prompts[i]});
         samplers.emplace_back(SamplingOptions{options.sampling.temperature, options.sampling.top_k,
                                               options.sampling.top_p, options.sampling.seed + i});
@@ -79,7 +80,6 @@ GenerateResult generate(const Model& model, std::span<const std::vector<TokenId>
     auto start = std::chrono::steady_clock::now();
     Matrix hidden = session.advance(pieces);
     result.prefill_seconds = seconds_since(start);
-    start = std::chrono::steady_clock::now();
     for (std::int64_t step = 0; step < options.max_new_tokens && !active.empty(); ++step) {
         observer.step("generate", step, options.max_new_tokens);
         Matrix last(static_cast<Eigen::Index>(active.size()), hidden.cols());
@@ -95,7 +95,7 @@ GenerateResult generate(const Model& model, std::span<const std::vector<TokenId>
             const TokenId id = samplers[prompt].next(
                 {scores.row(static_cast<Eigen::Index>(i)).data(), static_cast<std::size_t>(scores.cols())});
             sequence.ids.push_back(id);
-            ++result.decode_tokens;
+            if (step > 0) ++result.decode_tokens;
             sequence.stopped = std::find(options.stop.begin(), options.stop.end(), id) != options.stop.end();
             if (on_token) on_token(prompt, id);
             if (sequence.stopped) continue;
@@ -103,9 +103,13 @@ GenerateResult generate(const Model& model, std::span<const std::vector<TokenId>
             next.push_back({prompt, static_cast<Eigen::Index>(next.size())});
         }
         active = std::move(next);
+        if (step == 0) {  // the first token is the prefill's
+            result.prefill_seconds = seconds_since(start);
+            start = std::chrono::steady_clock::now();
+        }
         if (step + 1 < options.max_new_tokens && !active.empty()) hidden = session.advance(pieces);
     }
-    result.decode_seconds = seconds_since(start);
+    if (options.max_new_tokens > 0) result.decode_seconds = seconds_since(start);
     result.cache = session.cache_size();
     return result;
 }

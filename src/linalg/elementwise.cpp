@@ -2,45 +2,35 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <limits>
 
 #include "instruction_set.hpp"
-
-// The loops are written once, on vectors as long as a register of the instruction set (GCC's vector extensions), and
-// inlined into one function for each set. Vectors go by reference: how one would be passed by value depends on the set.
-#define MHA2MLA_INLINE static inline __attribute__((always_inline))
+#include "vectors.hpp"
 
 namespace mha2mla {
 namespace {
 
 template <int>
-struct Vectors;
+struct Doubled;
 template <>
-struct Vectors<16> {
-    using Floats = float __attribute__((vector_size(16)));
+struct Doubled<16> {
     using Halves = float __attribute__((vector_size(8)));
-    using Ints = std::int32_t __attribute__((vector_size(16)));
     using Doubles = double __attribute__((vector_size(16)));
 };
 template <>
-struct Vectors<32> {
-    using Floats = float __attribute__((vector_size(32)));
+struct Doubled<32> {
     using Halves = float __attribute__((vector_size(16)));
-    using Ints = std::int32_t __attribute__((vector_size(32)));
     using Doubles = double __attribute__((vector_size(32)));
 };
 
 template <int kBytes>
-struct Loops {
-    using Floats = typename Vectors<kBytes>::Floats;
-    using Halves = typename Vectors<kBytes>::Halves;
-    using Ints = typename Vectors<kBytes>::Ints;
-    using Doubles = typename Vectors<kBytes>::Doubles;
-    static constexpr std::int64_t kLanes = kBytes / 4;
+struct Loops : VectorLoops<kBytes> {
+    using Base = VectorLoops<kBytes>;
+    using Base::kLanes, Base::load, Base::store, Base::exp;
+    using typename Base::Floats;
+    using Halves = typename Doubled<kBytes>::Halves;
+    using Doubles = typename Doubled<kBytes>::Doubles;
 
-    MHA2MLA_INLINE void load(const float* from, Floats& to) { std::memcpy(&to, from, kBytes); }
-    MHA2MLA_INLINE void store(const Floats& from, float* to) { std::memcpy(to, &from, kBytes); }
     /// The first `count` lanes; the others become `rest`.
     MHA2MLA_INLINE void load_some(const float* from, std::int64_t count, float rest, Floats& to) {
         to = Floats{} + rest;
@@ -48,28 +38,6 @@ struct Loops {
     }
     MHA2MLA_INLINE void store_some(const Floats& from, std::int64_t count, float* to) {
         for (std::int64_t i = 0; i < count; ++i) to[i] = from[i];
-    }
-
-    /// Cody-Waite reduction to |r| <= ln(2)/2, the polynomial of Cephes' expf, and 2^n through its exponent bits.
-    MHA2MLA_INLINE void exp(Floats& x) {
-        constexpr float kRound = 12582912.0F;  // 1.5 * 2^23: adding it rounds, with the whole number in the low bits
-        const Floats low = Floats{} - 87.3F;
-        const Floats high = Floats{} + 88.3F;
-        const Ints vanishes = x < low;
-        x = x < low ? low : x;
-        x = x > high ? high : x;
-        const Floats rounded = x * 1.44269504088896341F + kRound;
-        const Floats n = rounded - kRound;
-        const Floats r = x - n * 0.693359375F + n * 2.12194440e-4F;
-        Floats p = r * 1.9875691500e-4F + 1.3981999507e-3F;
-        p = p * r + 8.3334519073e-3F;
-        p = p * r + 4.1665795894e-2F;
-        p = p * r + 1.6666665459e-1F;
-        p = p * r + 5.0000001201e-1F;
-        p = p * (r * r) + r + 1.0F;
-        const Ints power = ((Ints)rounded - 0x4B400000 + 127) << 23;
-        p = p * (Floats)power;
-        x = (Floats)((Ints)p & ~vanishes);
     }
 
     MHA2MLA_INLINE void exp_in_place(float* x, std::int64_t count) {
@@ -184,15 +152,11 @@ struct Kernels {
 
 MHA2MLA_KERNELS(kBaseline, 16, );
 #if defined(__x86_64__)
-MHA2MLA_KERNELS(kAvx2, 32, __attribute__((target("avx2,fma"))));
+MHA2MLA_KERNELS(kAvx2, 32, MHA2MLA_AVX2);
+const Kernels& best() { return has_avx2() ? kAvx2 : kBaseline; }
+#else
+const Kernels& best() { return kBaseline; }
 #endif
-
-const Kernels& best() {
-#if defined(__x86_64__)
-    if (has_avx2()) return kAvx2;
-#endif
-    return kBaseline;
-}
 
 }  // namespace
 

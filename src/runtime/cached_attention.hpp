@@ -2,6 +2,7 @@
 #include <span>
 
 #include "layer_cache.hpp"
+#include "tile_attention.hpp"
 
 namespace mha2mla {
 
@@ -23,9 +24,9 @@ void cached_attention(const CacheLayout& layout, std::int64_t num_heads, std::sp
 /// Attention that gets its keys and values chunk by chunk; for many queries of one sequence.
 class ChunkedAttention {
 public:
-    /// @param layout, q must live as long as this. @param q as in AttentionQueries. @param position of the first query.
+    /// @param layout must live as long as this. @param q as in AttentionQueries. @param position of the first query.
     ChunkedAttention(const CacheLayout& layout, std::int64_t num_heads, std::int64_t count, std::int64_t position,
-                     std::vector<const float*> q);
+                     const std::vector<const float*>& q);
     /// Attends to the tokens from position `start` on. Query at position p sees those with
     /// p + 1 - window <= position <= p if `recent`, else those before p + 1 - window.
     void add(const KvRows& rows, std::int64_t start, std::int64_t window, bool recent);
@@ -33,10 +34,12 @@ public:
     void finish(float* out);
 
 private:
+    [[nodiscard]] AttentionState state(std::int64_t block);
+
     const CacheLayout* layout_;
-    std::int64_t num_heads_, count_, position_;
-    std::vector<const float*> q_;
-    std::vector<float> result_, maximum_, sum_;  // query block after query block, as the loops leave them
+    std::int64_t num_heads_, count_, position_, block_;
+    std::vector<PackedQueries> queries_;         // by block of queries
+    std::vector<float> result_, maximum_, sum_;  // block after block, as the loops leave them
 };
 
 }  // namespace mha2mla

@@ -3,14 +3,15 @@
 #include <algorithm>
 #include <cstring>
 
-#include "../linalg/narrow.hpp"
 #include "../linalg/parallel.hpp"
+#include "../linalg/unpack.hpp"
 #include "quantize.hpp"
 
 namespace mha2mla {
 namespace {
 
-constexpr std::int64_t kRowBlock = 32;  // rows that one thread encodes at a time
+constexpr std::int64_t kLineBytes = 64;  // of the processor's cache
+constexpr std::int64_t kRowBlock = 32;   // rows that one thread encodes at a time
 
 std::size_t size_of(std::int64_t count) { return static_cast<std::size_t>(count); }
 
@@ -139,6 +140,25 @@ MatrixIn KvRows::slice(std::size_t index, std::int64_t first, std::int64_t count
         }
     }
     return {scratch, width};
+}
+
+TileIn KvRows::tile(std::size_t index, std::int64_t first, std::int64_t count, const TileArithmetic& arithmetic,
+                    float* scratch) const {
+    const Packed& packed = slices_[index];
+    if (arithmetic.number_bytes == 2) {
+        return {packed.codes.data() + (first_ + first) * packed.row_bytes, packed.row_bytes};
+    }
+    if (format_ != KvCacheFormat::f32) prefetch(index, first + count, count);
+    const MatrixIn numbers = slice(index, first, count, scratch);
+    return {reinterpret_cast<const std::byte*>(numbers.data),
+            numbers.stride * static_cast<std::int64_t>(sizeof(float))};
+}
+
+void KvRows::prefetch(std::size_t index, std::int64_t first, std::int64_t count) const {
+    const Packed& packed = slices_[index];
+    const std::byte* from = packed.codes.data() + (first_ + first) * packed.row_bytes;
+    const std::int64_t bytes = std::min(count, size_ - first) * packed.row_bytes;
+    for (std::int64_t i = 0; i < bytes; i += kLineBytes) __builtin_prefetch(from + i);
 }
 
 void KvRows::decode(std::int64_t first, std::int64_t count, float* to) const {

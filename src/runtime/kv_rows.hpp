@@ -1,8 +1,9 @@
 #pragma once
+#include <Eigen/Core>
 #include <cstddef>
 #include <vector>
 
-#include "../linalg/gemm.hpp"
+#include "../linalg/attend.hpp"
 #include "cache_layout.hpp"
 #include "mha2mla/kv_cache.hpp"
 
@@ -19,6 +20,12 @@ public:
     void append(const float* rows, std::int64_t count);
     /// Numbers of one slice as floats: unpacked into `scratch`, or where they are. Valid until the next append.
     [[nodiscard]] MatrixIn slice(std::size_t slice, std::int64_t first, std::int64_t count, float* scratch) const;
+    /// The numbers that slice() gives, as what `arithmetic` works on: BF16 only if bf16().
+    [[nodiscard]] TileIn tile(std::size_t slice, std::int64_t first, std::int64_t count,
+                              const TileArithmetic& arithmetic, float* scratch) const;
+    /// Asks for the memory of rows that will be read soon. Rows that are not there are left out.
+    void prefetch(std::size_t slice, std::int64_t first, std::int64_t count) const;
+    [[nodiscard]] bool bf16() const { return format_ == KvCacheFormat::bf16; }
     /// Whole rows. @param to [count, layout.width]
     void decode(std::int64_t first, std::int64_t count, float* to) const;
     /// Forgets the oldest tokens.
@@ -34,8 +41,8 @@ public:
 private:
     struct Packed {
         std::int64_t row_bytes = 0, row_scales = 0;
-        std::vector<std::byte> codes;       // [capacity, row_bytes]
-        std::vector<std::uint16_t> scales;  // [capacity, groups, 2], step and offset
+        std::vector<std::byte, Eigen::aligned_allocator<std::byte>> codes;  // [capacity, row_bytes]
+        std::vector<std::uint16_t> scales;                                  // [capacity, groups, 2], step and offset
     };
     void encode(const CacheSlice& slice, Packed& packed, std::int64_t row, const float* numbers) const;
     void move_rows(std::int64_t from, std::int64_t to, std::int64_t count);

@@ -7,7 +7,7 @@
 #include <limits>
 #include <string>
 
-#include "../linalg/narrow.hpp"
+#include "../linalg/unpack.hpp"
 #include "mha2mla/error.hpp"
 
 namespace mha2mla {
@@ -67,12 +67,6 @@ std::uint16_t to_f16(float value) {
                                             " does not fit the KV cache's 16-bit floats; use --kv-cache bf16 or f32");
     }
     return static_cast<Eigen::half>(value).x;
-}
-
-std::uint16_t to_bf16(float value) {
-    const auto bits = std::bit_cast<std::uint32_t>(value);
-    if (std::isnan(value)) return 0x7FC0;
-    return static_cast<std::uint16_t>((bits + 0x7FFFU + (bits >> 16U & 1U)) >> 16U);
 }
 
 GroupScale quantize_group(const float* x, std::int64_t count, int bits, Quantizer quantizer, std::uint8_t* codes) {

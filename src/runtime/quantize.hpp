@@ -17,7 +17,5 @@ struct GroupScale {
 
 /// The bits of an F16. @throws Error{numeric} if it does not fit.
 [[nodiscard]] std::uint16_t to_f16(float value);
-/// The bits of a BF16, to nearest even.
-[[nodiscard]] std::uint16_t to_bf16(float value);
 
 }  // namespace mha2mla

@@ -1,8 +1,12 @@
 // Greedy continuations as transformers computes them.
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "mha2mla/generate.hpp"
+#include "support/program.hpp"
 #include "support/shared.hpp"
+#include "support/temporary.hpp"
 
 namespace mha2mla::test {
 namespace {
@@ -39,6 +43,38 @@ TEST(GenerateGolden, GreedyIdsOfKjv) {
     EXPECT_EQ(continued(model, {expected[0]}, 1)[1], expected[1]);
     expected.erase(expected.begin());
     EXPECT_EQ(continued(model, {expected[0]}, static_cast<std::int64_t>(expected.size()) - 1), expected);
+}
+
+/// What a cache format costs a converted model against its own 16-bit cache, on its evaluation text.
+void expect_small_losses(const std::string& model, const std::string& calibration, const std::string& text) {
+    const TemporaryDirectory directory;
+    const std::string converted = directory / "mla";
+    const auto conversion = run_program(
+        {"convert", model, converted, "--calibration-text", calibration, "--samples", "32", "--seq-len", "512"});
+    ASSERT_EQ(conversion.exit_code, 0) << conversion.err;
+    const auto nll = [&](const std::string& format) {
+        const auto result = run_program({"eval", converted, "--text", text, "--context", "512", "--max-windows", "8",
+                                         "--kv-cache", format, "--json"});
+        EXPECT_EQ(result.exit_code, 0) << result.err;
+        return nlohmann::json::parse(result.out).at("nll").get<double>();
+    };
+    const double exact = nll("bf16");
+    EXPECT_NEAR(nll("f32"), exact, 0.001);
+    EXPECT_LT(std::abs(nll("int8-affine") - exact), 0.001);
+    EXPECT_LT(std::abs(nll("int8-hqq") - exact), 0.001);
+    EXPECT_LT(nll("int4-hqq") - exact, 0.02);
+    EXPECT_LT(nll("int4-affine") - exact, 0.02);
+    EXPECT_GT(nll("int2-affine") - exact, 0.001) << "nothing was quantised";
+}
+
+TEST(CacheLosses, OfConvertedKjv) {
+    expect_small_losses(example("kjv-1.8M"), example("kjv-calibration.txt"), example("kjv-eval.txt"));
+}
+
+TEST(CacheLosses, OfConvertedTinyStories) {
+    MHA2MLA_NEEDS_SHARED("models/TinyStories-656K");
+    expect_small_losses(shared("models/TinyStories-656K"), shared("data/tinystories-calibration.txt"),
+                        shared("data/tinystories-eval.txt"));
 }
 
 }  // namespace

@@ -128,6 +128,16 @@ TEST(Choices, ReadersMakeLightevalsPrompts) {
     item = one("arc", R"({"question":"Why?","choices":{"text":["x","y"],"label":["1","2"]},"answerKey":"2"})");
     EXPECT_EQ(item.query, "Question: Why?\nAnswer:");
     EXPECT_EQ(item.gold, 1);
+    // The form in which AI2 published ARC and OpenBookQA.
+    const std::string published =
+        R"({"id":"q1","question":{"stem":"Why?","choices":[{"text":"x","label":"A"},{"text":"y","label":"B"}]},"answerKey":"B"})";
+    item = one("arc", published);
+    EXPECT_EQ(item.query, "Question: Why?\nAnswer:");
+    EXPECT_EQ(item.choices, (Texts{" x", " y"}));
+    EXPECT_EQ(item.gold, 1);
+    item = one("openbookqa", published);
+    EXPECT_EQ(item.query, "Why?");
+    EXPECT_EQ(item.choices, (Texts{" x", " y"}));
     item = one("openbookqa",
                R"({"question_stem":"The sun","choices":{"text":["x","y"],"label":["A","B"]},"answerKey":"B"})");
     EXPECT_EQ(item.query, "The sun");
@@ -164,7 +174,7 @@ TEST(Choices, LogLikelihoodsAreThoseOfTheWholeTexts) {
     }
     EXPECT_EQ(result.summed.standard_error, 0.0);
     const std::vector<ChoiceItem> empty = {{"And", {" it", ""}, 0}};
-    expect_error(ErrorCode::usage, {"question 1", "choice 2", "no tokens of its own"},
+    expect_error(ErrorCode::format, {"question 1", "choice 2", "no tokens of its own"},
                  [&] { (void)score_choices(model, tokenizer, empty, {}, observer); });
 }
 

@@ -36,7 +36,12 @@ void run_choices(const EvalFlags& flags, const Model& model, Context& context) {
     const auto& given = flags.tokens.tokenizer;
     const Tokenizer tokenizer =
         Tokenizer::load(given.empty() ? model.checkpoint.directory() / "tokenizer.json" : given);
-    const ChoiceResult result = score_choices(model, tokenizer, items, flags.cache.options(model), context.observer);
+    ChoiceResult result;
+    try {
+        result = score_choices(model, tokenizer, items, flags.cache.options(model), context.observer);
+    } catch (const Error& error) {
+        throw Error(error.code(), flags.choices.string() + ": " + error.what());
+    }
     if (flags.json) {
         nlohmann::ordered_json json;
         json["summed"] = accuracy_json(result.summed);
@@ -93,14 +98,16 @@ void run(const EvalFlags& flags, Context& context) {
 
 void add_eval(CLI::App& app, Context& context) {
     auto flags = std::make_shared<EvalFlags>();
-    auto* command = app.add_subcommand("eval", "NLL and perplexity of a checkpoint on a text");
+    auto* command =
+        app.add_subcommand("eval", "NLL and perplexity of a checkpoint on a text, or its accuracy on multiple choice");
     add_checkpoint_option(*command, flags->model);
     add_token_options(*command, flags->tokens);
     add_window_options(*command, flags->windows);
-    add_kv_cache_options(*command, flags->cache, "none, all of a window at once in float32");
+    add_kv_cache_options(*command, flags->cache,
+                         "none, all of a window at once in float32; with --choices that of the weights");
     command
         ->add_option("--choices", flags->choices,
-                     "Multiple choice instead of a text: JSON Lines with query, choices and gold")
+                     "Multiple choice instead of a text: JSON Lines with query, choices and gold, or see --task")
         ->type_name("FILE")
         ->excludes("--text")
         ->excludes("--tokens");
@@ -113,14 +120,18 @@ void add_eval(CLI::App& app, Context& context) {
         }
         throw CLI::ValidationError("--task", "'" + text + "' is not one of " + names);
     };
-    command->add_option_function<std::string>("--task", parse, "Published data set that --choices holds as it comes")
+    command
+        ->add_option_function<std::string>(
+            "--task", parse,
+            "Published data set whose JSON Lines --choices holds as they come; items: query, choices, gold")
         ->type_name("{" + names + "}")
         ->needs("--choices");
     add_threads_option(*command, context);
     add_json_option(*command, flags->json);
     set_footer(*command, "",
                {{"", "mha2mla eval ./model --text wiki.txt --context 2048"},
-                {"quicker, for scripts", "mha2mla eval ./model-mla --text wiki.txt --max-windows 16 --json"}});
+                {"quicker, for scripts", "mha2mla eval ./model-mla --text wiki.txt --max-windows 16 --json"},
+                {"multiple choice", "mha2mla eval ./model --choices hellaswag_val.jsonl --task hellaswag"}});
     command->callback([flags, &context] { run(*flags, context); });
 }
 

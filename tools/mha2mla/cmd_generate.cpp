@@ -49,6 +49,9 @@ std::vector<Prompt> read_prompts(const GenerateFlags& flags) {
                     "--prompt-tokens FILE");
     }
     std::string text = read_all(file);
+    if (many && text.empty()) {
+        throw Error(ErrorCode::format, file.string() + ": there are no prompts in it; give one per line");
+    }
     drop_line_break(text);
     if (!many) return {{text, file.string()}};
     std::vector<Prompt> prompts;
@@ -62,17 +65,20 @@ std::vector<Prompt> read_prompts(const GenerateFlags& flags) {
     return prompts;
 }
 
-std::vector<TokenId> encode(const Tokenizer& tokenizer, const Prompt& prompt, const ModelConfig& config) {
+/// An empty prompt starts from BOS. @param where it came from
+std::vector<TokenId> or_bos(std::vector<TokenId> ids, const ModelConfig& config, const std::string& where) {
+    if (ids.empty() && config.bos_token_id) ids.push_back(static_cast<TokenId>(*config.bos_token_id));
+    if (!ids.empty()) return ids;
+    throw Error(ErrorCode::usage,
+                where + ": the prompt is empty, and the model has no bos_token_id to start from; give a text");
+}
+
+std::vector<TokenId> encode(const Tokenizer& tokenizer, const Prompt& prompt) {
     try {
-        auto ids = tokenizer.encode(prompt.text, true);
-        if (ids.empty() && config.bos_token_id) ids.push_back(static_cast<TokenId>(*config.bos_token_id));
-        if (!ids.empty()) return ids;
+        return tokenizer.encode(prompt.text, true);
     } catch (const Error& error) {
         throw Error(error.code(), prompt.where + ": " + error.what());
     }
-    throw Error(ErrorCode::usage, prompt.where +
-                                      ": the prompt is empty, and the model has no bos_token_id to start "
-                                      "from; give a text");
 }
 
 /// @return new tokens that the model's positions leave room for. @throws Error{usage} if there is none.
@@ -137,9 +143,12 @@ void run(const GenerateFlags& flags, Context& context) {
     }
     std::vector<std::vector<TokenId>> prompts;
     if (!flags.tokens.empty()) {
-        prompts.push_back(read_token_file(flags.tokens, TokenFormat::automatic, model.config.vocab_size));
+        auto ids = read_token_file(flags.tokens, TokenFormat::automatic, model.config.vocab_size);
+        prompts.push_back(or_bos(std::move(ids), model.config, flags.tokens.string()));
     } else {
-        for (const auto& prompt : read_prompts(flags)) prompts.push_back(encode(*tokenizer, prompt, model.config));
+        for (const auto& prompt : read_prompts(flags)) {
+            prompts.push_back(or_bos(encode(*tokenizer, prompt), model.config, prompt.where));
+        }
     }
     GenerateOptions options;
     options.cache = flags.cache.options(model);
@@ -151,14 +160,15 @@ void run(const GenerateFlags& flags, Context& context) {
     std::optional<TextStream> stream;
     std::function<void(std::size_t, TokenId)> on_token;
     if (streams) {
-        stream.emplace(*tokenizer, prompts[0]);
-        write(tokenizer->decode(prompts[0], true));
-        on_token = [&](std::size_t, TokenId id) { write(stream->add(id)); };
+        // The prompt comes first, but not before it is clear that there will be a continuation.
+        on_token = [&](std::size_t, TokenId id) {
+            if (!stream) write(tokenizer->decode(prompts[0], true));
+            if (!stream) stream.emplace(*tokenizer, prompts[0]);
+            write(stream->add(id));
+        };
     }
     const GenerateResult result = generate(model, prompts, options, context.observer, on_token);
-    if (streams) {
-        write(stream->finish() + "\n");
-    }
+    if (streams) write((stream ? stream->finish() : tokenizer->decode(prompts[0], true)) + "\n");
     nlohmann::ordered_json sequences = nlohmann::ordered_json::array();
     for (const auto& sequence : result.sequences) {
         nlohmann::ordered_json json;
@@ -213,8 +223,10 @@ void add_generate(CLI::App& app, Context& context) {
         ->excludes(many);
     command->add_option("--tokenizer", flags->tokenizer, "tokenizer.json; default: the checkpoint's")
         ->type_name("FILE");
-    command->add_option("--max-new-tokens", flags->max_new_tokens, "Stop after so many")
-        ->check(in_range(1, 1 << 24))
+    command
+        ->add_option("--max-new-tokens", flags->max_new_tokens,
+                     "Stop after so many new tokens; 0 only reads the prompt")
+        ->check(in_range(0, 1 << 24))
         ->type_name("N")
         ->capture_default_str();
     command->add_flag("--ignore-eos", flags->ignore_eos, "Go on after the model's end-of-text token");
