@@ -98,6 +98,7 @@ Journal::Journal(const fs::path& directory, const Json& fingerprint, const PairR
         if (ranks != nullptr) header["ranks"] = ranks_json(*ranks);
         append(header.dump() + "\n");
         flush_directory(directory);
+        flush_directory(fs::absolute(directory).lexically_normal().parent_path());
     } catch (...) {
         ::close(descriptor_);
         throw;
@@ -117,6 +118,7 @@ Journal::~Journal() {
         std::error_code ignored;
         fs::remove(journal_path(directory_), ignored);
         if (created_directory_) fs::remove(directory_, ignored);
+        flush_directory(directory_);
     }
     ::close(descriptor_);
 }
