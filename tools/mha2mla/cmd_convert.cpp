@@ -136,8 +136,8 @@ void run_aligned(const ConvertFlags& flags, const AlignFlags& align, const RunFl
         {"quality", align.quality}};
     std::ostringstream reduction;
     reduction << *align.kv_reduction;
-    options.command = command_line(recipe_of(command, flags)) + " --kv-reduction " + reduction.str() + " --quality " +
-                      std::string(align.quality);
+    options.command = command_line(published(recipe_of(command, flags), model)) + " --kv-reduction " + reduction.str() +
+                      " --quality " + std::string(align.quality);
     const ConvertReport report = convert(model, flags.destination, options, nullptr, context.observer);
     evaluate_if_asked(model, flags, context);
     print_report(flags, options, report.plan, &report, how.json);
@@ -146,15 +146,16 @@ void run_aligned(const ConvertFlags& flags, const AlignFlags& align, const RunFl
 void run(const ConvertFlags& flags, const AlignFlags& align, const RunFlags& how, const CLI::App& command,
          Context& context) {
     if (align.kv_reduction) return run_aligned(flags, align, how, command, context);
-    if (how.print_recipe) return print_json(recipe_of(command, flags));
+    if (how.print_recipe) return print_json(written(recipe_of(command, flags)));
     const ThreadScope threads(context.threads);
     Conversion conversion = prepare(flags, context);
     if (how.dry_run) {
         check_destination(conversion.model, flags.destination, conversion.options);
         return print_report(flags, conversion.options, conversion.plan, nullptr, how.json);
     }
-    conversion.options.recipe = recipe_of(command, flags);
-    conversion.options.command = command_line(conversion.options.recipe);
+    const auto recipe = published(recipe_of(command, flags), conversion.model);
+    conversion.options.recipe = written(recipe);
+    conversion.options.command = command_line(recipe);
     const ConvertReport report = run_conversion(conversion, flags, {}, context);
     print_report(flags, conversion.options, report.plan, &report, how.json);
 }
