@@ -17,6 +17,10 @@ namespace mha2mla {
 /// The same of a text.
 [[nodiscard]] std::string text_hash(std::string_view text);
 
+/// What `source` is called: the name on the Hugging Face Hub where config.json or the place in the Hub's cache tells
+/// it, otherwise that of the directory.
+[[nodiscard]] std::string base_model(const Model& source);
+
 /// What `source` is, without reading all of it: for each weight file its size and the hash of its header and of the
 /// first and last 4 KiB of every tensor; for every other file that convert() reads or copies the hash of the whole
 /// content. Neither names of directories nor times, so that a copy of a checkpoint is the same checkpoint.

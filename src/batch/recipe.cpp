@@ -4,6 +4,7 @@
 #include "../checkpoint/json_file.hpp"
 #include "mha2mla/batch.hpp"
 #include "mha2mla/error.hpp"
+#include "mha2mla/suggestion.hpp"
 
 namespace mha2mla {
 namespace fs = std::filesystem;
@@ -12,6 +13,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr std::size_t kMostJobs = 10'000;
+constexpr std::size_t kMostBytes = 100'000'000;
 
 [[noreturn]] void fail(const std::string& where, const std::string& problem) {
     throw Error(ErrorCode::format, where + ": " + problem);
@@ -21,6 +23,8 @@ void check_keys(const Json& object, const std::vector<std::string>& known, const
     if (!object.is_object()) fail(where, "must be an object");
     for (const auto& [key, value] : object.items()) {
         if (std::find(known.begin(), known.end(), key) != known.end()) continue;
+        const std::string meant = did_you_mean(key, known);
+        if (!meant.empty()) fail(where, "unknown key '" + key + "'" + meant);
         std::string names;
         for (const auto& name : known) names += (names.empty() ? "" : ", ") + name;
         fail(where, "unknown key '" + key + "'; choose from " + names);
@@ -175,7 +179,7 @@ private:
 }  // namespace
 
 Recipe read_recipe(const fs::path& path, std::span<const RecipeSetting> settings) {
-    const auto recipe = read_json_file<Json>(path);
+    const auto recipe = read_json_file<Json>(path, kMostBytes, RepeatedKeys::refused);
     return Reader(recipe, path, settings).read();
 }
 

@@ -179,6 +179,7 @@ struct CheckpointWriter::Impl {
             data_start.push_back(headers[shard].size());
             shards.back().write_at(0, std::as_bytes(std::span(headers[shard])));
         }
+        flush_directory(directory);  // what is flushed into a file is lost with its name
     }
 
     /// A run that ended while it renamed its files left some under their final names. Where a config.json is, they
@@ -217,6 +218,7 @@ struct CheckpointWriter::Impl {
         std::error_code ignored;
         fs::remove(directory / "config.json", ignored);
         remove_files(directory, is_weight_file);
+        flush_directory(directory);  // before any of the new ones has its name
     }
 };
 

@@ -20,6 +20,8 @@ using Json = nlohmann::ordered_json;
 constexpr const char* kFormat = "mha2mla journal 1";
 /// Pieces that are finished within this time are flushed together.
 constexpr std::chrono::milliseconds kInterval(250);
+/// How long a process that was killed may take to be gone.
+constexpr std::chrono::seconds kDying(3);
 
 Json ranks_json(const PairRanks& ranks) {
     Json json = {{"layers", ranks.layers}, {"kv_heads", ranks.kv_heads}, {"head_dim", ranks.head_dim}};
@@ -101,6 +103,7 @@ Journal::Journal(const fs::path& directory, const Json& fingerprint, const PairR
         if (ranks != nullptr) header["ranks"] = ranks_json(*ranks);
         append(header.dump() + "\n");
         flush_directory(directory);
+        flush_directory(fs::absolute(directory).lexically_normal().parent_path());
     } catch (...) {
         ::close(descriptor_);
         throw;
@@ -108,8 +111,12 @@ Journal::Journal(const fs::path& directory, const Json& fingerprint, const PairR
 }
 
 void Journal::lock() {
-    if (::flock(descriptor_, LOCK_EX | LOCK_NB) == 0) return;
-    if (errno != EWOULDBLOCK) return;  // a file system without locks
+    // One that was killed may still be writing: the lock goes with its last byte.
+    for (const auto end = std::chrono::steady_clock::now() + kDying; std::chrono::steady_clock::now() < end;) {
+        if (::flock(descriptor_, LOCK_EX | LOCK_NB) == 0) return;
+        if (errno != EWOULDBLOCK) return;  // a file system without locks
+        std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    }
     throw Error(ErrorCode::io, directory_.string() +
                                    ": another process is converting into this directory; wait for it "
                                    "or choose another place");
@@ -120,6 +127,7 @@ Journal::~Journal() {
         std::error_code ignored;
         fs::remove(journal_path(directory_), ignored);
         if (created_directory_) fs::remove(directory_, ignored);
+        flush_directory(directory_);
     }
     ::close(descriptor_);
 }

@@ -4,6 +4,7 @@
 
 #include "../checkpoint/json_file.hpp"
 #include "mha2mla/error.hpp"
+#include "mha2mla/fingerprint.hpp"
 #include "mha2mla/version.hpp"
 #include "output_files.hpp"
 
@@ -15,17 +16,14 @@ using Json = nlohmann::ordered_json;
 
 constexpr const char* kFormat = "mha2mla record 2";
 
-/// The name on the Hugging Face Hub where config.json tells it, otherwise that of the directory.
-std::string base_model(const Model& source) {
-    const auto& directory = source.checkpoint.directory();
-    const auto config = read_json_file(directory / "config.json");
-    const std::string name = config.value("_name_or_path", nlohmann::json()).is_string()
-                                 ? config.at("_name_or_path").get<std::string>()
-                                 : std::string();
-    const auto slash = name.find('/');
-    const bool on_hub = slash != std::string::npos && slash > 0 && slash + 1 < name.size() && name[0] != '.' &&
-                        name.find('/', slash + 1) == std::string::npos;
-    return on_hub ? name : fs::weakly_canonical(directory).filename().string();
+/// "owner/name" of a directory ".../models--owner--name/snapshots/<revision>" in the Hub's cache; otherwise "".
+std::string name_in_hub_cache(const fs::path& directory) {
+    constexpr std::string_view kModels = "models--";
+    std::string name = directory.parent_path().parent_path().filename().string();
+    if (directory.parent_path().filename() != "snapshots" || !name.starts_with(kModels)) return "";
+    name.erase(0, kModels.size());
+    const auto dashes = name.find("--");
+    return dashes == std::string::npos ? name : name.replace(dashes, 2, "/");
 }
 
 /// Lines of the source's own front matter that hold for the conversion too: licence and language.
@@ -46,6 +44,20 @@ std::vector<std::string> inherited_front_matter(const fs::path& card) {
 }
 
 }  // namespace
+
+std::string base_model(const Model& source) {
+    const auto directory = fs::weakly_canonical(source.checkpoint.directory());
+    const auto config = read_json_file(directory / "config.json");
+    const std::string name = config.value("_name_or_path", nlohmann::json()).is_string()
+                                 ? config.at("_name_or_path").get<std::string>()
+                                 : std::string();
+    const auto slash = name.find('/');
+    const bool on_hub = slash != std::string::npos && slash > 0 && slash + 1 < name.size() && name[0] != '.' &&
+                        name.find('/', slash + 1) == std::string::npos;
+    if (on_hub) return name;
+    const std::string cached = name_in_hub_cache(directory);
+    return cached.empty() ? directory.filename().string() : cached;
+}
 
 std::string_view version() { return MHA2MLA_VERSION; }
 

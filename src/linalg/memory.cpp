@@ -1,6 +1,7 @@
 #include "mha2mla/memory.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <fstream>
 #include <limits>
@@ -47,8 +48,10 @@ std::string memory_text(std::uint64_t bytes) {
     const auto count = static_cast<double>(bytes);
     if (bytes >= 1'000'000'000) {
         (void)std::snprintf(text, sizeof text, "%.1f GB", count / 1e9);
-    } else {
+    } else if (bytes >= 1'000'000 || bytes == 0) {
         (void)std::snprintf(text, sizeof text, "%.0f MB", count / 1e6);
+    } else {
+        (void)std::snprintf(text, sizeof text, "%.0f KB", std::ceil(count / 1e3));
     }
     return text;
 }

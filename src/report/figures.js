@@ -13,7 +13,7 @@ const GRADIENT = "linear-gradient(to right," + VIRIDIS.map((c, i) => viridis(i /
 
 const round = x => Math.round(x * 100) / 100;
 // Four significant digits, as the data has.
-const short = x => x === 0 ? "0" : Math.abs(x) >= 1e5 || Math.abs(x) < 1e-3 ? x.toExponential(2) : String(+x.toPrecision(4));
+const short = x => x === 0 ? "0" : Math.abs(x) >= 1e5 || Math.abs(x) < 1e-3 ? x.toExponential(3) : String(+x.toPrecision(4));
 const percent = x => (100 * x).toFixed(1) + "%";
 const mean = list => list.reduce((a, b) => a + b, 0) / list.length;
 

@@ -246,8 +246,8 @@ function showTip(f, head, k, x, y) {
   const by = strategies.map((_, s) => s).filter(s => kept(s, layer, head, k)).map(s => strategies[s].name);
   const norms = Array.from({length: group}, (_, i) => short(data.queryNorms[(layer * H + head * group + i) * P + k]));
   tip.innerHTML = `<b>Layer ${layer}, KV head ${head}, pair ${k}</b>` + row("score", short(data.scores[at(layer, head, k)])) +
-    row("rank", `${data.ranks[at(layer, head, k)] + 1} of ${P}`) +
-    (theta.length ? row("θ", short(theta[k]) + " rad/token") + row("wavelength", tokens(theta[k]) + " tokens") : "") +
+    row("rank", `${data.ranks[at(layer, head, k)]} (0 is the largest)`) +
+    (theta.length ? row("θ", short(theta[k]) + " rad/token") + row("wavelength", short(2 * Math.PI / theta[k]) + " tokens") : "") +
     row("mean ‖k‖", short(data.keyNorms[at(layer, head, k)])) + (group <= 32 ? row("mean ‖q‖", norms.join(" · ")) : "") +
     row("kept by", by.join(", ") || "none");
   tip.hidden = false;

@@ -40,7 +40,7 @@ void rotate_heads(const RotaryTable& rotary, std::int64_t seq_len, std::int64_t 
 }
 
 AttentionInput attention_shape(const ModelConfig& config, std::int64_t tokens, std::int64_t seq_len) {
-    AttentionInput input;
+    AttentionInput input{};
     input.sequences = tokens / seq_len;
     input.seq_len = seq_len;
     input.num_heads = config.num_attention_heads;

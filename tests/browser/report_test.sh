@@ -26,7 +26,7 @@ expect_count() {  # WHAT PATTERN FILE NUMBER
 "$make_stats" "$work/a.safetensors" 4 6 3 16 '</script><script>document.title="owned"</script>"><b id=owned>&'
 "$program" calibrate "$examples/kjv-1.8M" --text "$examples/kjv-eval.txt" --samples 4 --seq-len 64 \
   -o "$work/b.safetensors" >/dev/null
-"$program" report "$work/b.safetensors" --checkpoint "$examples/kjv-1.8M" --spectra --compare "$work/a.safetensors" \
+"$program" report "$work/b.safetensors" --checkpoint "$examples/kjv-1.8M" --compare "$work/a.safetensors" \
   --html "$work/full.html" >/dev/null
 "$program" report "$work/a.safetensors" --rope-theta 10000 --compare "$work/b.safetensors" --html "$work/hostile.html" >/dev/null
 
@@ -68,7 +68,7 @@ done
 
 # A large model: 32 layers, 32 KV heads, 64 pairs.
 "$make_stats" "$work/big.safetensors" 32 32 32 64 big
-"$program" report "$work/big.safetensors" --rope-theta 10000 --html "$work/big.html" >/dev/null
+"$program" report "$work/big.safetensors" --rope-theta 10000 --html "$work/big.html" --csv "$work/big.csv" >/dev/null
 bytes=$(stat -c %s "$work/big.html")
 [ "$bytes" -lt 5000000 ] || fail "the page of a large model has $bytes bytes"
 dom "$work/big.html#layers" 1000 >"$work/big.dom"
@@ -77,6 +77,19 @@ expect_count "layers of the large model" 'class="layer" data-layer="[0-9]' "$wor
 [ "$drawn" -gt 0 ] || fail "no layer in view was drawn"
 [ "$drawn" -lt 32 ] || fail "layers out of view were drawn"
 echo "large model: $bytes bytes, $drawn of 32 layers drawn at once"
+
+# Whatever cell one points at, the page says what the CSV has, to the digits that it shows.
+{ cat "$work/big.html"; echo "<script>"; cat "$(dirname "$0")/hover.js"; echo "</script>"; } >"$work/hover.html"
+dom "$work/hover.html" 1000 >"$work/hover.dom"
+sed -n '/id="hover"/,/<\/pre>/p' "$work/hover.dom" | grep '^[0-9]' >"$work/hover.csv" || true
+tail -n +2 "$work/big.csv" | paste -d, - "$work/hover.csv" | awk -F, '
+  function differs(a, b) { return a - b > 0.0015 * a || b - a > 0.0015 * a }
+  { wrong = NF != 22 || differs($4, $15) || differs($5, $16) || differs($6, $17) || $7 != $18
+    for (i = 1; i <= 3; ++i) wrong = wrong || $i != $(i + 11)
+    for (i = 8; i <= 11; ++i) wrong = wrong || $i != $(i + 11)
+    if (wrong && ++bad <= 5) print "CSV and page: " $0 }
+  END { exit bad > 0 || NR != 65536 }' || fail "the page says other numbers than the CSV"
+echo "slowest steps of the large model: $(grep -o 'data-slowest="[^"]*"' "$work/hover.dom" | cut -d'"' -f2)"
 
 [ "$failures" -eq 0 ] && echo "all checks passed"
 exit $((failures > 0))

@@ -143,6 +143,27 @@ TEST(RecipeCli, APrintedRecipeMakesTheSameOutput) {
     EXPECT_EQ(read_text(directory / "a/model.safetensors"), read_text(directory / "b/model.safetensors"));
 }
 
+TEST(RecipeCli, ADollarSignInAPathSurvives) {
+    const TemporaryDirectory directory;
+    const fs::path out = directory / "a $$ ${b}";
+    const auto printed = run_program({"convert", kModel, out.string(), "--rope", "high", "--print-recipe"});
+    ASSERT_EQ(printed.exit_code, 0) << printed.err;
+    write_text(directory / "recipe.json", printed.out);
+    const auto run = run_program({"batch", (directory / "recipe.json").string()});
+    ASSERT_EQ(run.exit_code, 0) << run.err;
+    EXPECT_TRUE(fs::exists(out / "config.json"));
+    EXPECT_NE(read_text(out / "README.md").find("mha2mla convert kjv-1.8M 'a $$ ${b}' --rope high"), std::string::npos);
+}
+
+TEST(CardCli, KnowsAModelInTheCacheOfTheHub) {
+    const TemporaryDirectory directory;
+    const fs::path model = directory / "models--bible--kjv-1.8M/snapshots/0123abcd";
+    fs::create_directories(model.parent_path());
+    fs::copy(kModel, model);
+    ASSERT_EQ(run_program({"convert", model.string(), (directory / "out").string(), "--rope", "high"}).exit_code, 0);
+    EXPECT_EQ(read_json(directory / "out/mha2mla.json").at("base_model"), "bible/kjv-1.8M");
+}
+
 TEST(CardCli, SaysWhatWasDoneMeasuredAndLeftOut) {
     const TemporaryDirectory directory;
     const fs::path model = directory / "model", out = directory / "out";
@@ -161,7 +182,11 @@ TEST(CardCli, SaysWhatWasDoneMeasuredAndLeftOut) {
                                "`pytorch_model.bin`", "`onnx`", "mha2mla verify"}) {
         EXPECT_NE(card.find(needle), std::string::npos) << needle << "\n" << card;
     }
+    EXPECT_NE(card.find("mha2mla convert model out --rope uniform --eval-text kjv-eval.txt"), std::string::npos)
+        << card;
     const auto record = read_json(out / "mha2mla.json");
+    // What is published does not say where its author keeps things.
+    for (const auto& text : {card, record.dump()}) EXPECT_EQ(text.find(directory.path().string()), std::string::npos);
     const auto verified = run_program(
         {"verify", model.string(), out.string(), "--text", kText, "--context", "128", "--max-windows", "4", "--json"});
     EXPECT_EQ(record.at("measured").at("nll_converted"), nlohmann::json::parse(verified.out).at("nll_converted"));

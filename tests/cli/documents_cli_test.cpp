@@ -100,6 +100,8 @@ TEST(DocumentsCli, BashCompletes) {
     EXPECT_EQ(complete_in_bash("mha2mla conv", 1), "convert\n[0]");
     EXPECT_EQ(complete_in_bash("mha2mla convert --rope-d", 2), "--rope-dim\n[0]");
     EXPECT_EQ(complete_in_bash("mha2mla convert a b --svd jo", 5), "joint\n[0]");
+    EXPECT_EQ(complete_in_bash("mha2mla convert a b --svd = jo", 6), "joint\n[0]");
+    EXPECT_EQ(complete_in_bash("mha2mla help conv", 2), "convert\n[0]");
     EXPECT_EQ(complete_in_bash("mha2mla --log-file convert eval --max-w", 4), "--max-windows\n[0]");
     EXPECT_EQ(complete_in_bash("mha2mla completion fi", 2), "fish\n[0]");
     const TemporaryDirectory directory;
@@ -113,12 +115,28 @@ TEST(DocumentsCli, BashCompletes) {
 TEST(DocumentsCli, ZshCompletes) {
     if (!has_tool("zsh")) GTEST_SKIP() << "zsh is not installed";
     const TemporaryDirectory directory;
-    const std::string file = (directory / "_mha2mla").string();
-    EXPECT_EQ(shell("\"" MHA2MLA_PROGRAM "\" completion zsh >" + file + "; zsh -n " + file), "[0]");
-    // Loaded by the completion system itself, without complaint, and bound to the program.
-    EXPECT_EQ(shell("zsh -f -c 'fpath=(" + directory.path().string() +
-                    " $fpath); autoload -Uz compinit; compinit -D -u; print $_comps[mha2mla]; autoload +X _mha2mla'"),
-              "_mha2mla\n[0]");
+    const std::string at = directory.path().string();
+    ASSERT_EQ(shell("\"" MHA2MLA_PROGRAM "\" completion zsh >" + at + "/_mha2mla"), "[0]");
+    fs::create_directory(directory / "model");
+    write_text(directory / "mixed.txt", "");
+    // An interactive shell, in which TAB is pressed behind each of these lines.
+    const std::vector<std::pair<std::string, std::string>> lines = {
+        {"mha2mla conv", "mha2mla convert "},
+        {"mha2mla help conv", "mha2mla help convert "},
+        {"mha2mla convert --rope-d", "mha2mla convert --rope-dim="},
+        {"mha2mla convert a b --svd jo", "mha2mla convert a b --svd joint "},
+        {"mha2mla convert a b --svd=jo", "mha2mla convert a b --svd=joint "},
+        {"mha2mla --log-file x eval --max-w", "mha2mla --log-file x eval --max-windows="},
+        {"mha2mla inspect " + at + "/m", "mha2mla inspect " + at + "/model/"},
+        {"mha2mla eval m --text " + at + "/mi", "mha2mla eval m --text " + at + "/mixed.txt "},
+        {"mha2mla completion fi", "mha2mla completion fish "},
+    };
+    std::string command = "timeout 60 zsh -f " MHA2MLA_CLI_TESTS_DIR "/complete_in_zsh.zsh " + at, expected;
+    for (const auto& [typed, completed] : lines) {
+        command += " '" + typed + "'";
+        expected += completed + "\n";
+    }
+    EXPECT_EQ(shell(command), expected + "[0]");
 }
 
 TEST(DocumentsCli, FishCompletes) {
@@ -133,6 +151,14 @@ TEST(DocumentsCli, FishCompletes) {
     EXPECT_EQ(complete("mha2mla conv").substr(0, 8), "convert\t");
     EXPECT_EQ(complete("mha2mla convert --rope-d").substr(0, 11), "--rope-dim\t");
     EXPECT_EQ(complete("mha2mla convert --svd jo").substr(0, 5), "joint");
+    EXPECT_EQ(complete("mha2mla convert --svd=jo").substr(0, 11), "--svd=joint");
+    EXPECT_EQ(complete("mha2mla help conv").substr(0, 7), "convert");
+    fs::create_directory(directory / "model");
+    write_text(directory / "mixed.txt", "");
+    const std::string at = directory.path().string() + "/m";
+    EXPECT_EQ(complete("mha2mla inspect " + at).find("mixed.txt"), std::string::npos);
+    EXPECT_NE(complete("mha2mla inspect " + at).find("model/"), std::string::npos);
+    EXPECT_NE(complete("mha2mla eval m --text " + at).find("mixed.txt"), std::string::npos);
 }
 
 }  // namespace

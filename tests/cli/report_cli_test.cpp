@@ -48,7 +48,7 @@ protected:
 };
 
 TEST_F(ReportCli, JsonAndCsvHoldTheScoresAndRanksOfTheStatistics) {
-    const auto result = report({stats_, "--checkpoint", kModel, "--spectra", "--json", "-", "--csv", path("out.csv")});
+    const auto result = report({stats_, "--checkpoint", kModel, "--json", "-", "--csv", path("out.csv")});
     ASSERT_EQ(result.exit_code, 0) << result.err;
     const auto json = nlohmann::json::parse(result.out);
     const CalibrationStats stats = load_stats(stats_);
@@ -139,7 +139,7 @@ TEST_F(ReportCli, MistakesAreNamed) {
     expect_failure({stats_}, 2, {"--html", "--csv", "--json"});
     expect_failure({stats_, "--html", html, "--rope-dim", "5"}, 2, {"rope-dim must be even", "32"});
     expect_failure({stats_, "--html", html, "--rope-dim", "34"}, 2, {"rope-dim must be even", "32", "34"});
-    expect_failure({stats_, "--html", html, "--spectra"}, 2, {"--checkpoint"});
+    expect_failure({stats_, "--html", html, "--no-spectra"}, 2, {"--checkpoint"});
     expect_failure({stats_, "--html", html, "--rope-theta", "0"}, 2, {"--rope-theta"});
     expect_failure({stats_, "--html", html, "--rope-theta", "9", "--checkpoint", kModel}, 2, {"--checkpoint"});
     expect_failure({stats_, "--html", "-", "--json", "-"}, 2, {"--html", "--json", "both"});

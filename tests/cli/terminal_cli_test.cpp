@@ -141,5 +141,22 @@ TEST(TerminalCli, AReaderThatGoesAwayIsReportedOnce) {
     EXPECT_NE(result.err.find("pipe"), std::string::npos) << result.err;
 }
 
+TEST(TerminalCli, ClosedDescriptorsAreNotTakenForFiles) {
+    const TemporaryDirectory directory;
+    const std::string open = (directory / "open").string(), closed = (directory / "closed").string();
+    ASSERT_EQ(run_program({"convert", kModel, open, "--rope", "high", "-v"}).exit_code, 0);
+    EXPECT_EQ(run_program({"convert", kModel, closed, "--rope", "high", "-v"}, "exec <&- >&- 2>&-;").exit_code, 1);
+    EXPECT_EQ(read_text(open + "/model.safetensors"), read_text(closed + "/model.safetensors"));
+    EXPECT_EQ(read_text(open + "/config.json"), read_text(closed + "/config.json"));
+}
+
+TEST(TerminalCli, HelpOfACommandByEitherWay) {
+    EXPECT_EQ(run_program({"help", "verify"}).out, run_program({"verify", "--help"}).out);
+    EXPECT_EQ(run_program({"help"}).out, run_program({"--help"}).out);
+    const auto wrong = run_program({"help", "verfy"});
+    EXPECT_EQ(wrong.exit_code, 2);
+    EXPECT_NE(wrong.err.find("unknown command 'verfy'; did you mean 'verify'?"), std::string::npos) << wrong.err;
+}
+
 }  // namespace
 }  // namespace mha2mla::test

@@ -32,14 +32,7 @@ TEST_P(FamilyGolden, LogitsEqualThoseOfTransformers) {
     }
 }
 
-INSTANTIATE_TEST_SUITE_P(Families, FamilyGolden,
-                         testing::Values("llama-gqa-untied-bf16", "llama-mha-tied-f16", "llama-mqa-bias-f32",
-                                         "llama-linear-rope", "llama3-rope-scaling"),
-                         [](const auto& info) {
-                             std::string name = info.param;
-                             std::replace(name.begin(), name.end(), '-', '_');
-                             return name;
-                         });
+INSTANTIATE_TEST_SUITE_P(Families, FamilyGolden, testing::ValuesIn(kFamilies), family_test_name);
 
 }  // namespace
 }  // namespace mha2mla::test

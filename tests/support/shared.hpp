@@ -1,6 +1,7 @@
 #pragma once
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -22,6 +23,15 @@ inline std::filesystem::path example(const std::string& name) {
 
 inline nlohmann::json read_json(const std::filesystem::path& path) {
     return nlohmann::json::parse(std::ifstream(path));
+}
+
+/// The checkpoints of golden/families that convert, and how a test of each is called.
+inline constexpr const char* kFamilies[] = {"llama-gqa-untied-bf16", "llama-mha-tied-f16", "llama-mqa-bias-f32",
+                                            "llama-linear-rope", "llama3-rope-scaling"};
+inline std::string family_test_name(const testing::TestParamInfo<const char*>& info) {
+    std::string name = info.param;
+    std::replace(name.begin(), name.end(), '-', '_');
+    return name;
 }
 
 /// All elements of a float tensor of a safetensors file.

@@ -46,12 +46,12 @@ TEST(ProgressText, DurationsReadAsPeopleWriteThem) {
 
 TEST(Suggestion, NearestWordOrNone) {
     const std::vector<std::string> words = {"--text", "--tokens", "--rope-dim", "--kv-rank"};
-    EXPECT_EQ(tool::did_you_mean("--tekst", words), "; did you mean '--text'?");
-    EXPECT_EQ(tool::did_you_mean("--rope-dmi", words), "; did you mean '--rope-dim'?");
-    EXPECT_EQ(tool::did_you_mean("-kv-rank", words), "; did you mean '--kv-rank'?");
-    EXPECT_EQ(tool::did_you_mean("--kv", words), "; did you mean '--kv-rank'?");
-    EXPECT_EQ(tool::did_you_mean("--frobnicate", words), "");
-    EXPECT_EQ(tool::did_you_mean(std::string(100000, 'x'), words), "");
+    EXPECT_EQ(did_you_mean("--tekst", words), "; did you mean '--text'?");
+    EXPECT_EQ(did_you_mean("--rope-dmi", words), "; did you mean '--rope-dim'?");
+    EXPECT_EQ(did_you_mean("-kv-rank", words), "; did you mean '--kv-rank'?");
+    EXPECT_EQ(did_you_mean("--kv", words), "; did you mean '--kv-rank'?");
+    EXPECT_EQ(did_you_mean("--frobnicate", words), "");
+    EXPECT_EQ(did_you_mean(std::string(100000, 'x'), words), "");
 }
 
 }  // namespace

@@ -74,14 +74,7 @@ TEST_P(FamilyDecode, OriginalAndConvertedEqualPrefill) {
     expect_decode_equals_prefill(Model::open(directory.path() / "out"), 40);
 }
 
-INSTANTIATE_TEST_SUITE_P(Families, FamilyDecode,
-                         testing::Values("llama-gqa-untied-bf16", "llama-mha-tied-f16", "llama-mqa-bias-f32",
-                                         "llama-linear-rope", "llama3-rope-scaling"),
-                         [](const auto& info) {
-                             std::string name = info.param;
-                             std::replace(name.begin(), name.end(), '-', '_');
-                             return name;
-                         });
+INSTANTIATE_TEST_SUITE_P(Families, FamilyDecode, testing::ValuesIn(kFamilies), family_test_name);
 
 /// A tiny model with biases, and its conversions.
 class Decode : public testing::Test {

@@ -127,21 +127,6 @@ std::string free_disk(const fs::path& path) {
     return error ? "unknown" : memory_text(space.available);
 }
 
-void print_columns(const std::vector<std::vector<std::string>>& rows) {
-    std::vector<std::size_t> widths(rows.front().size());
-    for (const auto& row : rows) {
-        for (std::size_t c = 0; c < row.size(); ++c) widths[c] = std::max(widths[c], row[c].size());
-    }
-    for (const auto& row : rows) {
-        std::string line;
-        for (std::size_t c = 0; c < row.size(); ++c) {
-            line += row[c] + std::string(widths[c] - row[c].size() + 2, ' ');
-        }
-        line.erase(line.find_last_not_of(' ') + 1);
-        std::printf("%s\n", line.c_str());
-    }
-}
-
 std::string notes(const Entry& entry) {
     if (entry.calibrates) return "calibrates";
     return entry.aligns ? "aligns, parameters about" : "";
@@ -149,7 +134,7 @@ std::string notes(const Entry& entry) {
 
 void print_plan(const Recipe& recipe, const std::vector<Entry>& entries) {
     std::vector<std::vector<std::string>> rows = {
-        {"job", "state", "parameters", "KV bytes per token", "output", "memory", ""}};
+        {"job", "state", "parameters", "KV bytes per token", "output", "memory", "note"}};
     std::uint64_t needed = 0;
     for (const auto& entry : entries) {
         if (entry.writes) needed += entry.output_bytes;
@@ -167,9 +152,9 @@ void print_plan(const Recipe& recipe, const std::vector<Entry>& entries) {
              entry.error.empty() ? notes(entry) : entry.error});
     }
     print_columns(rows);
-    std::printf("%zu jobs, %s to write; %s free in %s, %s of memory available\n", entries.size(),
-                memory_text(needed).c_str(), free_disk(recipe.output).c_str(), recipe.output.string().c_str(),
-                memory_text(available_memory()).c_str());
+    std::printf("%zu %s, %s to write; %s free in %s, %s of memory available\n", entries.size(),
+                entries.size() == 1 ? "job" : "jobs", memory_text(needed).c_str(), free_disk(recipe.output).c_str(),
+                recipe.output.string().c_str(), memory_text(available_memory()).c_str());
 }
 
 Json entry_json(const Entry& entry) {
@@ -211,7 +196,7 @@ void save_summary(const Recipe& recipe, const BatchFlags& flags, const std::vect
 }
 
 void print_summary(const std::vector<Entry>& entries) {
-    std::vector<std::vector<std::string>> rows = {{"job", "result", "seconds", "NLL", ""}};
+    std::vector<std::vector<std::string>> rows = {{"job", "result", "seconds", "NLL", "note"}};
     for (const auto& entry : entries) {
         const bool whole = entry.state == "done" || entry.state == "skipped";
         const Json measured = whole ? measurement_at(entry.job.destination) : Json();
@@ -229,11 +214,11 @@ void run_job(Entry& entry, const Recipe& recipe, const BatchFlags& batch, const 
     if (const auto needs = shared.find(entry.statistics); needs != shared.end()) conversion.gather |= needs->second;
     // An unfinished conversion of other settings would be refused, and is to be replaced.
     if (entry.state == "replace") conversion.options.resume = false;
-    Json job = {{"source", fs::absolute(flags.source).lexically_normal().string()},
-                {"destination", fs::absolute(flags.destination).lexically_normal().string()}};
+    Json job = {{"source", flags.source.string()}, {"destination", flags.destination.string()}};
     job.update(entry.job.settings);
-    conversion.options.recipe = {{"jobs", Json::array({job})}};
-    conversion.options.command = command_line(conversion.options.recipe);
+    const Json named = published({{"jobs", Json::array({job})}}, conversion.model);
+    conversion.options.recipe = written(named);
+    conversion.options.command = command_line(named);
     (void)run_conversion(conversion, flags, statistics_directory(recipe), context);
 }
 
@@ -321,10 +306,12 @@ void add_batch(CLI::App& app, Context& context) {
     add_threads_option(*command, context);
     add_size(*command, "--max-memory", context.max_memory, "Private memory that a job may take, as of convert");
     add_json_option(*command, flags->json);
-    command->footer(
-        "Outputs that are whole and unchanged are skipped, unfinished ones resumed: after whatever ended a run, the\n"
-        "same command goes on. Exit code 1 if any job failed.\n"
-        "Example: mha2mla batch recipe.json --dry-run");
+    set_footer(*command,
+               "Outputs that are whole and unchanged are skipped, unfinished ones resumed: after whatever ended a run, "
+               "the same command goes on.\n"
+               "Exit code 1 if any job failed.",
+               {{"what would be done, and what it takes", "mha2mla batch recipe.json --dry-run"},
+                {"the second of four shares, on one of four machines", "mha2mla batch recipe.json --shard 2/4"}});
     command->callback([flags, &context] { run(*flags, context); });
 }
 

@@ -124,15 +124,16 @@ struct RunFlags {
 };
 
 void run(const ConvertFlags& flags, const RunFlags& how, const CLI::App& command, Context& context) {
-    if (how.print_recipe) return print_json(recipe_of(command, flags));
+    if (how.print_recipe) return print_json(written(recipe_of(command, flags)));
     const ThreadScope threads(context.threads);
     Conversion conversion = prepare(flags, context);
     if (how.dry_run) {
         check_destination(conversion.model, flags.destination, conversion.options);
         return print_report(flags, conversion, nullptr, how.json);
     }
-    conversion.options.recipe = recipe_of(command, flags);
-    conversion.options.command = command_line(conversion.options.recipe);
+    const auto recipe = published(recipe_of(command, flags), conversion.model);
+    conversion.options.recipe = written(recipe);
+    conversion.options.command = command_line(recipe);
     const ConvertReport report = run_conversion(conversion, flags, {}, context);
     print_report(flags, conversion, &report, how.json);
 }

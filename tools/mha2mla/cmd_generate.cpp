@@ -176,7 +176,8 @@ void run(const GenerateFlags& flags, Context& context) {
         json["ids"] = sequence.ids;
         if (tokenizer) {
             std::string text = tokenizer->decode(sequence.ids, true);
-            if (whole_characters(text) < text.size()) text = text.substr(0, whole_characters(text)) + "\xEF\xBF\xBD";
+            const std::size_t whole = whole_characters(text);
+            if (whole < text.size()) text.replace(whole, std::string::npos, "\xEF\xBF\xBD");
             json["text"] = text;
         }
         json["stopped"] = sequence.stopped;

@@ -18,7 +18,12 @@ struct ReportFlags {
     std::map<std::string, std::filesystem::path> outputs;  // by format
     std::optional<double> rope_theta;
     std::int64_t rope_dim = 0;
-    bool spectra = false;
+    bool no_spectra = false;
+
+    /// CSV has no place for spectra.
+    [[nodiscard]] bool wants_spectra() const {
+        return !checkpoint.empty() && !no_spectra && (outputs.contains("html") || outputs.contains("json"));
+    }
 };
 
 /// Before any work: outputs that would overwrite each other or an input, and directories that are not there.
@@ -86,7 +91,7 @@ RotaryFrequencies find_frequencies(const ReportFlags& flags, const NamedStats& s
 
 std::vector<LayerSpectra> measure_spectra(const ReportFlags& flags, const NamedStats& stats, std::int64_t rope_dim,
                                           Context& context) {
-    if (!flags.spectra) return {};
+    if (!flags.wants_spectra()) return {};
     const Model model = Model::open(flags.checkpoint);
     check_stats_fit(stats.stats, model.config, stats.name);
     return layer_spectra(model, report_selection(stats, rope_dim), context.observer);
@@ -118,9 +123,6 @@ void print_summary(const ReportFlags& flags, const Report& report) {
 
 void run(const ReportFlags& flags, Context& context) {
     check_outputs(flags);
-    if (flags.spectra && flags.checkpoint.empty()) {
-        throw Error(ErrorCode::usage, "--spectra needs the weights: give --checkpoint DIR");
-    }
     const ThreadScope threads(context.threads);
     NamedStats stats = load_named(flags.stats);
     ReportOptions options;
@@ -149,37 +151,42 @@ void run(const ReportFlags& flags, Context& context) {
 void add_report(CLI::App& app, Context& context) {
     auto flags = std::make_shared<ReportFlags>();
     auto* command = app.add_subcommand("report", "What the statistics of calibrate say, as figures and tables");
+    command->option_defaults()->group(kInput);
     command->add_option("stats", flags->stats, "Statistics file that calibrate wrote")->required()->type_name("FILE");
+    auto* checkpoint = command->add_option("--checkpoint", flags->checkpoint,
+                                           "The model of the statistics: adds its frequencies, the singular values of "
+                                           "its keys and values, and the energy that each --kv-rank keeps");
+    checkpoint->type_name("DIR");
+    command
+        ->add_flag("--no-spectra", flags->no_spectra,
+                   "Of --checkpoint only the frequencies; singular values take three decompositions a layer")
+        ->needs(checkpoint);
+    command->add_option("--rope-theta", flags->rope_theta, "Base of the frequencies, where there is no checkpoint")
+        ->check(CLI::Validator(CLI::PositiveNumber).description(""))
+        ->type_name("BETA")
+        ->excludes(checkpoint);
+    command->add_option("--compare", flags->other, "Other statistics of the same shape: what changes, and where")
+        ->type_name("FILE");
+    command
+        ->add_option_function<std::int64_t>(
+            "--rope-dim", [flags](const auto value) { flags->rope_dim = value; },
+            "Dimensions of each head that keep RoPE (d_r), which the page can change; default: head_dim/8, at least 2")
+        ->check(in_range(2, 512))
+        ->type_name("N")
+        ->group(kMethod);
     for (const auto& format : report_formats()) {
         const std::string name(format.name);
         command
             ->add_option_function<std::filesystem::path>(
                 "--" + name, [flags, name](const auto& path) { flags->outputs[name] = path; },
                 "Write " + std::string(format.what) + "; - is stdout")
-            ->type_name("FILE");
+            ->type_name("FILE")
+            ->group(kOutput);
     }
-    command
-        ->add_option_function<std::int64_t>(
-            "--rope-dim", [flags](const auto value) { flags->rope_dim = value; },
-            "Dimensions of each head that keep RoPE (d_r), which the page can change; default: head_dim/8, at least 2")
-        ->check(in_range(2, 512))
-        ->type_name("N");
-    auto* checkpoint = command->add_option("--checkpoint", flags->checkpoint,
-                                           "The model of the statistics: its frequencies, and weights for --spectra");
-    checkpoint->type_name("DIR");
-    command->add_option("--rope-theta", flags->rope_theta, "Base of the frequencies, where there is no checkpoint")
-        ->check(CLI::Validator(CLI::PositiveNumber).description(""))
-        ->type_name("BETA")
-        ->excludes(checkpoint);
-    command->add_flag("--spectra", flags->spectra,
-                      "Also singular values of the keys and values of --checkpoint, and the energy that each --kv-rank "
-                      "keeps; three decompositions a layer");
-    command->add_option("--compare", flags->other, "Other statistics of the same shape: what changes, and where")
-        ->type_name("FILE");
     add_threads_option(*command, context);
     set_footer(
         *command, "",
-        {{"a page to look at", "mha2mla report stats.safetensors --checkpoint ./model --spectra --html report.html"},
+        {{"a page to look at", "mha2mla report stats.safetensors --checkpoint ./model --html report.html"},
          {"a table for other tools", "mha2mla report stats.safetensors --csv -"},
          {"what more text changed", "mha2mla report more.safetensors --compare stats.safetensors --html report.html"}});
     command->callback([flags, &context] { run(*flags, context); });

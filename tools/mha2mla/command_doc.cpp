@@ -98,11 +98,8 @@ CommandDoc describe(const CLI::App& app) {
         }
         if (!described.options.empty()) doc.groups.push_back(std::move(described));
     }
-    // What every command has is said last, and --help last of all.
     std::stable_partition(doc.groups.begin(), doc.groups.end(),
-                          [](const OptionGroup& group) { return group.name != "Messages"; });
-    std::stable_partition(doc.groups.begin(), doc.groups.end(),
-                          [](const OptionGroup& group) { return group.options.front().names.back() != "--help"; });
+                          [](const OptionGroup& group) { return group.name != kMessages; });
     read_footer(app.get_footer(), doc);
     for (const auto* command : app.get_subcommands([](const CLI::App* sub) { return !sub->get_group().empty(); })) {
         doc.commands.emplace_back(command->get_name(), command->get_description());

@@ -9,6 +9,9 @@
 
 namespace mha2mla::tool {
 
+/// The group of what every command has, shown last.
+inline constexpr const char* kMessages = "Messages";
+
 struct OptionDoc {
     std::vector<std::string> names;  // "-o", "--output"; of an argument: its name alone
     std::string value;               // "FILE", "N", "{a,b}"; empty for a flag

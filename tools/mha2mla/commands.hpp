@@ -19,6 +19,7 @@ void add_verify(CLI::App& app, Context& context);
 void add_generate(CLI::App& app, Context& context);
 void add_methods(CLI::App& app, Context& context);
 void add_completion(CLI::App& app, Context& context);
+void add_help(CLI::App& app, Context& context);
 void add_generate_docs(CLI::App& app, Context& context);
 
 /// All of them, in the order of --help.

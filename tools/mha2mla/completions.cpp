@@ -82,7 +82,7 @@ std::string bash_command(const CommandDoc& command) {
     return text;
 }
 
-/// "(-o --output)"{-o,--output}"[text]:value:action"
+/// '(-o --output)'{-o+,--output=}'[text]:value:action'; the value may also stand behind "=", or right behind "-o".
 std::string zsh_option(const OptionDoc& option) {
     // Colons and brackets have a meaning in a specification.
     std::string text = brief(option.text);
@@ -102,9 +102,12 @@ std::string zsh_option(const OptionDoc& option) {
             if (!option.is_flag()) spec += ":" + option.value + ": ";
             break;
     }
-    if (option.names.size() == 1) return single_quoted(option.names.front() + spec);
-    return single_quoted("(" + join(option.names, " ") + ")") + "{" + join(option.names, ",") + "}" +
-           single_quoted(spec);
+    std::vector<std::string> names;
+    for (const auto& name : option.names) {
+        names.push_back(name + (option.is_flag() ? "" : name.starts_with("--") ? "=" : "+"));
+    }
+    if (names.size() == 1) return single_quoted(names.front() + spec);
+    return single_quoted("(" + join(option.names, " ") + ")") + "{" + join(names, ",") + "}" + single_quoted(spec);
 }
 
 std::string zsh_argument(const OptionDoc& argument, std::size_t place) {
@@ -164,6 +167,8 @@ std::string bash_completion(const ProgramDoc& doc) {
         "_mha2mla() {\n"
         "    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} command='' i\n"
         "    COMPREPLY=()\n"
+        "    # --option=value comes as three words.\n"
+        "    [[ $cur == '=' ]] && cur='' || { [[ $prev == '=' ]] && prev=${COMP_WORDS[COMP_CWORD-2]}; }\n"
         "    for ((i = 1; i < COMP_CWORD; ++i)); do\n"
         "        case ${COMP_WORDS[i]} in\n"
         "            " +

@@ -79,7 +79,9 @@ void LogObserver::finish() {
     next_draw_ = {};
 }
 
-void LogObserver::warn(const std::string& message) { spdlog::warn("{}", message); }
+void LogObserver::warn(const std::string& message) {
+    if (warned_.insert(message).second) spdlog::warn("{}", message);
+}
 
 bool LogObserver::cancelled() const { return interrupted != 0; }
 

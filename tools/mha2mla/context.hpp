@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -34,6 +35,7 @@ private:
     std::shared_ptr<StatusLine> line_;
     std::vector<Shown> stages_;  // that are under way, in the order in which they began
     Stage::Clock::time_point next_draw_{};
+    std::set<std::string> warned_;  // each is said once, however many jobs have cause
 };
 
 /// From now on the first Ctrl-C (or SIGTERM) asks the running operation to stop, the second kills.

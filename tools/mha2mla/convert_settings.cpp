@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "mha2mla/error.hpp"
+#include "mha2mla/fingerprint.hpp"
 
 namespace mha2mla::tool {
 namespace fs = std::filesystem;
@@ -29,6 +30,8 @@ std::string shell_quoted(const std::string& text) {
     return quoted + "'";
 }
 
+std::string absolute_text(const fs::path& path) { return fs::absolute(path).lexically_normal().string(); }
+
 std::string value_text(const Json& value) { return value.is_string() ? value.get<std::string>() : value.dump(); }
 
 }  // namespace
@@ -47,13 +50,38 @@ std::vector<RecipeSetting> convert_settings() {
 
 Json recipe_of(const CLI::App& command, const ConvertFlags& flags) {
     Json job;
-    job["source"] = fs::absolute(flags.source).lexically_normal().string();
-    job["destination"] = fs::absolute(flags.destination).lexically_normal().string();
+    job["source"] = absolute_text(flags.source);
+    job["destination"] = absolute_text(flags.destination);
     for (const auto& setting : convert_settings()) {
         const auto* option = command.get_option("--" + setting.name);
         if (option->count() == 0) continue;
         const std::string text = option->results().back();
-        job[setting.name] = setting.is_path ? Json(fs::absolute(text).lexically_normal().string()) : value_json(text);
+        job[setting.name] = setting.is_path ? Json(absolute_text(text)) : value_json(text);
+    }
+    return {{"jobs", Json::array({job})}};
+}
+
+Json written(const Json& recipe) {
+    Json job = recipe.at("jobs").at(0);
+    for (auto& [name, value] : job.items()) {
+        if (!value.is_string()) continue;
+        std::string text;
+        for (const char c : value.get<std::string>()) text += c == '$' ? std::string("$$") : std::string(1, c);
+        value = text;
+    }
+    return {{"jobs", Json::array({job})}};
+}
+
+Json published(const Json& recipe, const Model& source) {
+    Json job = recipe.at("jobs").at(0);
+    job["source"] = base_model(source);
+    const auto shorten = [&job](const std::string& key) {
+        const fs::path path = job.at(key).get<std::string>();
+        job[key] = (path / "").parent_path().filename().string();  // also of a path that ends with a slash
+    };
+    shorten("destination");
+    for (const auto& setting : convert_settings()) {
+        if (setting.is_path && job.contains(setting.name)) shorten(setting.name);
     }
     return {{"jobs", Json::array({job})}};
 }

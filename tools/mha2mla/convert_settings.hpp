@@ -16,6 +16,11 @@ namespace mha2mla::tool {
 
 /// The settings that were given on the command line of `convert`, as a recipe with one job and absolute paths.
 [[nodiscard]] nlohmann::ordered_json recipe_of(const CLI::App& command, const ConvertFlags& flags);
+/// That recipe as a file for batch, where a dollar sign is written twice.
+[[nodiscard]] nlohmann::ordered_json written(const nlohmann::ordered_json& recipe);
+/// The same recipe for a model card, which others read: the source by its name, directories and files by the last
+/// component of their paths.
+[[nodiscard]] nlohmann::ordered_json published(const nlohmann::ordered_json& recipe, const Model& source);
 /// The only job of a recipe as a command for the shell.
 [[nodiscard]] std::string command_line(const nlohmann::ordered_json& recipe);
 

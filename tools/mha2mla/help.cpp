@@ -1,12 +1,12 @@
 #include "help.hpp"
 
-#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <sstream>
 
 #include "command_doc.hpp"
+#include "output.hpp"
 
 namespace mha2mla::tool {
 namespace {
@@ -16,11 +16,7 @@ constexpr std::size_t kNarrow = 60;         // below it, descriptions stand unde
 constexpr std::size_t kUsualColumns = 100;  // where the output is not a terminal
 constexpr std::size_t kMostColumns = 120;   // longer lines are hard to read
 
-std::size_t help_columns() {
-    winsize size{};
-    if (::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) != 0 || size.ws_col == 0) return kUsualColumns;
-    return std::min<std::size_t>(size.ws_col, kMostColumns);
-}
+std::size_t help_columns() { return std::min(terminal_columns(STDOUT_FILENO).value_or(kUsualColumns), kMostColumns); }
 
 /// "  head   text", the text in a column of its own.
 std::string entry(const std::string& head, const std::string& text, std::size_t columns) {

@@ -3,7 +3,6 @@
 #include <spdlog/sinks/base_sink.h>
 #include <spdlog/sinks/basic_file_sink.h>
 #include <spdlog/spdlog.h>
-#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -11,8 +10,10 @@
 #include <mutex>
 #include <nlohmann/json.hpp>
 
+#include "command_doc.hpp"
 #include "mha2mla/error.hpp"
 #include "options.hpp"
+#include "output.hpp"
 
 namespace mha2mla::tool {
 namespace {
@@ -109,10 +110,8 @@ spdlog::level::level_enum level_of(const LogOptions& options) {
 StatusLine::StatusLine() : usable_(is_terminal()) {}
 
 std::size_t StatusLine::columns() const {
-    winsize size{};
-    const bool known = ::ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0;
     // Text in the last column makes some terminals begin a new line.
-    return (known ? size.ws_col : kUsualColumns) - 1U;
+    return terminal_columns(STDERR_FILENO).value_or(kUsualColumns) - 1;
 }
 
 void StatusLine::show(const std::string& text) {
@@ -130,15 +129,16 @@ void StatusLine::hide() {
 }
 
 void add_log_options(CLI::App& app, LogOptions& options) {
-    constexpr const char* kGroup = "Messages";
-    app.add_flag("-v,--verbose", options.verbose, "Say more: what is being done, and how long it took")->group(kGroup);
-    app.add_flag("-q,--quiet", options.quiet, "Only warnings and errors, no progress; -qq: only errors")->group(kGroup);
+    app.add_flag("-v,--verbose", options.verbose, "Say more: what is being done, and how long it took")
+        ->group(kMessages);
+    app.add_flag("-q,--quiet", options.quiet, "Only warnings and errors, no progress; -qq: only errors")
+        ->group(kMessages);
     app.add_option("--log-file", options.file, "Also append messages to FILE, with times; -q does not concern it")
         ->type_name("FILE")
-        ->group(kGroup);
+        ->group(kMessages);
     add_choice(app, "--log-format", options.format, kLogFormats, &LogFormatRow::format,
                "Messages as text, or one JSON object a line with time, level and message")
-        ->group(kGroup);
+        ->group(kMessages);
 }
 
 void start_logging(const std::shared_ptr<StatusLine>& line) { start_logging(LogOptions{}, line); }

@@ -1,17 +1,20 @@
+#include <fcntl.h>
 #include <spdlog/spdlog.h>
+#include <unistd.h>
 
 #include <new>
 
 #include "commands.hpp"
 #include "help.hpp"
 #include "mha2mla/error.hpp"
+#include "mha2mla/suggestion.hpp"
 #include "output.hpp"
-#include "suggestion.hpp"
 #include "version.hpp"
 
 namespace {
 
 using namespace mha2mla::tool;
+using mha2mla::did_you_mean;
 
 constexpr int kFailed = 1;
 constexpr int kUsage = 2;
@@ -120,9 +123,18 @@ int run_reporting(int argc, char** argv) {
     }
 }
 
+/// A descriptor that is closed would be that of the next file to be opened, and messages would be written into it. As
+/// it is, writing fails and is reported.
+void occupy_standard_descriptors() {
+    for (const int descriptor : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
+        if (::fcntl(descriptor, F_GETFD) < 0) (void)::open("/dev/null", O_RDONLY);
+    }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
+    occupy_standard_descriptors();
     install_interrupt_handler();
     return run_reporting(argc, argv);
 }

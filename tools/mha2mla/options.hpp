@@ -10,12 +10,13 @@
 #include "context.hpp"
 #include "mha2mla/latent.hpp"
 #include "mha2mla/model.hpp"
+#include "mha2mla/suggestion.hpp"
 #include "mha2mla/token_file.hpp"
-#include "suggestion.hpp"
 
 namespace mha2mla::tool {
 
 /// Groups of --help, for options that belong together wherever they are declared.
+inline constexpr const char* kInput = "Input";
 inline constexpr const char* kMethod = "Method";
 inline constexpr const char* kText = "Text";
 inline constexpr const char* kOutput = "Output";

@@ -1,5 +1,8 @@
 #include "output.hpp"
 
+#include <sys/ioctl.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -15,6 +18,40 @@ void print_table(const std::vector<std::pair<std::string, std::string>>& rows) {
     for (const auto& [name, value] : rows) width = std::max(width, name.size());
     for (const auto& [name, value] : rows) {
         std::printf("%-*s  %s\n", static_cast<int>(width), name.c_str(), value.c_str());
+    }
+}
+
+std::optional<std::size_t> terminal_columns(int descriptor) {
+    winsize size{};
+    if (::ioctl(descriptor, TIOCGWINSZ, &size) != 0 || size.ws_col == 0) return std::nullopt;
+    return size.ws_col;
+}
+
+void print_columns(const std::vector<std::vector<std::string>>& rows) {
+    const auto& head = rows.front();
+    std::vector<std::size_t> widths(head.size());
+    for (const auto& row : rows) {
+        for (std::size_t c = 0; c < row.size(); ++c) widths[c] = std::max(widths[c], row[c].size());
+    }
+    // The last column may be as long as an error message.
+    std::size_t width = 0;
+    for (std::size_t c = 0; c + 1 < widths.size(); ++c) width += widths[c] + 2;
+    if (terminal_columns(STDOUT_FILENO).value_or(width) < width) {
+        for (std::size_t i = 1; i < rows.size(); ++i) {
+            std::printf("%s\n", rows[i].front().c_str());
+            for (std::size_t c = 1; c < head.size(); ++c) {
+                if (!rows[i][c].empty()) std::printf("  %s: %s\n", head[c].c_str(), rows[i][c].c_str());
+            }
+        }
+        return;
+    }
+    for (const auto& row : rows) {
+        std::string line;
+        for (std::size_t c = 0; c < row.size(); ++c) {
+            line += row[c] + std::string(widths[c] - row[c].size() + 2, ' ');
+        }
+        line.erase(line.find_last_not_of(' ') + 1);
+        std::printf("%s\n", line.c_str());
     }
 }
 

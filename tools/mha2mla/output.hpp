@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -21,6 +22,13 @@ void print_json(const nlohmann::ordered_json& json);
 
 /// Prints "name   value" lines with the values in one column.
 void print_table(const std::vector<std::pair<std::string, std::string>>& rows);
+
+/// Characters of a line of the terminal behind a descriptor; nothing where there is no terminal.
+[[nodiscard]] std::optional<std::size_t> terminal_columns(int descriptor);
+
+/// Prints a table whose first row is its header and whose last column is free text; where a terminal is too narrow for
+/// the others, each row becomes lines of its own.
+void print_columns(const std::vector<std::vector<std::string>>& rows);
 
 /// @throws Error{io} if stdout could not take everything (closed pipe, full disk).
 void flush_stdout();

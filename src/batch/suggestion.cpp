@@ -1,9 +1,9 @@
-#include "suggestion.hpp"
+#include "mha2mla/suggestion.hpp"
 
 #include <algorithm>
 #include <vector>
 
-namespace mha2mla::tool {
+namespace mha2mla {
 namespace {
 
 constexpr std::size_t kLongestWord = 64;  // longer ones are no slips of the finger
@@ -42,4 +42,4 @@ std::string did_you_mean(std::string_view word, std::span<const std::string> can
     return best == nullptr ? "" : "; did you mean '" + *best + "'?";
 }
 
-}  // namespace mha2mla::tool
+}  // namespace mha2mla
