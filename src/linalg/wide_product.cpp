@@ -23,8 +23,8 @@ using Floats = float __attribute__((vector_size(64)));
 using FloatsInMemory = float __attribute__((vector_size(64), aligned(4), may_alias));
 
 constexpr std::int64_t kLanes = 16;
-constexpr std::int64_t kTileRows = 12;                 // of the result, in registers
-constexpr std::int64_t kTileVectors = 2;               // of its columns
+constexpr std::int64_t kTileRows = 12;    // of the result, in registers
+constexpr std::int64_t kTileVectors = 2;  // of its columns
 constexpr std::int64_t kTileColumns = kTileVectors * kLanes;
 constexpr std::int64_t kDepth = 256;                   // of the sums in one pass over the result
 constexpr std::int64_t kLeftStride = kDepth + kLanes;  // of packed rows: no multiple of a page
@@ -50,10 +50,10 @@ MHA2MLA_INLINE void transpose_block(const float* from, std::int64_t from_stride,
     for (int round = 0; round < 4; ++round) {
         MHA2MLA_UNROLL
         for (int i = 0; i < kLanes / 2; ++i) {
-            next[2 * i] = __builtin_shufflevector(rows[i], rows[i + 8], 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22,
-                                                  7, 23);
-            next[2 * i + 1] = __builtin_shufflevector(rows[i], rows[i + 8], 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29,
-                                                      14, 30, 15, 31);
+            next[2 * i] =
+                __builtin_shufflevector(rows[i], rows[i + 8], 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+            next[2 * i + 1] = __builtin_shufflevector(rows[i], rows[i + 8], 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13,
+                                                      29, 14, 30, 15, 31);
         }
         MHA2MLA_UNROLL
         for (int i = 0; i < kLanes; ++i) rows[i] = next[i];
@@ -106,8 +106,8 @@ MHA2MLA_INLINE void pack_right(std::int64_t depth, std::int64_t columns, Operand
 }
 
 /// A tile of the result, apart so that all registers are its own. @param a packed rows. @param b packed strip.
-MHA2MLA_AVX512 __attribute__((noinline)) void multiply_tile(std::int64_t depth, const float* a, const float* b, float alpha, float beta, float* c,
-                                  std::int64_t c_stride) {
+MHA2MLA_AVX512 __attribute__((noinline)) void multiply_tile(std::int64_t depth, const float* a, const float* b,
+                                                            float alpha, float beta, float* c, std::int64_t c_stride) {
     Floats sums[kTileRows][kTileVectors] = {};
     for (std::int64_t i = 0; i < depth; ++i) {
         const Floats first = *reinterpret_cast<const FloatsInMemory*>(b + i * kTileColumns);
@@ -198,7 +198,8 @@ MHA2MLA_AVX512 void wide_product(std::int64_t m, std::int64_t n, std::int64_t k,
 
 namespace mha2mla {
 bool suits_wide_product(std::int64_t, std::int64_t, std::int64_t) { return false; }
-void wide_product(std::int64_t, std::int64_t, std::int64_t, float, Operand, Operand, float, float*, std::int64_t, bool) {
+void wide_product(std::int64_t, std::int64_t, std::int64_t, float, Operand, Operand, float, float*, std::int64_t,
+                  bool) {
     std::abort();  // never asked for
 }
 }  // namespace mha2mla

@@ -31,7 +31,8 @@ std::vector<Case> cases(std::int64_t n) {
         {"zero", [](int) { return 0.0; }, [](int) { return 0.0; }},
         {"Wilkinson", [n](int i) { return std::abs(i - double(n) / 2); }, [](int) { return 1.0; }},
         {"low rank", [=](int i) { return i < n / 3 ? any(i) : 0.0; }, [=](int i) { return i < n / 3 ? any(i) : 1e-9; }},
-        {"large", [](int i) { return 1e15 * std::pow(1 + i, -0.8); }, [](int i) { return 1e14 * std::pow(1 + i, -0.8); }},
+        {"large", [](int i) { return 1e15 * std::pow(1 + i, -0.8); },
+         [](int i) { return 1e14 * std::pow(1 + i, -0.8); }},
         {"small", [](int i) { return 1e-17 * std::pow(0.99, i); }, [](int i) { return 1e-18 * std::pow(0.99, i); }},
         {"clusters", [](int i) { return i % 2; }, [](int i) { return i % 7 == 0 ? 1.0 : 0.0; }},
     };
