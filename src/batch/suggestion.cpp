@@ -1,6 +1,7 @@
 #include "mha2mla/suggestion.hpp"
 
 #include <algorithm>
+#include <utility>
 #include <vector>
 
 namespace mha2mla {

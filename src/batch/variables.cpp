@@ -35,7 +35,7 @@ Json Variables::expand(const std::string& text, std::vector<std::string>& using_
             throw Error(ErrorCode::format,
                         where_ + ": '" + text + "' has '${' without '}'; write $$ for a dollar sign");
         }
-        const Json value = value_of(text.substr(dollar + 2, end - dollar - 2), using_now);
+        Json value = value_of(text.substr(dollar + 2, end - dollar - 2), using_now);
         if (dollar == 0 && end + 1 == text.size()) return value;
         result += as_text(value);
         position = end + 1;

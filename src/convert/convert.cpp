@@ -103,7 +103,7 @@ private:
     void layer_piece(std::int64_t layer) {
         const auto index = static_cast<std::size_t>(layer);
         const std::string name = "layer " + std::to_string(layer);
-        if (const Piece* piece = take_over(name)) {
+        if (const FinishedPiece* piece = take_over(name)) {
             set_result(index, {piece->retained_energy, piece->balance});
             return;
         }
@@ -135,7 +135,7 @@ private:
     }
 
     /// The record of a piece that an earlier run finished, if its tensors are what it recorded.
-    const Piece* take_over(const std::string& name) {
+    const FinishedPiece* take_over(const std::string& name) {
         if (earlier_ == nullptr) return nullptr;
         const auto it = earlier_->pieces.find(name);
         if (it == earlier_->pieces.end() || !writer_.take_over(it->second.tensors)) return nullptr;
@@ -145,7 +145,7 @@ private:
     }
 
     void record(const std::string& name, const std::vector<std::string>& tensors, const LayerResult& result) {
-        Piece piece{name, {}, result.retained_energy, result.balance};
+        FinishedPiece piece{name, {}, result.retained_energy, result.balance};
         for (const auto& tensor : tensors) piece.tensors.emplace(tensor, writer_.hash_of(tensor));
         recorder_.record(std::move(piece));
         ++kept_;

@@ -33,7 +33,7 @@ PairRanks ranks_from_json(const Json& json) {
     return {json.at("layers"), json.at("kv_heads"), json.at("head_dim"), json.at("values")};
 }
 
-std::string piece_line(const Piece& piece) {
+std::string piece_line(const FinishedPiece& piece) {
     Json json;
     json["piece"] = piece.name;
     json["tensors"] = piece.tensors;
@@ -42,7 +42,7 @@ std::string piece_line(const Piece& piece) {
     return json.dump() + "\n";
 }
 
-Piece piece_from_json(const Json& json) {
+FinishedPiece piece_from_json(const Json& json) {
     return {json.at("piece"), json.at("tensors"), json.at("retained_energy"), json.value("kv_balance", 0.0)};
 }
 
@@ -65,7 +65,7 @@ std::optional<JournalContents> read_journal(const fs::path& directory) {
         try {
             const Json line = Json::parse(rest.substr(0, end));
             if (contents) {
-                Piece piece = piece_from_json(line);
+                FinishedPiece piece = piece_from_json(line);
                 contents->pieces.insert_or_assign(piece.name, piece);
             } else {
                 if (line.at("format") != kFormat) return std::nullopt;
@@ -147,7 +147,7 @@ PieceRecorder::PieceRecorder(Journal& journal, CheckpointWriter& writer)
 
 PieceRecorder::~PieceRecorder() { stop(); }
 
-void PieceRecorder::record(Piece piece) {
+void PieceRecorder::record(FinishedPiece piece) {
     const std::lock_guard lock(mutex_);
     if (failure_) std::rethrow_exception(failure_);
     waiting_.push_back(std::move(piece));
@@ -179,7 +179,7 @@ void PieceRecorder::run() {
         try {
             std::vector<std::string> tensors;
             std::string lines;
-            for (const Piece& piece : pieces) {
+            for (const FinishedPiece& piece : pieces) {
                 for (const auto& [name, hash] : piece.tensors) tensors.push_back(name);
                 lines += piece_line(piece);
             }

@@ -18,7 +18,7 @@
 namespace mha2mla {
 
 /// A layer, or a tensor that is copied.
-struct Piece {
+struct FinishedPiece {
     std::string name;
     std::map<std::string, std::string> tensors;  // name -> hash of its data
     double retained_energy = 1;                  // of a layer
@@ -28,7 +28,7 @@ struct Piece {
 struct JournalContents {
     nlohmann::ordered_json fingerprint;
     std::optional<PairRanks> ranks;
-    std::map<std::string, Piece> pieces;
+    std::map<std::string, FinishedPiece> pieces;
     std::uint64_t bytes = 0;  // up to the end of the last whole line
 };
 
@@ -77,7 +77,7 @@ public:
     PieceRecorder& operator=(PieceRecorder&&) = delete;
 
     /// A piece whose tensors the writer has got. @throws what recording an earlier one failed with.
-    void record(Piece piece);
+    void record(FinishedPiece piece);
     /// Waits until all is recorded. @throws Error{io}
     void finish();
 
@@ -88,7 +88,7 @@ private:
     CheckpointWriter& writer_;
     std::mutex mutex_;
     std::condition_variable changed_;
-    std::vector<Piece> waiting_;
+    std::vector<FinishedPiece> waiting_;
     bool ended_ = false;
     std::exception_ptr failure_;
     std::thread thread_;

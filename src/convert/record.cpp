@@ -48,14 +48,14 @@ std::vector<std::string> inherited_front_matter(const fs::path& card) {
 std::string base_model(const Model& source) {
     const auto directory = fs::weakly_canonical(source.checkpoint.directory());
     const auto config = read_json_file(directory / "config.json");
-    const std::string name = config.value("_name_or_path", nlohmann::json()).is_string()
-                                 ? config.at("_name_or_path").get<std::string>()
-                                 : std::string();
+    std::string name = config.value("_name_or_path", nlohmann::json()).is_string()
+                           ? config.at("_name_or_path").get<std::string>()
+                           : std::string();
     const auto slash = name.find('/');
     const bool on_hub = slash != std::string::npos && slash > 0 && slash + 1 < name.size() && name[0] != '.' &&
                         name.find('/', slash + 1) == std::string::npos;
     if (on_hub) return name;
-    const std::string cached = name_in_hub_cache(directory);
+    std::string cached = name_in_hub_cache(directory);
     return cached.empty() ? directory.filename().string() : cached;
 }
 

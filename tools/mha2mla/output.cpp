@@ -82,13 +82,13 @@ std::string human_bytes(double bytes) {
 
 std::string human_reduction(double reduction) {
     char text[32];
-    std::snprintf(text, sizeof text, "%+.2f%%", -100 * reduction);
+    (void)std::snprintf(text, sizeof text, "%+.2f%%", -100 * reduction);
     return text;
 }
 
 std::string fixed(double value, int digits) {
     char text[64];
-    std::snprintf(text, sizeof text, "%.*f", digits, value);
+    (void)std::snprintf(text, sizeof text, "%.*f", digits, value);
     return text;
 }
 
