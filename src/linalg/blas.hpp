@@ -19,8 +19,7 @@ inline Operand operand(CBLAS_TRANSPOSE trans, const float* data, std::int64_t st
 inline void gemm(CBLAS_TRANSPOSE trans_a, CBLAS_TRANSPOSE trans_b, std::int64_t m, std::int64_t n, std::int64_t k,
                  float alpha, const float* a, std::int64_t a_stride, const float* b, std::int64_t b_stride, float beta,
                  float* c, std::int64_t c_stride) {
-    if (suits_wide_product(m, n, k)) {
-        wide_product(m, n, k, alpha, operand(trans_a, a, a_stride), operand(trans_b, b, b_stride), beta, c, c_stride);
+    if (wide_product(m, n, k, alpha, operand(trans_a, a, a_stride), operand(trans_b, b, b_stride), beta, c, c_stride)) {
         return;
     }
     cblas_sgemm(CblasRowMajor, trans_a, trans_b, blas_int(m), blas_int(n), blas_int(k), alpha, a, blas_int(a_stride), b,
@@ -37,9 +36,8 @@ inline void gemm(CBLAS_TRANSPOSE trans_a, CBLAS_TRANSPOSE trans_b, std::int64_t 
 /// overwritten.
 inline void syrk(CBLAS_TRANSPOSE trans, std::int64_t n, std::int64_t k, float alpha, const float* a,
                  std::int64_t stride, float beta, float* c, std::int64_t c_stride) {
-    if (suits_wide_product(n, n, k)) {
-        const CBLAS_TRANSPOSE other = trans == CblasNoTrans ? CblasTrans : CblasNoTrans;
-        wide_product(n, n, k, alpha, operand(trans, a, stride), operand(other, a, stride), beta, c, c_stride, true);
+    const CBLAS_TRANSPOSE other = trans == CblasNoTrans ? CblasTrans : CblasNoTrans;
+    if (wide_product(n, n, k, alpha, operand(trans, a, stride), operand(other, a, stride), beta, c, c_stride, true)) {
         return;
     }
     cblas_ssyrk(CblasRowMajor, CblasUpper, trans, blas_int(n), blas_int(k), alpha, a, blas_int(stride), beta, c,

@@ -10,26 +10,13 @@
 namespace mha2mla {
 namespace {
 
-template <int>
-struct Doubled;
-template <>
-struct Doubled<16> {
-    using Halves = float __attribute__((vector_size(8)));
-    using Doubles = double __attribute__((vector_size(16)));
-};
-template <>
-struct Doubled<32> {
-    using Halves = float __attribute__((vector_size(16)));
-    using Doubles = double __attribute__((vector_size(32)));
-};
-
 template <int kBytes>
 struct Loops : VectorLoops<kBytes> {
     using Base = VectorLoops<kBytes>;
     using Base::kLanes, Base::load, Base::store, Base::exp;
     using typename Base::Floats;
-    using Halves = typename Doubled<kBytes>::Halves;
-    using Doubles = typename Doubled<kBytes>::Doubles;
+    using Halves = VectorOf<float, kBytes / 2>;
+    using Doubles = VectorOf<double, kBytes>;
 
     /// The first `count` lanes; the others become `rest`.
     MHA2MLA_INLINE void load_some(const float* from, std::int64_t count, float rest, Floats& to) {

@@ -4,43 +4,14 @@
 #include <cstring>
 
 #include "instruction_set.hpp"
-
-// As in elementwise.cpp: written once on vectors of a register's length, compiled for each instruction set.
-#define MHA2MLA_INLINE static inline __attribute__((always_inline))
+#include "vectors.hpp"
 
 namespace mha2mla {
 namespace {
 
 template <typename Real, int kBytes>
-struct VectorOf;
-template <>
-struct VectorOf<float, 16> {
-    using Type = float __attribute__((vector_size(16)));
-};
-template <>
-struct VectorOf<double, 16> {
-    using Type = double __attribute__((vector_size(16)));
-};
-template <>
-struct VectorOf<float, 32> {
-    using Type = float __attribute__((vector_size(32)));
-};
-template <>
-struct VectorOf<double, 32> {
-    using Type = double __attribute__((vector_size(32)));
-};
-template <>
-struct VectorOf<float, 64> {
-    using Type = float __attribute__((vector_size(64)));
-};
-template <>
-struct VectorOf<double, 64> {
-    using Type = double __attribute__((vector_size(64)));
-};
-
-template <typename Real, int kBytes>
 struct SymmetricRows {
-    using Vector = typename VectorOf<Real, kBytes>::Type;
+    using Vector = VectorOf<Real, kBytes>;
     static constexpr std::int64_t kLanes = kBytes / static_cast<int>(sizeof(Real));
     /// Rows that share each load of y and v: as many as there are registers for.
     static constexpr std::int64_t kRows = kBytes == 64 ? 8 : 4;

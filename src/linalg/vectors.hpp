@@ -18,34 +18,15 @@
 
 namespace mha2mla {
 
-using FourFloats = float __attribute__((vector_size(16)));
+template <typename Number, int kBytes>
+struct VectorType {
+    using Type __attribute__((vector_size(kBytes))) = Number;
+};
+/// As many numbers as kBytes hold.
+template <typename Number, int kBytes>
+using VectorOf = typename VectorType<Number, kBytes>::Type;
 
-template <int>
-struct VectorTypes;
-template <>
-struct VectorTypes<16> {
-    using Floats = float __attribute__((vector_size(16)));
-    using Words = std::uint32_t __attribute__((vector_size(16)));
-    using Ints = std::int32_t __attribute__((vector_size(16)));
-    using Halves = std::uint16_t __attribute__((vector_size(8)));
-    using Bytes = std::uint8_t __attribute__((vector_size(4)));
-};
-template <>
-struct VectorTypes<32> {
-    using Floats = float __attribute__((vector_size(32)));
-    using Words = std::uint32_t __attribute__((vector_size(32)));
-    using Ints = std::int32_t __attribute__((vector_size(32)));
-    using Halves = std::uint16_t __attribute__((vector_size(16)));
-    using Bytes = std::uint8_t __attribute__((vector_size(8)));
-};
-template <>
-struct VectorTypes<64> {
-    using Floats = float __attribute__((vector_size(64)));
-    using Words = std::uint32_t __attribute__((vector_size(64)));
-    using Ints = std::int32_t __attribute__((vector_size(64)));
-    using Halves = std::uint16_t __attribute__((vector_size(32)));
-    using Bytes = std::uint8_t __attribute__((vector_size(16)));
-};
+using FourFloats = VectorOf<float, 16>;
 
 inline float bf16_value(std::uint16_t half) { return std::bit_cast<float>(static_cast<std::uint32_t>(half) << 16U); }
 
@@ -57,11 +38,11 @@ inline std::uint16_t load_half(const std::byte* from) {
 
 template <int kBytes>
 struct VectorLoops {
-    using Floats = typename VectorTypes<kBytes>::Floats;
-    using Words = typename VectorTypes<kBytes>::Words;
-    using Ints = typename VectorTypes<kBytes>::Ints;
-    using Halves = typename VectorTypes<kBytes>::Halves;
-    using Bytes = typename VectorTypes<kBytes>::Bytes;
+    using Floats = VectorOf<float, kBytes>;
+    using Words = VectorOf<std::uint32_t, kBytes>;
+    using Ints = VectorOf<std::int32_t, kBytes>;
+    using Halves = VectorOf<std::uint16_t, kBytes / 2>;  // as many as Floats
+    using Bytes = VectorOf<std::uint8_t, kBytes / 4>;
     static constexpr std::int64_t kLanes = kBytes / 4;
 
     MHA2MLA_INLINE void load(const float* from, Floats& to) { std::memcpy(&to, from, kBytes); }

@@ -1,25 +1,18 @@
 #include "wide_product.hpp"
 
 #include <algorithm>
-#include <cstdlib>
 #include <cstring>
 #include <vector>
 
 #include "instruction_set.hpp"
+#include "vectors.hpp"
 
 #if defined(__x86_64__)
-
-#define MHA2MLA_INLINE MHA2MLA_AVX512 static inline __attribute__((always_inline))
-#if defined(__clang__)
-#define MHA2MLA_UNROLL _Pragma("unroll")
-#else
-#define MHA2MLA_UNROLL _Pragma("GCC unroll 16")
-#endif
 
 namespace mha2mla {
 namespace {
 
-using Floats = float __attribute__((vector_size(64)));
+using Floats = VectorOf<float, 64>;
 using FloatsInMemory = float __attribute__((vector_size(64), aligned(4), may_alias));
 
 constexpr std::int64_t kLanes = 16;
@@ -42,7 +35,8 @@ Panels& panels() {
 }
 
 /// to[column, row] = from[row, column] for 16 x 16 numbers: four times all vectors are interleaved with those eight on.
-MHA2MLA_INLINE void transpose_block(const float* from, std::int64_t from_stride, float* to, std::int64_t to_stride) {
+MHA2MLA_AVX512 MHA2MLA_INLINE void transpose_block(const float* from, std::int64_t from_stride, float* to,
+                                                   std::int64_t to_stride) {
     Floats rows[kLanes], next[kLanes];
     MHA2MLA_UNROLL
     for (int i = 0; i < kLanes; ++i) std::memcpy(&rows[i], from + i * from_stride, sizeof(Floats));
@@ -62,8 +56,8 @@ MHA2MLA_INLINE void transpose_block(const float* from, std::int64_t from_stride,
     for (int i = 0; i < kLanes; ++i) std::memcpy(to + i * to_stride, &rows[i], sizeof(Floats));
 }
 
-MHA2MLA_INLINE void transpose(std::int64_t rows, std::int64_t columns, const float* from, std::int64_t from_stride,
-                              float* to, std::int64_t to_stride) {
+MHA2MLA_AVX512 MHA2MLA_INLINE void transpose(std::int64_t rows, std::int64_t columns, const float* from,
+                                             std::int64_t from_stride, float* to, std::int64_t to_stride) {
     for (std::int64_t row = 0; row < rows; row += kLanes) {
         for (std::int64_t column = 0; column < columns; column += kLanes) {
             const float* block = from + row * from_stride + column;
@@ -82,7 +76,7 @@ MHA2MLA_INLINE void transpose(std::int64_t rows, std::int64_t columns, const flo
 }
 
 /// Rows of the left operand one after the other; a last tile that is not full gets zeros.
-MHA2MLA_INLINE void pack_left(std::int64_t rows, std::int64_t depth, Operand a, float* to) {
+MHA2MLA_AVX512 MHA2MLA_INLINE void pack_left(std::int64_t rows, std::int64_t depth, Operand a, float* to) {
     if (a.column_stride == 1) {
         for (std::int64_t i = 0; i < rows; ++i) std::copy_n(a.data + i * a.row_stride, depth, to + i * kLeftStride);
     } else {
@@ -92,7 +86,7 @@ MHA2MLA_INLINE void pack_left(std::int64_t rows, std::int64_t depth, Operand a, 
 }
 
 /// The right operand in strips of kTileColumns columns, zeros beyond the last.
-MHA2MLA_INLINE void pack_right(std::int64_t depth, std::int64_t columns, Operand b, float* to) {
+MHA2MLA_AVX512 MHA2MLA_INLINE void pack_right(std::int64_t depth, std::int64_t columns, Operand b, float* to) {
     for (std::int64_t first = 0; first < columns; first += kTileColumns, to += depth * kTileColumns) {
         const std::int64_t count = std::min(kTileColumns, columns - first);
         if (count < kTileColumns) std::fill_n(to, depth * kTileColumns, 0.0F);
@@ -136,8 +130,9 @@ MHA2MLA_AVX512 __attribute__((noinline)) void multiply_tile(std::int64_t depth, 
 }
 
 /// A tile that reaches over the edge of the result.
-MHA2MLA_INLINE void multiply_edge(std::int64_t rows, std::int64_t columns, std::int64_t depth, const float* a,
-                                  const float* b, float alpha, float beta, float* c, std::int64_t c_stride) {
+MHA2MLA_AVX512 MHA2MLA_INLINE void multiply_edge(std::int64_t rows, std::int64_t columns, std::int64_t depth,
+                                                 const float* a, const float* b, float alpha, float beta, float* c,
+                                                 std::int64_t c_stride) {
     float tile[kTileRows * kTileColumns];
     multiply_tile(depth, a, b, alpha, 0.0F, tile, kTileColumns);
     for (std::int64_t i = 0; i < rows; ++i) {
@@ -153,14 +148,8 @@ Operand from(const Operand& operand, std::int64_t row, std::int64_t column) {
             operand.column_stride};
 }
 
-}  // namespace
-
-bool suits_wide_product(std::int64_t m, std::int64_t n, std::int64_t k) {
-    return has_avx512() && m >= kTileRows && n >= kTileColumns && k >= kLanes;
-}
-
-MHA2MLA_AVX512 void wide_product(std::int64_t m, std::int64_t n, std::int64_t k, float alpha, Operand a, Operand b,
-                                 float beta, float* c, std::int64_t c_stride, bool upper_only) {
+MHA2MLA_AVX512 void multiply(std::int64_t m, std::int64_t n, std::int64_t k, float alpha, Operand a, Operand b,
+                             float beta, float* c, std::int64_t c_stride, bool upper_only) {
     Panels& own = panels();
     for (std::int64_t column = 0; column < n; column += kRightColumns) {
         const std::int64_t columns = std::min(kRightColumns, n - column);
@@ -192,16 +181,24 @@ MHA2MLA_AVX512 void wide_product(std::int64_t m, std::int64_t n, std::int64_t k,
     }
 }
 
-}  // namespace mha2mla
-
-#else
-
-namespace mha2mla {
-bool suits_wide_product(std::int64_t, std::int64_t, std::int64_t) { return false; }
-void wide_product(std::int64_t, std::int64_t, std::int64_t, float, Operand, Operand, float, float*, std::int64_t,
-                  bool) {
-    std::abort();  // never asked for
-}
+}  // namespace
 }  // namespace mha2mla
 
 #endif
+
+namespace mha2mla {
+
+bool wide_product([[maybe_unused]] std::int64_t m, [[maybe_unused]] std::int64_t n, [[maybe_unused]] std::int64_t k,
+                  [[maybe_unused]] float alpha, [[maybe_unused]] Operand a, [[maybe_unused]] Operand b,
+                  [[maybe_unused]] float beta, [[maybe_unused]] float* c, [[maybe_unused]] std::int64_t c_stride,
+                  [[maybe_unused]] bool upper_only) {
+#if defined(__x86_64__)
+    if (has_avx512() && m >= kTileRows && n >= kTileColumns && k >= kLanes) {
+        multiply(m, n, k, alpha, a, b, beta, c, c_stride, upper_only);
+        return true;
+    }
+#endif
+    return false;
+}
+
+}  // namespace mha2mla
