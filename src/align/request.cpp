@@ -16,8 +16,9 @@ namespace {
 constexpr std::array<AlignQuality, 2> kQualities = {{
     {"fast", 60, 2048, "60 steps of gradient descent on each layer's own output"},
     {"best", 60, 2048,
-     "then 400 steps on every two neighbouring layers together, the last two towards the next-token distributions", 2,
-     400},
+     "as fast, then 400 steps on every two neighbouring layers together, the last two towards the next-token "
+     "distributions; for small models, since its time grows with layers and vocabulary",
+     2, 400},
 }};
 
 constexpr std::int64_t kSeqLen = 512;

@@ -205,7 +205,7 @@ void run(const GenerateFlags& flags, Context& context) {
 
 void add_generate(CLI::App& app, Context& context) {
     auto flags = std::make_shared<GenerateFlags>();
-    auto* command = app.add_subcommand("generate", "Continues prompts, with a KV cache in any format");
+    auto* command = app.add_subcommand("generate", "Continue prompts, with a KV cache in any format");
     add_checkpoint_option(*command, flags->model);
     auto* prompt = command->add_option("--prompt", flags->prompt, "Text to continue")->type_name("TEXT");
     auto* file = command
