@@ -148,7 +148,8 @@ TEST_F(MethodCli, AlignedJobsRunInABatchOnceEach) {
         "output": "out", "jobs": [{"grid": {"kv-reduction": [0.5, 0.75]}}]})");
     const auto plan = run_program({"batch", path("recipe.json"), "--dry-run", "--json"});
     ASSERT_EQ(plan.exit_code, 0) << plan.err;
-    for (const auto& job : nlohmann::json::parse(plan.out).at("jobs")) {
+    const auto planned = nlohmann::json::parse(plan.out);
+    for (const auto& job : planned.at("jobs")) {
         EXPECT_EQ(job.at("state"), "convert");
         EXPECT_GT(job.at("memory"), 10'000'000);
         EXPECT_GT(job.at("output_bytes"), 1'000'000);
