@@ -1,7 +1,10 @@
 #include <algorithm>
 #include <cmath>
 #include <optional>
+#include <utility>
+#include <vector>
 
+#include "../linalg/parallel.hpp"
 #include "mha2mla/error.hpp"
 #include "mha2mla/factorize.hpp"
 #include "singular_basis.hpp"
@@ -12,6 +15,8 @@ namespace {
 constexpr double kStandardExcess = 1e-5;
 /// Below this double costs next to nothing.
 constexpr std::int64_t kSmall = 256;
+/// Columns whose lengths one thread sums up.
+constexpr std::int64_t kTile = 256;
 
 /// Makes the entry of largest magnitude of each row positive.
 template <typename Real>
@@ -23,27 +28,50 @@ void fix_signs(RowMajor<Real>& vectors) {
     }
 }
 
-/// Shares out the singular values: `orthonormal` has unit vectors and `projected` vectors of length σ, one in each of
-/// `count` vectors. @param kept exponent of σ that stays with `projected`.
-double place_sigma(Eigen::Ref<Matrix> orthonormal, Eigen::Ref<Matrix> projected, bool vectors_are_columns,
-                   double kept) {
-    double energy = 0;
-    const Eigen::Index count = vectors_are_columns ? projected.cols() : projected.rows();
-    for (Eigen::Index i = 0; i < count; ++i) {
-        const auto scale = [&](auto&& unit, auto&& sized) {
-            const double singular = std::sqrt(sized.template cast<double>().squaredNorm());
-            energy += singular * singular;
-            if (singular <= 0) return;
-            sized *= static_cast<float>(std::pow(singular, kept - 1.0));
-            unit *= static_cast<float>(std::pow(singular, 1.0 - kept));
-        };
-        if (vectors_are_columns) {
-            scale(orthonormal.row(i), projected.col(i));
-        } else {
-            scale(orthonormal.col(i), projected.row(i));
-        }
+Matrix in_float(Matrix matrix) { return matrix; }
+Matrix in_float(const RowMajor<double>& matrix) { return matrix.cast<float>(); }
+
+/// The lengths of the rows of `matrix`, or of its columns, summed in double.
+std::vector<double> lengths(const Matrix& matrix, bool of_columns) {
+    Eigen::ArrayXd squares = Eigen::ArrayXd::Zero(of_columns ? matrix.cols() : matrix.rows());
+    if (of_columns) {
+        const std::int64_t tiles = (matrix.cols() + kTile - 1) / kTile;
+        parallel_for(tiles, [&](std::int64_t tile, std::vector<float>&) {
+            const std::int64_t first = tile * kTile;
+            const std::int64_t count = std::min<std::int64_t>(kTile, matrix.cols() - first);
+            for (Eigen::Index i = 0; i < matrix.rows(); ++i) {
+                squares.segment(first, count) +=
+                    matrix.row(i).segment(first, count).transpose().array().cast<double>().square();
+            }
+        });
+    } else {
+        parallel_for(matrix.rows(), [&](std::int64_t i, std::vector<float>&) {
+            squares[i] = matrix.row(i).cast<double>().squaredNorm();
+        });
     }
-    return energy;
+    squares = squares.sqrt();
+    return {squares.begin(), squares.end()};
+}
+
+/// Row i times singular[i]^power, a singular value of 0 left aside.
+void scale_rows(Matrix& rows, const std::vector<double>& singular, double power) {
+    if (power == 0) return;
+    parallel_for(rows.rows(), [&](std::int64_t i, std::vector<float>&) {
+        const double value = singular[static_cast<std::size_t>(i)];
+        if (value > 0) rows.row(i) *= static_cast<float>(std::pow(value, power));
+    });
+}
+
+/// The same for columns.
+void scale_columns(Matrix& columns, const std::vector<double>& singular, double power) {
+    if (power == 0) return;
+    Eigen::RowVectorXf factors(columns.cols());
+    for (Eigen::Index i = 0; i < columns.cols(); ++i) {
+        const double value = singular[static_cast<std::size_t>(i)];
+        factors[i] = value > 0 ? static_cast<float>(std::pow(value, power)) : 1.0F;
+    }
+    parallel_for(columns.rows(),
+                 [&](std::int64_t i, std::vector<float>&) { columns.row(i).array() *= factors.array(); });
 }
 
 /// A ≈ U (Uᵀ A) or (A V) Vᵀ: a projection, and so the best approximation whatever the size of the singular values.
@@ -52,16 +80,21 @@ LowRank project(const MatrixRef& a, SingularBasis<Real> basis, SigmaPlacement si
     fix_signs(basis.vectors);
     LowRank result;
     result.excess = basis.excess;
-    if (a.rows() <= a.cols()) {
-        result.down = project_left<Real>(basis.vectors, a).template cast<float>();
-        result.up = basis.vectors.transpose().template cast<float>();
-        const double kept = sigma == SigmaPlacement::up ? 0.0 : sigma == SigmaPlacement::down ? 1.0 : 0.5;
-        result.retained_energy = place_sigma(result.up, result.down, false, kept);
+    const bool wide = a.rows() <= a.cols();
+    // The projection has vectors of length σ, of which σ^kept stays with it.
+    const double kept = sigma == SigmaPlacement::balanced ? 0.5 : (sigma == SigmaPlacement::down) == wide ? 1.0 : 0.0;
+    Matrix& projected = wide ? result.down : result.up;
+    projected = in_float(wide ? project_left<Real>(basis.vectors, a) : project_right<Real>(a, basis.vectors));
+    Matrix orthonormal = in_float(std::move(basis.vectors));
+    const std::vector<double> singular = lengths(projected, !wide);
+    for (const double value : singular) result.retained_energy += value * value;
+    scale_rows(orthonormal, singular, 1.0 - kept);
+    if (wide) {
+        scale_rows(projected, singular, kept - 1.0);
+        result.up = orthonormal.transpose();
     } else {
-        result.up = project_right<Real>(a, basis.vectors).template cast<float>();
-        result.down = basis.vectors.template cast<float>();
-        const double kept = sigma == SigmaPlacement::up ? 1.0 : sigma == SigmaPlacement::down ? 0.0 : 0.5;
-        result.retained_energy = place_sigma(result.down, result.up, true, kept);
+        scale_columns(projected, singular, kept - 1.0);
+        result.down = std::move(orthonormal);
     }
     return result;
 }

@@ -77,11 +77,18 @@ private:
     Real* w(std::int64_t k) { return panel_.data() + (width_ + k) * n_; }
     Real* v_again(std::int64_t k) { return panel_.data() + (2 * width_ + k) * n_; }
 
+    /// Whose piece this is, the last of the matrix being number 0. Rows get longer away from it, so turns are taken
+    /// back and forth.
+    static bool is_mine(std::int64_t from_last, int member, int members) {
+        const std::int64_t turn = from_last % (2 * members);
+        return member == (turn < members ? turn : 2 * members - 1 - turn);
+    }
+
     /// body(chunk, begin, end) for this member's chunks of the entries from `first` on.
     template <typename Body>
     void for_chunks(std::int64_t first, int member, int members, const Body& body) {
         for (std::int64_t chunk = first / kChunk; chunk < chunks_; ++chunk) {
-            if (chunk % members == member)
+            if (is_mine(chunks_ - 1 - chunk, member, members))
                 body(chunk, std::max(first, chunk * kChunk), std::min(n_, (chunk + 1) * kChunk));
         }
     }
@@ -142,7 +149,7 @@ private:
     void multiply(std::int64_t start, std::int64_t k, int member, int members) {
         const Real* vk = v(k);
         for (std::int64_t strip = start / kStrip; strip < strips_; ++strip) {
-            if (strip % members != member) continue;
+            if (!is_mine(strips_ - 1 - strip, member, members)) continue;
             const std::int64_t begin = std::max(start, strip * kStrip);
             const std::int64_t end = std::min(n_, (strip + 1) * kStrip);
             Real* y = products_.data() + strip * n_;
@@ -205,21 +212,19 @@ private:
     /// A -= Vᵀ W + Wᵀ V right of and below the panel.
     void update_rest(std::int64_t first, std::int64_t count, int member, int members) {
         const std::int64_t start = first + count;
-        for (std::int64_t chunk = start / kChunk; chunk < chunks_; ++chunk) {
-            if (chunk % members != member) continue;
-            const std::int64_t begin = std::max(start, chunk * kChunk);
-            const std::int64_t rows = std::min(n_, (chunk + 1) * kChunk) - begin;
+        for_chunks(start, member, members, [&](std::int64_t, std::int64_t begin, std::int64_t end) {
+            const std::int64_t rows = end - begin;
             Real* out = a_ + begin * n_ + begin;
             if (count == width_) {
                 gemm(CblasTrans, CblasNoTrans, rows, n_ - begin, 2 * count, Real(-1), v(0) + begin, n_, w(0) + begin,
                      n_, Real(1), out, n_);
-                continue;
+                return;
             }
             gemm(CblasTrans, CblasNoTrans, rows, n_ - begin, count, Real(-1), v(0) + begin, n_, w(0) + begin, n_,
                  Real(1), out, n_);
             gemm(CblasTrans, CblasNoTrans, rows, n_ - begin, count, Real(-1), w(0) + begin, n_, v(0) + begin, n_,
                  Real(1), out, n_);
-        }
+        });
     }
 
     Real* a_;

@@ -92,7 +92,14 @@ MHA2MLA_AVX512 MHA2MLA_INLINE void pack_right(std::int64_t depth, std::int64_t c
         if (count < kTileColumns) std::fill_n(to, depth * kTileColumns, 0.0F);
         if (b.column_stride == 1) {
             const float* from = b.data + first;
-            for (std::int64_t i = 0; i < depth; ++i) std::copy_n(from + i * b.row_stride, count, to + i * kTileColumns);
+            for (std::int64_t i = 0; count == kTileColumns && i < depth; ++i) {
+                Floats vectors[kTileVectors];
+                std::memcpy(vectors, from + i * b.row_stride, sizeof vectors);
+                std::memcpy(to + i * kTileColumns, vectors, sizeof vectors);
+            }
+            for (std::int64_t i = 0; count < kTileColumns && i < depth; ++i) {
+                std::copy_n(from + i * b.row_stride, count, to + i * kTileColumns);
+            }
         } else {
             transpose(count, depth, b.data + first * b.column_stride, b.column_stride, to, kTileColumns);
         }
