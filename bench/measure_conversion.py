@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 """What a conversion costs: seconds and bytes per second of `mha2mla convert` and `mha2mla calibrate` beside a plain
-copy of the checkpoint, and the most private memory that each takes. The checkpoint is synthetic unless --checkpoint
-gives one. All programs take turns within one run, over files that were read once before (warm page cache)."""
+copy of the checkpoint and the bare writing of as many bytes, and the most private memory that each takes. The
+checkpoint is synthetic unless --checkpoint gives one. All programs take turns within one run, over files that were read
+once before (warm page cache)."""
 import argparse
 import json
+import mmap
 import os
 import re
 import shutil
@@ -17,6 +19,8 @@ import measuring
 import synthetic_checkpoint
 
 SAMPLE_SECONDS = 0.002
+WRITE_BYTES = 16 << 20
+STEPS = ("copy", "write", "convert", "calibrate")
 
 
 def private_bytes(pid):
@@ -100,6 +104,20 @@ class Bench:
         flush(target)
         return {"seconds": time.perf_counter() - start, "bytes": 2 * self.source_bytes}
 
+    def write(self):
+        """What any conversion takes at least on this disk: as many bytes as the checkpoint has, past the page cache."""
+        target = self.fresh("written")
+        target.mkdir()
+        block = mmap.mmap(-1, WRITE_BYTES)
+        block.write(os.urandom(WRITE_BYTES))
+        start = time.perf_counter()
+        descriptor = os.open(target / "bytes", os.O_WRONLY | os.O_CREAT | os.O_DIRECT)
+        for _ in range(-(-self.source_bytes // WRITE_BYTES)):
+            os.write(descriptor, block)
+        os.fsync(descriptor)
+        os.close(descriptor)
+        return {"seconds": time.perf_counter() - start, "bytes": self.source_bytes}
+
     def convert(self):
         target = self.fresh("converted")
         result = run_measured([self.program, "convert", self.checkpoint, target, "--rope", "uniform", "--threads",
@@ -115,7 +133,7 @@ class Bench:
         return {"seconds": time_torch_loop(self.checkpoint, self.config)}
 
     def clean(self):
-        for name in ("copy", "converted"):
+        for name in ("copy", "written", "converted"):
             shutil.rmtree(self.work / name, ignore_errors=True)
 
 
@@ -194,7 +212,7 @@ def print_results(bench, results):
         if "peak_private_bytes" in rounds[0]:
             line += f"   {peak(results, step) / 1e6:.1f} MB private"
         print(line)
-    for first, second in (("convert", "copy"), ("torch_loop", "convert")):
+    for first, second in (("convert", "copy"), ("convert", "write"), ("torch_loop", "convert"), ("torch_loop", "write")):
         if first in results and second in results:
             print(f"  {first} / {second}: {measuring.spread_text(ratios(results, first, second))} x in seconds")
     sys.stdout.flush()
@@ -220,9 +238,8 @@ def parse_options():
     synthetic_checkpoint.add_model_options(parser)
     parser.add_argument("--compare-layers", type=lambda text: [int(n) for n in text.split(",")], metavar="N,N",
                         help="measure synthetic checkpoints of these depths one after another, such as 8,80")
-    parser.add_argument("--steps", nargs="+", choices=("copy", "convert", "calibrate"), metavar="STEP",
-                        default=["copy", "convert", "calibrate"], help="what to run, of copy, convert, calibrate "
-                        "(default: all)")
+    parser.add_argument("--steps", nargs="+", choices=STEPS, metavar="STEP", default=[*STEPS],
+                        help=f"what to run, of {', '.join(STEPS)} (default: all)")
     parser.add_argument("--against-pytorch", action="store_true",
                         help="also time a bare loop of torch.linalg.svd over the layers' joint matrices")
     parser.add_argument("--convert-options", type=str.split, default=[], metavar="'OPTIONS'",

@@ -28,7 +28,9 @@ namespace {
 
 /// Bytes of one call. After each the kernel is told to begin writing to disk, so that the last flush finds little to
 /// do.
-constexpr std::size_t kMaxTransfer = std::size_t{1} << 24U;
+constexpr std::size_t kMaxTransfer = std::size_t{1} << 23U;
+/// What is worth going past the page cache.
+constexpr std::size_t kDirectLeast = std::size_t{1} << 19U;
 
 void begin_writeback(int descriptor, std::uint64_t offset, std::size_t count) {
     // A hint: file systems that cannot do it write later.
@@ -97,33 +99,46 @@ bool OutputFile::write_direct(std::uint64_t offset, std::span<const std::byte> a
     return true;
 }
 
+template <typename Fill>
+std::size_t OutputFile::write_pages(std::uint64_t offset, std::span<const std::byte> data, CopyBuffer& buffer,
+                                    const Fill& fill) {
+    if (direct_ < 0 || data.size() < kDirectLeast) return 0;
+    // The pages at both ends may be shared with other tensors, so they go through the page cache.
+    std::size_t done = (CopyBuffer::kAlignment - offset % CopyBuffer::kAlignment) % CopyBuffer::kAlignment;
+    write_at(offset, data.first(done));
+    const auto memory = buffer.bytes();
+    while (data.size() - done >= CopyBuffer::kAlignment) {
+        const std::size_t whole = (data.size() - done) / CopyBuffer::kAlignment * CopyBuffer::kAlignment;
+        const auto part = memory.first(std::min(whole, memory.size()));
+        if (!fill(done, part) || !write_direct(offset + done, part)) break;
+        done += part.size();
+    }
+    return done;
+}
+
+void OutputFile::write_at(std::uint64_t offset, std::span<const std::byte> data, CopyBuffer& buffer) {
+    const std::size_t done = write_pages(offset, data, buffer, [&](std::size_t position, std::span<std::byte> part) {
+        std::copy_n(data.begin() + static_cast<std::ptrdiff_t>(position), part.size(), part.begin());
+        return true;
+    });
+    write_at(offset + done, data.subspan(done));
+}
+
 std::string OutputFile::copy_at(std::uint64_t offset, int source_descriptor, std::uint64_t source_offset,
                                 std::span<const std::byte> mapped, CopyBuffer& buffer) {
-    constexpr std::size_t kDirectLeast = std::size_t{1} << 20U;
     Hasher hasher;
-    // The pages at both ends may be shared with other tensors, so they go through the page cache.
-    const std::size_t head = (CopyBuffer::kAlignment - offset % CopyBuffer::kAlignment) % CopyBuffer::kAlignment;
-    if (direct_ >= 0 && mapped.size() >= kDirectLeast) {
-        write_at(offset, mapped.first(head));
-        hasher.add(mapped.first(head));
-        std::size_t done = head;
-        const auto memory = buffer.bytes();
-        while (mapped.size() - done >= CopyBuffer::kAlignment) {
-            const std::size_t whole = (mapped.size() - done) / CopyBuffer::kAlignment * CopyBuffer::kAlignment;
-            const auto part = memory.first(std::min(whole, memory.size()));
-            const auto got =
-                ::pread(source_descriptor, part.data(), part.size(), static_cast<off_t>(source_offset + done));
-            const bool all = got == static_cast<ssize_t>(part.size());
-            if (!all || !write_direct(offset + done, part)) break;
-            hasher.add(part);
-            done += part.size();
-        }
-        offset += done;
-        source_offset += done;
-        mapped = mapped.subspan(done);
-    }
-    copy_in_kernel(offset, source_descriptor, source_offset, mapped);
-    hasher.add(mapped);
+    std::size_t hashed = 0;
+    const std::size_t done = write_pages(offset, mapped, buffer, [&](std::size_t position, std::span<std::byte> part) {
+        const auto got =
+            ::pread(source_descriptor, part.data(), part.size(), static_cast<off_t>(source_offset + position));
+        if (got != static_cast<ssize_t>(part.size())) return false;
+        hasher.add(mapped.subspan(hashed, position - hashed));
+        hasher.add(part);
+        hashed = position + part.size();
+        return true;
+    });
+    copy_in_kernel(offset + done, source_descriptor, source_offset + done, mapped.subspan(done));
+    hasher.add(mapped.subspan(hashed));
     return hasher.hex();
 }
 

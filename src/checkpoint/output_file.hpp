@@ -9,7 +9,7 @@
 
 namespace mha2mla {
 
-/// Memory for OutputFile::copy_at(), aligned for disks. Allocated when it is first needed.
+/// Memory for writing straight to disk, aligned for disks. Allocated when it is first needed.
 class CopyBuffer {
 public:
     static constexpr std::size_t kAlignment = 4096;
@@ -40,9 +40,11 @@ public:
 
     /// @throws Error{io} naming the file, for example when the disk is full.
     void write_at(std::uint64_t offset, std::span<const std::byte> data);
-    /// Copies from another file's descriptor; `mapped` is the same range in memory. Most of a large range goes through
-    /// `buffer` straight to disk (O_DIRECT), which neither fills the page cache nor waits for it; the rest, and all of
-    /// it where the file system has no such way, inside the kernel.
+    /// The same; most of a large range goes through `buffer` straight to disk (O_DIRECT), which neither fills the page
+    /// cache nor waits for it.
+    void write_at(std::uint64_t offset, std::span<const std::byte> data, CopyBuffer& buffer);
+    /// Copies from another file's descriptor; `mapped` is the same range in memory. Most of a large range goes straight
+    /// to disk in the same way; the rest, and all of it where the file system has no such way, inside the kernel.
     /// @return hash of what was copied, taken on the way.
     std::string copy_at(std::uint64_t offset, int source_descriptor, std::uint64_t source_offset,
                         std::span<const std::byte> mapped, CopyBuffer& buffer);
@@ -62,6 +64,11 @@ private:
     [[nodiscard]] std::filesystem::path temporary_path() const;
     void copy_in_kernel(std::uint64_t offset, int source_descriptor, std::uint64_t source_offset,
                         std::span<const std::byte> mapped);
+    /// Whole pages of `data`, in parts that fill(position, part) provides unless it returns false.
+    /// @return bytes written, with those before the first whole page; 0 where that is not possible or worth it.
+    template <typename Fill>
+    std::size_t write_pages(std::uint64_t offset, std::span<const std::byte> data, CopyBuffer& buffer,
+                            const Fill& fill);
     [[nodiscard]] bool write_direct(std::uint64_t offset, std::span<const std::byte> aligned) const;
     void close();
 

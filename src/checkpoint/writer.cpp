@@ -70,6 +70,7 @@ std::vector<Slot*> lay_out(std::span<Slot> slots) {
 
 std::vector<Slot> make_slots(std::vector<TensorSpec> tensors) {
     std::vector<Slot> slots;
+    slots.reserve(tensors.size());
     for (auto& spec : tensors) {
         const std::uint64_t bytes = byte_count(spec.dtype, spec.shape);
         slots.push_back({.spec = std::move(spec), .bytes = bytes});
@@ -120,15 +121,27 @@ struct CheckpointWriter::Impl {
     bool created_directory = false;
     bool committed = false;
     std::vector<Slot> slots;
-    std::map<std::string, std::size_t, std::less<>> by_name;
+    std::map<std::string_view, std::size_t> by_name;  // names are those of the slots
     std::vector<std::string> shard_names;
     std::vector<std::uint64_t> data_start;
     std::vector<OutputFile> shards;
     std::vector<std::pair<std::string, OutputFile>> files;
     std::uint64_t total_bytes = 0;
     std::mutex mutex;
-    CopyBuffer copy_buffer;
     std::mutex copying;
+    std::vector<CopyBuffer> free_buffers;  // as many as were ever in use at once
+
+    CopyBuffer take_buffer() {
+        const std::lock_guard lock(copying);
+        if (free_buffers.empty()) return {};
+        CopyBuffer buffer = std::move(free_buffers.back());
+        free_buffers.pop_back();
+        return buffer;
+    }
+    void give_back(CopyBuffer buffer) {
+        const std::lock_guard lock(copying);
+        free_buffers.push_back(std::move(buffer));
+    }
 
     void assign_shards(std::uint64_t max_shard_bytes) {
         std::size_t shard = 0;
@@ -273,14 +286,17 @@ void CheckpointWriter::write(std::string_view name, std::span<const std::byte> d
 void CheckpointWriter::write_part(std::string_view name, std::uint64_t offset, std::span<const std::byte> data) {
     Slot& slot = impl_->claim(name, offset, data.size());
     slot.add(data);
-    impl_->shards[slot.shard].write_at(impl_->data_start[slot.shard] + slot.begin + offset, data);
+    CopyBuffer buffer = impl_->take_buffer();
+    impl_->shards[slot.shard].write_at(impl_->data_start[slot.shard] + slot.begin + offset, data, buffer);
+    impl_->give_back(std::move(buffer));
 }
 
 void CheckpointWriter::copy(std::string_view name, const TensorView& source, const SafetensorsFile& file) {
     Slot& slot = impl_->claim(name, 0, source.data.size());
-    const std::lock_guard lock(impl_->copying);
+    CopyBuffer buffer = impl_->take_buffer();
     slot.hash = impl_->shards[slot.shard].copy_at(impl_->data_start[slot.shard] + slot.begin, file.file().descriptor(),
-                                                  source.file_offset, source.data, impl_->copy_buffer);
+                                                  source.file_offset, source.data, buffer);
+    impl_->give_back(std::move(buffer));
 }
 
 void CheckpointWriter::add_file(const std::string& file_name, std::string_view content) {
@@ -290,7 +306,9 @@ void CheckpointWriter::add_file(const std::string& file_name, std::string_view c
 void CheckpointWriter::copy_file(const std::string& file_name, const fs::path& source) {
     const MappedFile mapped(source);
     impl_->files.emplace_back(file_name, OutputFile(impl_->directory / file_name));
-    impl_->files.back().second.copy_at(0, mapped.descriptor(), 0, mapped.bytes(), impl_->copy_buffer);
+    CopyBuffer buffer = impl_->take_buffer();
+    impl_->files.back().second.copy_at(0, mapped.descriptor(), 0, mapped.bytes(), buffer);
+    impl_->give_back(std::move(buffer));
 }
 
 std::string CheckpointWriter::hash_of(std::string_view name) const {

@@ -1,7 +1,10 @@
 #include "mha2mla/convert.hpp"
 
+#include <malloc.h>
+
 #include <algorithm>
 #include <atomic>
+#include <utility>
 
 #include "../checkpoint/hash.hpp"
 #include "convert_layer.hpp"
@@ -31,6 +34,9 @@ std::optional<JournalContents> journal_to_resume(const fs::path& destination, co
     return journal;
 }
 
+/// While one waits for the disk, another reads.
+constexpr std::int64_t kCopiers = 2;
+
 /// One conversion, from its layout to its last file.
 class Run {
 public:
@@ -42,7 +48,7 @@ public:
           earlier_(earlier),
           schedule_(options.aligned() ? Schedule{} : plan_schedule(source.config, options, thread_count())),
           layout_(lay_out_conversion(source, options)),
-          writer_(destination, layout_.tensors, {options.max_shard_bytes, true, earlier != nullptr}),
+          writer_(destination, std::exchange(layout_.tensors, {}), {options.max_shard_bytes, true, earlier != nullptr}),
           recorder_(journal, writer_) {
         report_.retained_energy.resize(source.layers.size());
         if (row_of(options.factorization).needs_moments()) report_.balance.resize(source.layers.size());
@@ -51,7 +57,7 @@ public:
 
     void write_pieces(Observer& observer) {
         const auto copies = static_cast<std::int64_t>(layout_.copies.size());
-        std::vector<Work> works = {{"copy", copies, 1, [&](auto i) { copy_piece(i); }}};
+        std::vector<Work> works = {{"copy", copies, kCopiers, [&](auto i) { copy_piece(i); }}};
         if (options_.aligned()) {
             align_layers();
         } else {
@@ -200,6 +206,7 @@ ConvertReport convert(const Model& source, const fs::path& destination, const Co
         options.resume ? journal_to_resume(destination, fingerprint) : std::optional<JournalContents>();
     Journal journal(destination, fingerprint, ranks, earlier ? &*earlier : nullptr);
     Run run(source, destination, options, report, earlier ? &*earlier : nullptr, journal);
+    ::malloc_trim(0);  // what reading the headers and laying out left behind
     try {
         run.write_pieces(observer);
         run.publish(fingerprint, ranks, observer);

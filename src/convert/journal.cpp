@@ -20,6 +20,7 @@ using Json = nlohmann::ordered_json;
 constexpr const char* kFormat = "mha2mla journal 1";
 /// Pieces that are finished within this time are flushed together.
 constexpr std::chrono::milliseconds kInterval(250);
+constexpr std::size_t kMostWaiting = 128;  // pieces, which end an interval early
 /// How long a process that was killed may take to be gone.
 constexpr std::chrono::seconds kDying(3);
 
@@ -190,7 +191,7 @@ void PieceRecorder::run() {
         }
         lock.lock();
         failure_ = failure;
-        changed_.wait_for(lock, kInterval, [&] { return ended_; });
+        changed_.wait_for(lock, kInterval, [&] { return ended_ || waiting_.size() >= kMostWaiting; });
     }
 }
 
