@@ -3,6 +3,7 @@
 /// computes there, so that the model lives before any fine-tuning.
 
 #include <cstdint>
+#include <filesystem>
 #include <memory>
 #include <optional>
 #include <span>
@@ -87,6 +88,12 @@ public:
     /// Error{numeric}, Error{interrupted}.
     Aligner(const Model& model, std::span<const TokenId> windows, std::int64_t seq_len, const AlignOptions& options,
             Observer& observer);
+    /// One that goes on behind the layers that another had handed out when it was saved.
+    /// @param model, seq_len, options must be what that one was given.
+    /// @return nothing if the file is not there, or it is not whole, damaged or of another model.
+    [[nodiscard]] static std::unique_ptr<Aligner> restore(const std::filesystem::path& path, const Model& model,
+                                                          std::int64_t seq_len, const AlignOptions& options,
+                                                          Observer& observer);
     ~Aligner();
     Aligner(const Aligner&) = delete;
     Aligner& operator=(const Aligner&) = delete;
@@ -101,9 +108,15 @@ public:
     /// @param error set to the mean square of what is left of the error in the hidden states behind the attention, in
     /// the mean square of the original's hidden states.
     [[nodiscard]] LatentWeights next(double& error);
+    /// The layer that comes next.
+    [[nodiscard]] std::int64_t layer() const;
+    /// For restore(): the hidden states and the layers that are not handed out yet, in one file that replaces an
+    /// earlier one when it is whole and on disk. @throws Error{io}
+    void save(const std::filesystem::path& path) const;
 
 private:
     struct State;
+    explicit Aligner(std::unique_ptr<State> state);
     std::unique_ptr<State> state_;
 };
 

@@ -237,9 +237,9 @@ private:
 };
 
 /// Writes one safetensors file atomically (temporary name, flush, rename).
-/// @param data called for each tensor in turn, so that not all need be in memory.
+/// @param data called for each tensor in turn, so that not all need be in memory: what it returns lives until the next.
 void write_safetensors(const std::filesystem::path& path, const std::vector<TensorSpec>& tensors,
-                       const std::function<std::vector<std::byte>(std::size_t)>& data,
+                       const std::function<std::span<const std::byte>(std::size_t)>& data,
                        const std::map<std::string, std::string>& metadata);
 
 /// Writes one small file atomically. @throws Error{io}

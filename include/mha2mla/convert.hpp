@@ -91,6 +91,10 @@ void check_destination(const Model& source, const std::filesystem::path& destina
 [[nodiscard]] std::optional<PairRanks> unfinished_ranks(const std::filesystem::path& destination,
                                                         const nlohmann::ordered_json& fingerprint);
 
+/// Where the aligner of an unfinished conversion at `destination` was saved, if it was. @throws as above.
+[[nodiscard]] std::optional<std::filesystem::path> unfinished_alignment(const std::filesystem::path& destination,
+                                                                        const nlohmann::ordered_json& fingerprint);
+
 /// What record_measurement() wrote into `directory`; null if nothing.
 [[nodiscard]] nlohmann::ordered_json measurement_at(const std::filesystem::path& directory);
 /// Adds to the mha2mla.json and the model card of a conversion what it costs.

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <deque>
 #include <limits>
 
 #include "../rope/attention_order.hpp"
@@ -12,6 +11,7 @@
 #include "first_guess.hpp"
 #include "mha2mla/error.hpp"
 #include "mha2mla/plan.hpp"
+#include "progress.hpp"
 
 namespace mha2mla {
 namespace {
@@ -37,7 +37,7 @@ void embed(const Model& model, std::span<const TokenId> ids, Matrix& hidden) {
 
 }  // namespace
 
-struct Aligner::State {
+struct Aligner::State : AlignProgress {
     State(const Model& source, std::int64_t length, const AlignOptions& asked, Observer& reports)
         : model(source),
           seq_len(length),
@@ -51,19 +51,7 @@ struct Aligner::State {
     AlignOptions options;
     Observer& observer;
     RotaryTable rotary;
-    Matrix converted;  // hidden states before `layer`, [tokens, hidden]
-    Matrix original;   // those of the original, behind the open layers
-    PairRanks ranks;
-    std::vector<Split> tried;
-    Split chosen;
-    struct OpenLayer {
-        LatentLayer latent;
-        Matrix behind_attention;  // the original's hidden states there, for the first tokens
-    };
-    std::int64_t layer = 0;      // the next that is handed out
-    std::int64_t window = 1;     // layers that are fitted together
-    std::deque<OpenLayer> open;  // from `layer` on: aligned, but not handed out
-    std::int64_t taken = 0;      // steps of gradient descent
+    std::int64_t window;  // layers that are fitted together
     LayerWorkspace work;
     LatentActivations activations;
 
@@ -79,17 +67,6 @@ struct Aligner::State {
     /// A whole number of sequences.
     [[nodiscard]] std::int64_t tokens_up_to(std::int64_t most) const {
         return std::min<std::int64_t>(original.rows(), std::max(seq_len, most / seq_len * seq_len));
-    }
-
-    [[nodiscard]] std::vector<std::vector<std::int64_t>> kept_pairs(std::int64_t of_layer,
-                                                                    std::int64_t rope_dim) const {
-        std::vector<std::vector<std::int64_t>> pairs(static_cast<std::size_t>(ranks.kv_heads));
-        for (std::int64_t head = 0; head < ranks.kv_heads; ++head) {
-            for (std::int64_t k = 0; k < ranks.head_dim / 2; ++k) {
-                if (ranks.rank(of_layer, head, k) < rope_dim / 2) pairs[static_cast<std::size_t>(head)].push_back(k);
-            }
-        }
-        return pairs;
     }
 
     /// Moves the original's hidden states behind the attention of a layer, and says what it would take to bring `from`
@@ -136,7 +113,7 @@ struct Aligner::State {
                       double& error) {
         LatentLayer best;
         error = std::numeric_limits<double>::infinity();
-        const auto pairs = kept_pairs(at, split.rope_dim);
+        const auto pairs = kept_pairs(ranks, at, split.rope_dim);
         for (const double balance : kBalances) {
             LatentLayer latent = first_guess(model, at, pairs, split.kv_rank, whitening, balance);
             const double left = error_of(latent, lesson, tokens_up_to(kAlignChoiceTokens));
@@ -265,6 +242,8 @@ struct Aligner::State {
     }
 };
 
+Aligner::Aligner(std::unique_ptr<State> state) : state_(std::move(state)) {}
+
 Aligner::Aligner(const Model& model, std::span<const TokenId> windows, std::int64_t seq_len,
                  const AlignOptions& options, Observer& observer)
     : state_(std::make_unique<State>(model, seq_len, options, observer)) {
@@ -282,12 +261,22 @@ Aligner::Aligner(const Model& model, std::span<const TokenId> windows, std::int6
 
 Aligner::~Aligner() = default;
 
+std::unique_ptr<Aligner> Aligner::restore(const std::filesystem::path& path, const Model& model, std::int64_t seq_len,
+                                          const AlignOptions& options, Observer& observer) {
+    auto state = std::make_unique<State>(model, seq_len, options, observer);
+    if (!load_progress(path, model, seq_len, *state)) return nullptr;
+    return std::unique_ptr<Aligner>(new Aligner(std::move(state)));
+}
+
+void Aligner::save(const std::filesystem::path& path) const { save_progress(path, *state_); }
+
 const Split& Aligner::chosen() const { return state_->chosen; }
 std::span<const Split> Aligner::tried() const { return state_->tried; }
+std::int64_t Aligner::layer() const { return state_->layer; }
 RopeSelection Aligner::selection() const {
     RopeSelection selection{"attention", state_->chosen.rope_dim, {}};
     for (std::int64_t layer = 0; layer < state_->ranks.layers; ++layer) {
-        selection.pairs.push_back(state_->kept_pairs(layer, selection.rope_dim));
+        selection.pairs.push_back(kept_pairs(state_->ranks, layer, selection.rope_dim));
     }
     return selection;
 }

@@ -38,5 +38,8 @@ void differentiate_latent(const LatentLayer& layer, const RotaryTable& rotary, s
                           Matrix* d_input = nullptr);
 
 /// Pointers to corresponding matrices, so that loops over all weights need not name them.
+inline std::array<const Matrix*, 6> matrices(const LatentWeights& w) {
+    return {&w.q, &w.k_rope, &w.down, &w.up_k, &w.up_v, &w.o};
+}
 inline std::array<Matrix*, 6> matrices(LatentWeights& w) { return {&w.q, &w.k_rope, &w.down, &w.up_k, &w.up_v, &w.o}; }
 }  // namespace mha2mla

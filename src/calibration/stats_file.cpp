@@ -102,8 +102,12 @@ void save_stats(const std::filesystem::path& path, const CalibrationStats& stats
             });
         }
     }
-    write_safetensors(
-        path, tensors, [&](std::size_t i) { return data[i](); }, metadata);
+    std::vector<std::byte> bytes;
+    const auto next = [&](std::size_t i) {
+        bytes = data[i]();
+        return std::span<const std::byte>(bytes);
+    };
+    write_safetensors(path, tensors, next, metadata);
 }
 
 CalibrationStats load_stats(const std::filesystem::path& path) {

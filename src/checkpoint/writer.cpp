@@ -378,7 +378,7 @@ void CheckpointWriter::commit() {
 std::uint64_t CheckpointWriter::total_bytes() const { return impl_->total_bytes; }
 
 void write_safetensors(const fs::path& path, const std::vector<TensorSpec>& tensors,
-                       const std::function<std::vector<std::byte>(std::size_t)>& data,
+                       const std::function<std::span<const std::byte>(std::size_t)>& data,
                        const std::map<std::string, std::string>& metadata) {
     auto slots = make_slots(tensors);
     const auto order = lay_out(slots);

@@ -43,6 +43,7 @@ public:
     Run(const Model& source, const fs::path& destination, const ConvertOptions& options, ConvertReport& report,
         const JournalContents* earlier, Journal& journal)
         : source_(source),
+          destination_(destination),
           options_(options),
           report_(report),
           earlier_(earlier),
@@ -99,16 +100,36 @@ private:
     void align_layers() {
         report_.retained_energy.clear();
         report_.balance.clear();
-        for (std::int64_t layer = 0; layer < source_.config.num_hidden_layers; ++layer) {
-            const LatentWeights weights = options_.aligner->next(report_.alignment_error.emplace_back());
-            write_aligned_layer(writer_, source_, layer, options_,
-                                report_.selection.pairs[static_cast<std::size_t>(layer)], weights);
+        Aligner& aligner = *options_.aligner;
+        for (std::int64_t layer = 0; layer < aligner.layer(); ++layer) {
+            const FinishedPiece* piece = take_over(layer_name(layer));
+            if (piece == nullptr) {
+                throw Error(ErrorCode::io, destination_.string() + ": layer " + std::to_string(layer) +
+                                               " is no longer what was written, and those behind it were aligned on "
+                                               "it; start over with --overwrite instead of --resume");
+            }
+            report_.alignment_error.push_back(piece->alignment_error);
+        }
+        aligner.save(alignment_path(destination_));
+        while (aligner.layer() < source_.config.num_hidden_layers) {
+            const auto layer = static_cast<std::size_t>(aligner.layer());
+            double& error = report_.alignment_error.emplace_back();
+            const LatentWeights weights = aligner.next(error);
+            write_aligned_layer(writer_, source_, static_cast<std::int64_t>(layer), options_,
+                                report_.selection.pairs[layer], weights);
+            FinishedPiece piece{layer_name(static_cast<std::int64_t>(layer)), {}, 1, 0, error};
+            record(std::move(piece), layout_.layers[layer]);
+            // What says that a layer is done must not be on disk before the layer.
+            recorder_.settle();
+            aligner.save(alignment_path(destination_));
         }
     }
 
+    static std::string layer_name(std::int64_t layer) { return "layer " + std::to_string(layer); }
+
     void layer_piece(std::int64_t layer) {
         const auto index = static_cast<std::size_t>(layer);
-        const std::string name = "layer " + std::to_string(layer);
+        const std::string name = layer_name(layer);
         if (const FinishedPiece* piece = take_over(name)) {
             set_result(index, {piece->retained_energy, piece->balance});
             return;
@@ -117,7 +138,7 @@ private:
         read_ahead(layer + schedule_.layers_at_once);
         const LayerResult result = convert_layer(writer_, source_, layer, options_, report_.selection.pairs[index]);
         set_result(index, result);
-        record(name, layout_.layers[index], result);
+        record({name, {}, result.retained_energy, result.balance}, layout_.layers[index]);
     }
 
     void set_result(std::size_t layer, const LayerResult& result) {
@@ -131,7 +152,7 @@ private:
         if (take_over(name) != nullptr) return;
         copy_tensor(writer_, source_, tensor, options_);
         source_.checkpoint.done_with(tensor);
-        record(name, {tensor.name}, {});
+        record({name, {}}, {tensor.name});
     }
 
     void read_ahead(std::int64_t layer) const {
@@ -150,14 +171,14 @@ private:
         return &it->second;
     }
 
-    void record(const std::string& name, const std::vector<std::string>& tensors, const LayerResult& result) {
-        FinishedPiece piece{name, {}, result.retained_energy, result.balance};
+    void record(FinishedPiece piece, const std::vector<std::string>& tensors) {
         for (const auto& tensor : tensors) piece.tensors.emplace(tensor, writer_.hash_of(tensor));
         recorder_.record(std::move(piece));
         ++kept_;
     }
 
     const Model& source_;
+    const fs::path& destination_;
     const ConvertOptions& options_;
     ConvertReport& report_;
     const JournalContents* earlier_;
@@ -213,8 +234,7 @@ ConvertReport convert(const Model& source, const fs::path& destination, const Co
         journal.keep(false);
     } catch (const Error& error) {
         const bool interrupted = error.code() == ErrorCode::interrupted;
-        const bool can_resume = !options.aligned();  // which starts over
-        if (!can_resume || (!options.resume && !(interrupted && run.kept() > 0))) throw;
+        if (!options.resume && !(interrupted && run.kept() > 0)) throw;
         run.keep();
         journal.keep(true);
         const std::string pieces = std::to_string(run.kept()) + " of " + std::to_string(report.pieces) +
@@ -228,6 +248,11 @@ ConvertReport convert(const Model& source, const fs::path& destination, const Co
 std::optional<PairRanks> unfinished_ranks(const fs::path& destination, const nlohmann::ordered_json& fingerprint) {
     const auto journal = journal_to_resume(destination, fingerprint);
     return journal ? journal->ranks : std::nullopt;
+}
+
+std::optional<fs::path> unfinished_alignment(const fs::path& destination, const nlohmann::ordered_json& fingerprint) {
+    if (!journal_to_resume(destination, fingerprint)) return std::nullopt;
+    return alignment_path(destination);
 }
 
 nlohmann::ordered_json fingerprint_at(const fs::path& destination) {

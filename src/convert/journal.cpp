@@ -40,11 +40,13 @@ std::string piece_line(const FinishedPiece& piece) {
     json["tensors"] = piece.tensors;
     json["retained_energy"] = piece.retained_energy;
     if (piece.balance > 0) json["kv_balance"] = piece.balance;
+    if (piece.alignment_error > 0) json["alignment_error"] = piece.alignment_error;
     return json.dump() + "\n";
 }
 
 FinishedPiece piece_from_json(const Json& json) {
-    return {json.at("piece"), json.at("tensors"), json.at("retained_energy"), json.value("kv_balance", 0.0)};
+    return {json.at("piece"), json.at("tensors"), json.at("retained_energy"), json.value("kv_balance", 0.0),
+            json.value("alignment_error", 0.0)};
 }
 
 [[noreturn]] void fail(const fs::path& path, const char* action) {
@@ -54,6 +56,7 @@ FinishedPiece piece_from_json(const Json& json) {
 }  // namespace
 
 fs::path journal_path(const fs::path& directory) { return directory / "mha2mla.journal.jsonl"; }
+fs::path alignment_path(const fs::path& directory) { return directory / "mha2mla.alignment.safetensors"; }
 
 std::optional<JournalContents> read_journal(const fs::path& directory) {
     const fs::path path = journal_path(directory);
@@ -98,6 +101,7 @@ Journal::Journal(const fs::path& directory, const Json& fingerprint, const PairR
             fail(path, "cut off");
         }
         if (earlier != nullptr) return;
+        fs::remove(alignment_path(directory), error);
         Json header;
         header["format"] = kFormat;
         header["fingerprint"] = fingerprint;
@@ -127,6 +131,7 @@ Journal::~Journal() {
     if (!keep_) {
         std::error_code ignored;
         fs::remove(journal_path(directory_), ignored);
+        fs::remove(alignment_path(directory_), ignored);
         if (created_directory_) fs::remove(directory_, ignored);
         flush_directory(directory_);
     }
@@ -152,14 +157,23 @@ void PieceRecorder::record(FinishedPiece piece) {
     const std::lock_guard lock(mutex_);
     if (failure_) std::rethrow_exception(failure_);
     waiting_.push_back(std::move(piece));
-    changed_.notify_one();
+    changed_.notify_all();
+}
+
+void PieceRecorder::settle() {
+    std::unique_lock lock(mutex_);
+    settling_ = true;
+    changed_.notify_all();
+    changed_.wait(lock, [&] { return failure_ || (waiting_.empty() && !flushing_); });
+    settling_ = false;
+    if (failure_) std::rethrow_exception(failure_);
 }
 
 void PieceRecorder::stop() {
     {
         const std::lock_guard lock(mutex_);
         ended_ = true;
-        changed_.notify_one();
+        changed_.notify_all();
     }
     if (thread_.joinable()) thread_.join();
 }
@@ -175,6 +189,7 @@ void PieceRecorder::run() {
         changed_.wait(lock, [&] { return ended_ || !waiting_.empty(); });
         if (waiting_.empty()) return;
         const auto pieces = std::exchange(waiting_, {});
+        flushing_ = true;
         lock.unlock();
         std::exception_ptr failure;
         try {
@@ -191,7 +206,9 @@ void PieceRecorder::run() {
         }
         lock.lock();
         failure_ = failure;
-        changed_.wait_for(lock, kInterval, [&] { return ended_ || waiting_.size() >= kMostWaiting; });
+        flushing_ = false;
+        changed_.notify_all();
+        changed_.wait_for(lock, kInterval, [&] { return ended_ || settling_ || waiting_.size() >= kMostWaiting; });
     }
 }
 

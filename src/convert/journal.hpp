@@ -23,6 +23,7 @@ struct FinishedPiece {
     std::map<std::string, std::string> tensors;  // name -> hash of its data
     double retained_energy = 1;                  // of a layer
     double balance = 0;                          // of a layer with `whitened`
+    double alignment_error = 0;                  // of an aligned layer
 };
 
 struct JournalContents {
@@ -33,6 +34,8 @@ struct JournalContents {
 };
 
 [[nodiscard]] std::filesystem::path journal_path(const std::filesystem::path& directory);
+/// What an aligner needs to go on, beside the journal of its conversion.
+[[nodiscard]] std::filesystem::path alignment_path(const std::filesystem::path& directory);
 
 /// What the journal in `directory` says; a line that was cut off, and what follows it, is ignored. Nothing if there is
 /// no journal with a whole first line.
@@ -78,6 +81,8 @@ public:
 
     /// A piece whose tensors the writer has got. @throws what recording an earlier one failed with.
     void record(FinishedPiece piece);
+    /// Waits until all of them are on disk. @throws what recording them failed with.
+    void settle();
     /// Waits until all is recorded. @throws Error{io}
     void finish();
 
@@ -89,7 +94,7 @@ private:
     std::mutex mutex_;
     std::condition_variable changed_;
     std::vector<FinishedPiece> waiting_;
-    bool ended_ = false;
+    bool ended_ = false, settling_ = false, flushing_ = false;
     std::exception_ptr failure_;
     std::thread thread_;
 };

@@ -176,6 +176,57 @@ TEST_F(Align, TheBytesDoNotDependOnTheThreads) {
     EXPECT_EQ(results[0], results[1]);
 }
 
+TEST_F(Align, ASavedAlignerGoesOnToTheSameBits) {
+    write_tiny_model(directory_ / "model", {.layers = 4, .attention_bias = true});
+    const Model source = model();
+    const auto windows = some_tokens(8 * kSeqLen, source.config.vocab_size);
+    const auto path = directory_ / "saved";
+    for (const std::int64_t window : {1, 2, 3}) {
+        const AlignOptions options{0.5, {}, {}, {"", 3, 4 * kSeqLen, "", window, 3}};
+        Aligner whole(source, windows, kSeqLen, options, observer_);
+        for (std::int64_t layer = 0; layer < 4; ++layer) {
+            whole.save(path);
+            const auto restored = Aligner::restore(path, source, kSeqLen, options, observer_);
+            ASSERT_NE(restored, nullptr);
+            EXPECT_EQ(restored->layer(), layer);
+            EXPECT_EQ(restored->selection().pairs, whole.selection().pairs);
+            double error = 0, expected_error = 0;
+            const LatentWeights weights = restored->next(error);
+            const LatentWeights expected = whole.next(expected_error);
+            EXPECT_EQ(error, expected_error);
+            for (std::size_t i = 0; i < matrices(weights).size(); ++i) {
+                EXPECT_EQ(*matrices(weights)[i], *matrices(expected)[i]) << "matrix " << i << " of layer " << layer;
+            }
+        }
+    }
+}
+
+TEST_F(Align, ASavedAlignerThatIsDamagedOrOfAnotherModelIsNotRestored) {
+    const Model source = model();
+    const auto windows = some_tokens(4 * kSeqLen, source.config.vocab_size);
+    const AlignOptions options{0.5, {}, {}, {"", 1, 4 * kSeqLen, "", 2, 1}};
+    const auto path = directory_ / "saved";
+    const auto restore = [&](const Model& of) { return Aligner::restore(path, of, kSeqLen, options, observer_); };
+    EXPECT_EQ(restore(source), nullptr);
+    Aligner aligner(source, windows, kSeqLen, options, observer_);
+    double error = 0;
+    (void)aligner.next(error);
+    aligner.save(path);
+    ASSERT_NE(restore(source), nullptr);
+    const std::string whole = read_text(path);
+    for (std::size_t at = 0; at < whole.size(); at += whole.size() / 37) {
+        std::string damaged = whole;
+        damaged[at] = static_cast<char>(damaged[at] ^ 4);
+        write_text(path, damaged);
+        EXPECT_EQ(restore(source), nullptr) << "byte " << at;
+        write_text(path, whole.substr(0, at));
+        EXPECT_EQ(restore(source), nullptr) << at << " bytes";
+    }
+    write_text(path, whole);
+    write_tiny_model(directory_ / "other", {.hidden = 48});
+    EXPECT_EQ(restore(Model::open(directory_ / "other")), nullptr);
+}
+
 TEST_F(Align, RefinementLeavesLessErrorAndTheOutputOpens) {
     const Model source = model();
     const auto windows = some_tokens(16 * kSeqLen, source.config.vocab_size);

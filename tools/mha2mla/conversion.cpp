@@ -91,21 +91,37 @@ ConvertReport run_stages(const Conversion& conversion, const ConvertFlags& flags
                    context.observer);
 }
 
+/// The aligner of the unfinished conversion that is to be resumed, else a new one.
+std::unique_ptr<Aligner> make_aligner(const Conversion& conversion, const ConvertFlags& flags, Context& context) {
+    const AlignRequest& request = *conversion.options.align;
+    if (conversion.options.resume) {
+        if (const auto saved = unfinished_alignment(flags.destination, conversion.fingerprint)) {
+            auto aligner =
+                Aligner::restore(*saved, conversion.model, request.seq_len, request.options, context.observer);
+            if (aligner != nullptr) {
+                spdlog::info("going on with layer {}: those before it are aligned", aligner->layer());
+                return aligner;
+            }
+            spdlog::warn("{}: not there or damaged; aligning starts with layer 0", saved->string());
+        }
+    }
+    return std::make_unique<Aligner>(conversion.model, align_windows(conversion, flags), request.seq_len,
+                                     request.options, context.observer);
+}
+
 ConvertReport run_aligned(const Conversion& conversion, const ConvertFlags& flags, Context& context) {
     ConvertOptions options = conversion.options;
     (void)planned_memory(conversion.model.config, options);  // which may be too much
-    const AlignRequest& request = *options.align;
-    Aligner aligner(conversion.model, align_windows(conversion, flags), request.seq_len, request.options,
-                    context.observer);
-    const Split chosen = aligner.chosen();
-    for (const Split& split : aligner.tried()) {
+    const auto aligner = make_aligner(conversion, flags, context);
+    const Split chosen = aligner->chosen();
+    for (const Split& split : aligner->tried()) {
         const bool is_chosen = split.rope_dim == chosen.rope_dim && split.kv_rank == chosen.kv_rank;
         spdlog::info("rope-dim {} with kv-rank {}: error {:.6f}{}", split.rope_dim, split.kv_rank, split.error,
                      is_chosen ? ", chosen" : "");
     }
     options.rope.rope_dim = chosen.rope_dim;
     options.kv_rank = chosen.kv_rank;
-    options.aligner = &aligner;
+    options.aligner = aligner.get();
     return convert(conversion.model, flags.destination, options, nullptr, context.observer);
 }
 

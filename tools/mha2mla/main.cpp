@@ -2,6 +2,7 @@
 #include <spdlog/spdlog.h>
 #include <unistd.h>
 
+#include <cstdlib>
 #include <new>
 
 #include "commands.hpp"
@@ -131,9 +132,18 @@ void occupy_standard_descriptors() {
     }
 }
 
+/// Threads of libgomp that wait for each other spin for milliseconds. Where other jobs have the processors, those that
+/// are waited for do not run meanwhile, and everything takes several times as long (docs/benchmarks.md). How long they
+/// spin is read before main(), so the program starts itself again, once, unless the user has said it.
+void spin_briefly(char** argv) {
+    if (std::getenv("OMP_WAIT_POLICY") != nullptr || std::getenv("GOMP_SPINCOUNT") != nullptr) return;
+    if (::setenv("GOMP_SPINCOUNT", "1000", 1) == 0) (void)::execv("/proc/self/exe", argv);  // returns where that fails
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
+    spin_briefly(argv);
     occupy_standard_descriptors();
     install_interrupt_handler();
     return run_reporting(argc, argv);
