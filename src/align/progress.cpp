@@ -158,9 +158,8 @@ void save_progress(const std::filesystem::path& path, const AlignProgress& progr
         contents.add(open_name(i, "behind_attention"), progress.open[i].behind_attention);
     }
     const std::string numbers = json.dump();
-    write_safetensors(
-        path, contents.tensors, [&](std::size_t i) { return contents.data[i]; },
-        {{"format", kFormat}, {"progress", numbers}, {"hash", hash_contents(numbers, contents.data)}});
+    write_safetensors(path, contents.tensors, [&](std::size_t i) { return contents.data[i]; },
+                      {{"format", kFormat}, {"progress", numbers}, {"hash", hash_contents(numbers, contents.data)}});
 }
 
 bool load_progress(const std::filesystem::path& path, const Model& model, std::int64_t seq_len,

@@ -54,6 +54,7 @@ TEST(ErrorCli, MissingFilesExitWith1AndAreNamed) {
     expect_failure({"eval", "/no/such/dir", "--text", kText}, 1, {"/no/such/dir"});
     expect_failure({"eval", kModel, "--text", "/no/such.txt"}, 1, {"/no/such.txt", "No such file"});
     expect_failure({"convert", kModel, "/tmp/x", "--stats", "/no/such.safetensors"}, 1, {"/no/such.safetensors"});
+    expect_failure({"convert", "/no/such/dir", "/tmp/x"}, 1, {"/no/such/dir"});  // before what else is missing
     expect_failure({"plan", "/no/config.json"}, 1, {"/no/config.json"});
 }
 

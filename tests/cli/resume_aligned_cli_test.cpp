@@ -16,8 +16,8 @@ class ResumeAlignedCli : public testing::Test {
 protected:
     ProgramResult convert(const std::string& name, const std::vector<std::string>& more = {},
                           const std::string& prefix = "") {
-        std::vector<std::string> arguments = {"convert",  kModel,      path(name), "--calibration-text",
-                                              kText,      "--seq-len", "64"};
+        std::vector<std::string> arguments = {"convert", kModel,      path(name), "--calibration-text",
+                                              kText,     "--seq-len", "64"};
         if (std::ranges::find(more, "--samples") == more.end()) arguments.insert(arguments.end(), {"--samples", "4"});
         arguments.insert(arguments.end(), more.begin(), more.end());
         return run_program(arguments, prefix);
@@ -26,14 +26,14 @@ protected:
     [[nodiscard]] std::string weights(const std::string& name) const {
         return read_text(directory_ / name / "model.safetensors");
     }
-    /// A prefix that ends the program with `signal` when the journal has `layers` layers and the aligner was saved after
-    /// the last of them.
+    /// A prefix that ends the program with `signal` when the journal has `layers` layers and the aligner was saved
+    /// after the last of them.
     [[nodiscard]] std::string end_behind(const std::string& name, int layers, const std::string& signal) const {
         const std::string journal = path(name) + "/mha2mla.journal.jsonl";
         const std::string state = path(name) + "/mha2mla.alignment.safetensors";
-        return "( until [ \"$(cat " + journal + " 2>/dev/null | wc -l)\" -gt " + std::to_string(layers) +
-               " ] && [ ! " + state + " -ot " + journal + " ]; do kill -0 $$ 2>/dev/null || exit; sleep 0.005; " +
-               "done; kill -" + signal + " $$ ) & exec";
+        return "( until [ \"$(cat " + journal + " 2>/dev/null | wc -l)\" -gt " + std::to_string(layers) + " ] && [ ! " +
+               state + " -ot " + journal + " ]; do kill -0 $$ 2>/dev/null || exit; sleep 0.005; " + "done; kill -" +
+               signal + " $$ ) & exec";
     }
     TemporaryDirectory directory_;
 };

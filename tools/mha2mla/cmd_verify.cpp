@@ -25,14 +25,7 @@ struct VerifyFlags {
 void print_result(const VerifyFlags& flags, const VerifyResult& result, double bytes_before, double bytes_after) {
     const double reduction = 1 - bytes_after / bytes_before;
     if (flags.json) {
-        nlohmann::ordered_json json;
-        json["nll_original"] = result.nll_original;
-        json["nll_converted"] = result.nll_converted;
-        json["mean_kl"] = result.mean_kl;
-        json["max_logit_difference"] = result.max_logit_difference;
-        json["tokens"] = result.tokens;
-        json["windows"] = result.windows;
-        json["context"] = result.context;
+        nlohmann::ordered_json json = verify_json(result);
         json["kv_cache"] = {{"original_bytes_per_token", number(bytes_before)},
                             {"converted_bytes_per_token", number(bytes_after)},
                             {"reduction", reduction}};

@@ -6,6 +6,7 @@
 #include "mha2mla/error.hpp"
 #include "mha2mla/evaluate.hpp"
 #include "mha2mla/fingerprint.hpp"
+#include "output.hpp"
 #include "statistics.hpp"
 
 namespace mha2mla::tool {
@@ -63,14 +64,8 @@ void evaluate_if_asked(const Model& source, const ConvertFlags& flags, Context& 
     std::int64_t length = 0;
     const auto windows = load_windows(flags.evaluation, flags.evaluation_windows, source, context, length);
     const VerifyResult result = verify(source, Model::open(flags.destination), windows, length, context.observer);
-    Json measured;
-    measured["data"] = fs::path(flags.evaluation.name()).filename().string();
-    measured["nll_original"] = result.nll_original;
-    measured["nll_converted"] = result.nll_converted;
-    measured["mean_kl"] = result.mean_kl;
-    measured["tokens"] = result.tokens;
-    measured["windows"] = result.windows;
-    measured["context"] = result.context;
+    Json measured = {{"data", fs::path(flags.evaluation.name()).filename().string()}};
+    measured.update(verify_json(result));
     measured["of"] = describe_evaluation(flags);
     record_measurement(flags.destination, measured);
 }
@@ -128,9 +123,9 @@ ConvertReport run_aligned(const Conversion& conversion, const ConvertFlags& flag
 }  // namespace
 
 Conversion prepare(const ConvertFlags& flags, Context& context) {
+    Conversion conversion{Model::open(flags.source), {}, {}, {}, {}};
     check_method(flags, context);
     if (!flags.aligned()) check_statistics_flags(flags, context);
-    Conversion conversion{Model::open(flags.source), {}, {}, {}, {}};
     const ModelConfig& config = conversion.model.config;
     conversion.options = to_options(flags, config, context);
     ConvertOptions& options = conversion.options;

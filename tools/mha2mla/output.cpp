@@ -13,6 +13,16 @@ namespace mha2mla::tool {
 
 void print_json(const nlohmann::ordered_json& json) { std::printf("%s\n", json.dump(2).c_str()); }
 
+nlohmann::ordered_json verify_json(const VerifyResult& result) {
+    return {{"nll_original", result.nll_original},
+            {"nll_converted", result.nll_converted},
+            {"mean_kl", result.mean_kl},
+            {"max_logit_difference", result.max_logit_difference},
+            {"tokens", result.tokens},
+            {"windows", result.windows},
+            {"context", result.context}};
+}
+
 void print_table(const std::vector<std::pair<std::string, std::string>>& rows) {
     std::size_t width = 0;
     for (const auto& [name, value] : rows) width = std::max(width, name.size());

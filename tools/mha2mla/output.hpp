@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "mha2mla/evaluate.hpp"
 #include "mha2mla/plan.hpp"
 
 namespace mha2mla::tool {
@@ -19,6 +20,9 @@ struct ExitWith {
 
 /// Prints one JSON document.
 void print_json(const nlohmann::ordered_json& json);
+
+/// What both models make of the same text, as `verify --json` and the record of a conversion say it.
+[[nodiscard]] nlohmann::ordered_json verify_json(const VerifyResult& result);
 
 /// Prints "name   value" lines with the values in one column.
 void print_table(const std::vector<std::pair<std::string, std::string>>& rows);
