@@ -71,6 +71,7 @@ public:
 
     void publish(const nlohmann::ordered_json& fingerprint, const PairRanks* ranks, Observer& observer) {
         report_.output_bytes = writer_.total_bytes();
+        report_.pieces_resumed = resumed_;
         add_side_files(writer_, source_, options_, report_, ranks);
         std::vector<CheckpointWriter::FileRecord> files(writer_.file_count());
         const auto finish = [&](std::int64_t i) {
@@ -167,7 +168,6 @@ private:
         const auto it = earlier_->pieces.find(name);
         if (it == earlier_->pieces.end() || !writer_.take_over(it->second.tensors)) return nullptr;
         ++kept_, ++resumed_;
-        report_.pieces_resumed = resumed_;
         return &it->second;
     }
 
