@@ -6,8 +6,9 @@ depend on each other, so any layer of any of these can be combined; NLL is compu
 out. Splits are chosen on calibration text, for the same cache in sum, by the error of a layer's attention output or by the
 NLL itself, changing one layer, or two against each other, as long as that helps. Token files are raw uint16, without BOS.
 
-  /usr/bin/python3 bench/ragged_splits.py ../shared/models/TinyStories-656K ../shared/golden/TinyStories-656K/calibration_tokens.u16 \\
-      ../shared/golden/TinyStories-656K/eval_tokens.u16 --program build/release/bin/mha2mla
+  GOLDEN=../shared/golden/TinyStories-656K
+  /usr/bin/python3 bench/ragged_splits.py ../shared/models/TinyStories-656K $GOLDEN/calibration_tokens.u16 \\
+      $GOLDEN/eval_tokens.u16 --step 1 --spread 4
 """
 import argparse
 import itertools
@@ -185,7 +186,8 @@ def main():
     parser.add_argument("--reduction", type=float, default=0.6875)
     parser.add_argument("--spread", type=int, default=6, help="how far d_r + d_kv of a layer may be from the mean")
     parser.add_argument("--step", type=int, default=2, help="between sums of a layer")
-    parser.add_argument("--nll-windows", type=int, default=16, help="of calibration text, to choose by NLL (default: %(default)s)")
+    parser.add_argument("--nll-windows", type=int, default=16, metavar="N",
+                        help="of calibration text, to choose by NLL (default: %(default)s)")
     options = parser.parse_args()
     measuring.limit_threads(1)
     torch = measuring.import_torch(1)

@@ -48,7 +48,7 @@ class Study:
     """The rows of one model, by a key that says how each was made."""
 
     def __init__(self, options, model):
-        self.program, self.model = options.program, model
+        self.program, self.model, self.best_budgets = options.program, model, options.best_budgets
         self.work = options.work / model.name
         self.work.mkdir(parents=True, exist_ok=True)
         self.path = Path(f"{options.name}-{model.name}.json")
@@ -142,7 +142,7 @@ def measure_fast(study):
 
 
 def measure_best(study):
-    for budget in BUDGETS:
+    for budget in study.best_budgets:
         study.aligned("best", budget)
 
 
@@ -201,6 +201,8 @@ def main():
                         help="statistics and the conversion at hand (default: %(default)s)")
     parser.add_argument("--models", nargs="+", choices=study_models.NAMES, default=study_models.NAMES)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--best-budgets", nargs="+", type=float, default=BUDGETS, metavar="X",
+                        help="savings for which `best` is measured (default: %(default)s)")
     parser.add_argument("--report-only", action="store_true", help="tables and drawings of the files that are there")
     options = parser.parse_args()
     if options.report_only:

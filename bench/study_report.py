@@ -133,7 +133,7 @@ def text_table(studies):
                          rope_dim=quick["rope_dim"], text=row["text"], samples=row["samples"])
             lines.append([data["model"], row["text"], row["samples"], split(row), nll(row), nll(staged)])
     return table(["model", "calibrated on", "sequences", "split chosen", "`fast`",
-                  "attention, weighted, split of the first column's text"], lines)
+                  "attention, weighted, usual split"], lines)
 
 
 def context_table(studies):
@@ -234,6 +234,6 @@ def draw(data):
         parts.append(f'<circle cx="{WIDTH - RIGHT + 20}" cy="{key}" r="4.5" fill="{colour}"/><text '
                      f'x="{WIDTH - RIGHT + 32}" y="{key + 4}">{name}</text>')
         key += 20
-    parts.append(f'<text x="{WIDTH - RIGHT + 14}" y="{key + 8}" font-size="11" fill="#555">filled: split that `fast`</text>'
+    parts.append(f'<text x="{WIDTH - RIGHT + 14}" y="{key + 8}" font-size="11" fill="#555">filled: split that fast</text>'
                  f'<text x="{WIDTH - RIGHT + 14}" y="{key + 22}" font-size="11" fill="#555">chose; hollow: others</text>')
     return "\n".join(parts) + "\n</svg>\n"
