@@ -107,11 +107,12 @@ class Study:
         usual = (text, samples, seq_len) == (None, ALIGN_SAMPLES, SEQ_LEN)
         contexts = self.model.contexts(CONTEXTS) if text is None else (CONTEXT,)
         text = text or self.model.calibration
-        key = f"aligned {quality} {budget}" + ("" if usual else f" {text.name} {samples} x {seq_len}")
+        amount = "all" if quality == "best" else samples
+        key = f"aligned {quality} {budget}" + ("" if usual else f" {text.name} {amount} x {seq_len}")
         return self.convert(key, *text.options("calibration-"), "--seq-len", seq_len, "--kv-reduction", budget,
                             "--quality", quality, *([] if quality == "best" else ["--samples", samples]),
                             contexts=contexts, part="aligned", quality=quality, budget=budget, text=text.name,
-                            samples=samples, seq_len=seq_len)
+                            samples=None if quality == "best" else samples, seq_len=seq_len)
 
     def stages(self, selection, factorisation, budget, rope_dim, text=None, samples=SAMPLES):
         usual = text is None and samples == SAMPLES
@@ -144,6 +145,8 @@ def measure_fast(study):
 def measure_best(study):
     for budget in study.best_budgets:
         study.aligned("best", budget)
+    if 512 in study.model.contexts(ALIGN_LENGTHS):
+        study.aligned("best", BUDGETS[0], seq_len=512)
 
 
 def measure_stages(study):

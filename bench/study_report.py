@@ -43,6 +43,10 @@ def fast(data, budget):
                text=calibration_name(data))
 
 
+def thorough(data, budget):
+    return one(data, part="aligned", quality="best", budget=budget, seq_len=256)
+
+
 def paper(data, budget):
     """2-norm and joint with the paper's rope-dim."""
     rows = usual(data, "2-norm", "joint", budget)
@@ -74,8 +78,7 @@ def main_table(studies):
     rows = []
     for data in studies:
         for budget in budgets_of(data):
-            base, quick, best = (paper(data, budget), fast(data, budget),
-                                 one(data, part="aligned", quality="best", budget=budget))
+            base, quick, best = paper(data, budget), fast(data, budget), thorough(data, budget)
             if base and quick:
                 rows.append([data["model"], percent(budget), f"{data['original'][CONTEXT]:.4f}",
                              f"{nll(base)} ({split(base)})", split(quick), *cell(data, quick, base), *cell(data, best, base),
@@ -143,8 +146,9 @@ def context_table(studies):
     for data in studies:
         of = calibration_name(data)
         made = [("original", {"nll": data["original"]}), ("paper's default", paper(data, BUDGET))]
-        for row in sorted(select(data, part="aligned", budget=BUDGET, text=of), key=lambda r: r["seq_len"]):
-            if row["samples"] * row["seq_len"] == 480 * 256:
+        for row in sorted(select(data, part="aligned", budget=BUDGET, text=of),
+                          key=lambda r: (r["quality"] == "best", r["seq_len"])):
+            if row["quality"] == "best" or row["samples"] * row["seq_len"] == 480 * 256:
                 made.append((f"`{row['quality']}`, sequences of {row['seq_len']}", row))
         lines += [[data["model"], name, *(nll(row, c) for c in contexts)] for name, row in made if row]
     return table(["model, at " + percent(BUDGET), "", *(f"context {c}" for c in contexts)], lines) if lines else ""
@@ -191,7 +195,7 @@ def points(data, budget):
             marks += [(gap(data, row), COLOURS[i], row["rope_dim"] == chosen, f"{selection}, {factorisation}, {split(row)}")
                       for row in rows]
         yield selection, sorted(marks, key=lambda mark: mark[2])
-    aligned = select(data, part="aligned", budget=budget, text=calibration_name(data), samples=480, seq_len=256)
+    aligned = [row for row in (fast(data, budget), thorough(data, budget)) if row]
     yield "aligned", [(gap(data, row), "#000", True, f"{row['quality']}, {split(row)}") for row in aligned]
 
 
