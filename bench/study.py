@@ -10,8 +10,9 @@ is needed.
 
 Parts:
   fast         the default method at each budget
-  stages       every selection x factorisation x budget x split; one statistics file a model. Needs `fast`
-  sensitivity  other calibration texts, more or less of it, longer and shorter sequences, at -68.75%. Needs `fast`
+  stages       every selection x factorisation x budget x split; one statistics file a model
+  sensitivity  `fast` at -68.75% on other texts, more or less text, longer and shorter sequences, and with other splits;
+               its texts without refinement too
   pieces       the attention order from disjoint pieces of the calibration text
   best         --quality best at each budget, which takes longest
 """
@@ -103,7 +104,7 @@ class Study:
         partial.replace(self.path)
 
     def aligned(self, quality, budget, text=None, samples=ALIGN_SAMPLES, seq_len=SEQ_LEN):
-        """On the usual text, evaluated in every context. `best` takes the whole text."""
+        """Evaluated in every context where the text is the usual. `best` takes the whole text."""
         usual = (text, samples, seq_len) == (None, ALIGN_SAMPLES, SEQ_LEN)
         contexts = self.model.contexts(CONTEXTS) if text is None else (CONTEXT,)
         text = text or self.model.calibration
@@ -113,6 +114,12 @@ class Study:
                             "--quality", quality, *([] if quality == "best" else ["--samples", samples]),
                             contexts=contexts, part="aligned", quality=quality, budget=budget, text=text.name,
                             samples=None if quality == "best" else samples, seq_len=seq_len)
+
+    def aligned_split(self, budget, rope_dim):
+        """`fast` with a split that it need not have chosen."""
+        return self.convert(f"aligned fast {budget} rope-dim {rope_dim}", *self.model.calibration.options("calibration-"),
+                            "--method", "aligned", "--seq-len", SEQ_LEN, "--samples", ALIGN_SAMPLES, "--kv-reduction", budget,
+                            "--rope-dim", rope_dim, part="aligned split", budget=budget)
 
     def stages(self, selection, factorisation, budget, rope_dim, text=None, samples=SAMPLES):
         usual = text is None and samples == SAMPLES
@@ -137,6 +144,13 @@ def budgets(model, head_dim):
     return list(dict.fromkeys([*BUDGETS, *every]))
 
 
+def splits(study, budget):
+    """Rope-dims in steps of an eighth of a head, and what `fast` chose, that leave something for the latent."""
+    step, numbers = default_rope_dim(study.head_dim), round(2 * study.head_dim * (1 - budget))
+    steps = range(step, min(study.head_dim, numbers), step)
+    return numbers, sorted({study.aligned("fast", budget)["rope_dim"], *steps})
+
+
 def measure_fast(study):
     for budget in budgets(study.model, study.head_dim):
         study.aligned("fast", budget)
@@ -150,17 +164,13 @@ def measure_best(study):
 
 
 def measure_stages(study):
-    """Splits: steps of an eighth of a head, and what `fast` chose."""
     cases = [(s, f) for s, f in itertools.product(SELECTIONS, FACTORISATIONS)] + [("attention", f) for f in PHASES]
     for budget in budgets(study.model, study.head_dim):
-        numbers = round(2 * study.head_dim * (1 - budget))
-        chosen = study.aligned("fast", budget)["rope_dim"]
-        steps = range(default_rope_dim(study.head_dim), study.head_dim, default_rope_dim(study.head_dim))
-        for rope_dim in sorted({chosen, *steps}):
-            for selection, factorisation in cases:
-                least = 2 if factorisation == "split" else 1  # a latent each for keys and values
-                if least <= numbers - rope_dim <= 2 * study.head_dim - rope_dim:
-                    study.stages(selection, factorisation, budget, rope_dim)
+        numbers, rope_dims = splits(study, budget)
+        for rope_dim, (selection, factorisation) in itertools.product(rope_dims, cases):
+            split = factorisation == "split"  # a latent each for keys and values: there have to be keys
+            if not split or (numbers - rope_dim >= 2 and rope_dim < study.head_dim):
+                study.stages(selection, factorisation, budget, rope_dim)
 
 
 def measure_sensitivity(study):
@@ -174,7 +184,8 @@ def measure_sensitivity(study):
     for text in study.model.other_texts:
         study.aligned("fast", budget, text)
         study.stages("attention", "weighted", budget, rope_dim, text, max(LENGTHS))
-    study.stages("attention", "weighted", budget, rope_dim)
+    for other in splits(study, budget)[1]:
+        study.aligned_split(budget, other)
 
 
 def measure_pieces(study):

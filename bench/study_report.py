@@ -154,6 +154,16 @@ def context_table(studies):
     return table(["model, at " + percent(BUDGET), "", *(f"context {c}" for c in contexts)], lines) if lines else ""
 
 
+def split_table(studies):
+    lines = []
+    for data in studies:
+        chosen = split(fast(data, BUDGET))
+        for row in sorted(select(data, part="aligned split"), key=lambda r: r["rope_dim"]):
+            staged = next((r for r in usual(data, "attention", "whitened", BUDGET) if r["rope_dim"] == row["rope_dim"]), None)
+            lines.append([data["model"], split(row) + (", chosen" if split(row) == chosen else ""), nll(staged), nll(row)])
+    return table(["model, at " + percent(BUDGET), "split", "attention, whitened", "`fast`"], lines)
+
+
 def agreement(rows):
     """Mean share of kept pairs that two pieces have in common, over layers, heads and pairs of pieces."""
     heads = [[set(head) for layer in row["pairs"] for head in layer] for row in rows]
@@ -180,7 +190,7 @@ def tables(studies):
     studies = [data for data in studies if select(data, part="aligned", quality="fast")]
     parts = [main_table(studies), *map(stage_table, studies),
              *(every_budget_table(data) for data in studies if len(budgets_of(data, every=True)) > 3), text_table(studies),
-             context_table(studies), piece_table(studies)]
+             split_table(studies), context_table(studies), piece_table(studies)]
     return "\n".join(parts)
 
 
