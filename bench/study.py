@@ -168,8 +168,8 @@ def measure_stages(study):
     for budget in budgets(study.model, study.head_dim):
         numbers, rope_dims = splits(study, budget)
         for rope_dim, (selection, factorisation) in itertools.product(rope_dims, cases):
-            split = factorisation == "split"  # a latent each for keys and values: there have to be keys
-            if not split or (numbers - rope_dim >= 2 and rope_dim < study.head_dim):
+            halves = 2 <= numbers - rope_dim <= 2 * (study.head_dim - rope_dim) + 1  # a latent each for NoPE keys and values
+            if halves or factorisation != "split":
                 study.stages(selection, factorisation, budget, rope_dim)
 
 
