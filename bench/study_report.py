@@ -14,9 +14,8 @@ def percent(budget):
 
 
 def table(header, rows):
-    lines = [header, ["---"] * len(header), *rows]
-    return "".join("| " + " | ".join(map(str, line)) + " |\n" for line in lines).replace("| --- ", "|---").replace(
-        "|--- ", "|---")
+    lines = ["| " + " | ".join(map(str, line)) + " |" for line in (header, *rows)]
+    return "\n".join([lines[0], "|---" * len(header) + "|", *lines[1:]]) + "\n"
 
 
 def select(data, **wanted):
@@ -112,6 +111,27 @@ def stage_table(data):
                  lines)
 
 
+def comparison(data, field, better, other, **fixed):
+    """How often and by how much `better` beats `other`, all else equal, over every budget and split."""
+    cells = {}
+    for row in select(data, part="stages", text=calibration_name(data), samples=160, **fixed):
+        cells.setdefault((row["selection"] if field != "selection" else row["factorisation"], row["budget"],
+                          row["rope_dim"]), {})[row[field]] = row["nll"][CONTEXT]
+    gains = [cell[other] - cell[better] for cell in cells.values() if better in cell and other in cell]
+    return f"{sum(g > 0 for g in gains)} of {len(gains)}: {min(gains):.3f} – {max(gains):.3f}" if gains else "–"
+
+
+def comparison_table(studies):
+    lines = [[f"{better} over {other}", *(comparison(data, "selection", better, other) for data in studies)]
+             for better, other in (("attention", "2-norm"), ("attention", "high"), ("attention", "uniform"),
+                                   ("attention", "low"), ("high", "2-norm"), ("uniform", "2-norm"))]
+    lines += [[f"{better} over {other}, pairs by attention",
+               *(comparison(data, "factorisation", better, other, selection="attention") for data in studies)]
+              for better, other in (("whitened", "joint"), ("weighted", "whitened"), ("weighted, phases", "weighted"),
+                                    ("split", "joint"))]
+    return table(["better in, and by", *(data["model"] for data in studies)], lines)
+
+
 def every_budget_table(data):
     lines = []
     for budget in budgets_of(data, every=True):
@@ -188,7 +208,7 @@ def piece_table(studies):
 
 def tables(studies):
     studies = [data for data in studies if select(data, part="aligned", quality="fast")]
-    parts = [main_table(studies), *map(stage_table, studies),
+    parts = [main_table(studies), comparison_table(studies), *map(stage_table, studies),
              *(every_budget_table(data) for data in studies if len(budgets_of(data, every=True)) > 3), text_table(studies),
              split_table(studies), context_table(studies), piece_table(studies)]
     return "\n".join(parts)
