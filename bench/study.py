@@ -57,6 +57,7 @@ class Study:
         if "head_dim" not in self.data:
             self.data["head_dim"] = self.run("inspect", model.checkpoint)["head_dim"]
             self.data["original"] = self.evaluate(model.checkpoint, model.contexts(CONTEXTS))
+        self.data["calibration"] = model.calibration.name
         self.head_dim, self.rows = self.data["head_dim"], self.data["rows"]
 
     def run(self, *arguments):
@@ -229,7 +230,8 @@ def main():
                 PARTS[part](study)
         rows = [study.data for study in studies]
     for data in rows:
-        Path(f"{options.name}-{data['model']}.svg").write_text(study_report.draw(data))
+        if study_report.has_stages(data):
+            Path(f"{options.name}-{data['model']}.svg").write_text(study_report.draw(data))
     sys.stdout.write(study_report.tables(rows))
 
 

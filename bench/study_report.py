@@ -14,6 +14,9 @@ def percent(budget):
 
 
 def table(header, rows):
+    """Markdown; nothing without rows."""
+    if not rows:
+        return ""
     lines = ["| " + " | ".join(map(str, line)) + " |" for line in (header, *rows)]
     return "\n".join([lines[0], "|---" * len(header) + "|", *lines[1:]]) + "\n"
 
@@ -30,16 +33,16 @@ def one(data, **wanted):
 def usual(data, selection, factorisation, budget):
     """Rows of the stages over splits, calibrated as most are."""
     return [row for row in select(data, part="stages", selection=selection, factorisation=factorisation, budget=budget)
-            if row["samples"] == 160 and row["text"] == calibration_name(data)]
+            if row["samples"] == 160 and row["text"] == data["calibration"]]
 
 
-def calibration_name(data):
-    return select(data, part="aligned", quality="fast")[0]["text"]
+def has_stages(data):
+    return bool(select(data, part="stages"))
 
 
 def fast(data, budget):
     return one(data, part="aligned", quality="fast", budget=budget, samples=480, seq_len=256,
-               text=calibration_name(data))
+               text=data["calibration"])
 
 
 def thorough(data, budget):
@@ -114,7 +117,7 @@ def stage_table(data):
 def comparison(data, field, better, other, **fixed):
     """How often and by how much `better` beats `other`, all else equal, over every budget and split."""
     cells = {}
-    for row in select(data, part="stages", text=calibration_name(data), samples=160, **fixed):
+    for row in select(data, part="stages", text=data["calibration"], samples=160, **fixed):
         cells.setdefault((row["selection"] if field != "selection" else row["factorisation"], row["budget"],
                           row["rope_dim"]), {})[row[field]] = row["nll"][CONTEXT]
     gains = [cell[other] - cell[better] for cell in cells.values() if better in cell and other in cell]
@@ -149,9 +152,8 @@ def text_table(studies):
     lines = []
     for data in studies:
         quick = fast(data, BUDGET)
-        own = calibration_name(data)
         for row in sorted(select(data, part="aligned", quality="fast", budget=BUDGET, seq_len=256),
-                          key=lambda r: (r["text"] != own, r["text"], r["samples"])):
+                          key=lambda r: (r["text"] != data["calibration"], r["text"], r["samples"])):
             staged = one(data, part="stages", selection="attention", factorisation="weighted", budget=BUDGET,
                          rope_dim=quick["rope_dim"], text=row["text"], samples=row["samples"])
             lines.append([data["model"], row["text"], row["samples"], split(row), nll(row), nll(staged)])
@@ -164,9 +166,8 @@ def context_table(studies):
     contexts = list(studies[0]["original"]) if studies else []
     lines = []
     for data in studies:
-        of = calibration_name(data)
         made = [("original", {"nll": data["original"]}), ("paper's default", paper(data, BUDGET))]
-        for row in sorted(select(data, part="aligned", budget=BUDGET, text=of),
+        for row in sorted(select(data, part="aligned", budget=BUDGET, text=data["calibration"]),
                           key=lambda r: (r["quality"] == "best", r["seq_len"])):
             if row["quality"] == "best" or row["samples"] * row["seq_len"] == 480 * 256:
                 made.append((f"`{row['quality']}`, sequences of {row['seq_len']}", row))
@@ -207,11 +208,12 @@ def piece_table(studies):
 
 
 def tables(studies):
-    studies = [data for data in studies if select(data, part="aligned", quality="fast")]
-    parts = [main_table(studies), comparison_table(studies), *map(stage_table, studies),
-             *(every_budget_table(data) for data in studies if len(budgets_of(data, every=True)) > 3), text_table(studies),
-             split_table(studies), context_table(studies), piece_table(studies)]
-    return "\n".join(parts)
+    refined = [data for data in studies if select(data, part="aligned", quality="fast")]
+    staged = [data for data in refined if has_stages(data)]
+    parts = [main_table(staged), comparison_table(staged) if staged else "", *map(stage_table, staged),
+             *(every_budget_table(data) for data in staged if len(budgets_of(data, every=True)) > 3), text_table(refined),
+             split_table(refined), context_table(refined), piece_table(studies)]
+    return "\n".join(filter(None, parts))
 
 
 def points(data, budget):
