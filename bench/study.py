@@ -6,7 +6,8 @@ calibration. NAME-MODEL.json holds a row for every conversion, NAME-MODEL.svg dr
 that is in the file is not measured again, so that a run that was cut off goes on. Nothing but Python's standard library
 is needed.
 
-  python3 bench/study.py --parts fast stages sensitivity pieces best
+  python3 bench/study.py
+  python3 bench/study.py --models kjv-1.8M --parts fast stages
 
 Parts:
   fast         the default method at each budget
@@ -19,8 +20,8 @@ Parts:
 import argparse
 import itertools
 import json
+import os
 import resource
-import subprocess
 import sys
 from pathlib import Path
 
@@ -160,7 +161,7 @@ def measure_fast(study):
 def measure_best(study):
     for budget in study.best_budgets:
         study.aligned("best", budget)
-    if 512 in study.model.contexts(ALIGN_LENGTHS):
+    if BUDGETS[0] in study.best_budgets and 512 in study.model.contexts(ALIGN_LENGTHS):
         study.aligned("best", BUDGETS[0], seq_len=512)
 
 
@@ -220,6 +221,8 @@ def main():
                         help="savings for which `best` is measured (default: %(default)s)")
     parser.add_argument("--report-only", action="store_true", help="tables and drawings of the files that are there")
     options = parser.parse_args()
+    for name, value in (("OMP_NUM_THREADS", "1"), ("OMP_WAIT_POLICY", "passive")):
+        os.environ.setdefault(name, value)  # `seconds` are of one thread
     if options.report_only:
         rows = [json.loads(path.read_text()) for name in options.models
                 if (path := Path(f"{options.name}-{name}.json")).exists()]
