@@ -11,40 +11,33 @@ import argparse
 import json
 import math
 import pathlib
-import subprocess
 import tempfile
 
-COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00"]  # Okabe and Ito
+from measuring import COLOURS, run_json
+
 DASHES = ["", "7 3", "2 3", "9 3 2 3", "4 2", "1 2"]
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 720, 420, 64, 52, 34, 130
-
-
-def run(program, *arguments):
-    result = subprocess.run([program, *map(str, arguments), "--json"], capture_output=True, text=True)
-    if result.returncode != 0:
-        raise SystemExit(f"{program} {' '.join(map(str, arguments))}\n{result.stderr}")
-    return json.loads(result.stdout)
 
 
 def sweep(arguments):
     """One row per conversion: rope_dim, kv_rank, cache (share of the original's), nll."""
     program, model = arguments.program, arguments.model
     text = ["--text", arguments.text, "--context", arguments.context, "--max-windows", arguments.windows]
-    head_dim = run(program, "inspect", model)["head_dim"]
+    head_dim = run_json(program, "inspect", model)["head_dim"]
     rope_dims = arguments.rope_dims or [d for d in (2, head_dim // 8, head_dim // 4, head_dim // 2) if d >= 2]
     ranks = arguments.kv_ranks or [head_dim * i // 8 for i in (1, 2, 3, 4, 5, 6, 8)]
-    original = run(program, "eval", model, *text)["nll"]
+    original = run_json(program, "eval", model, *text)["nll"]
     rows = []
     with tempfile.TemporaryDirectory() as directory:
         stats = f"{directory}/stats.safetensors"
-        run(program, "calibrate", model, "--text", arguments.calibration_text, "--samples", arguments.samples,
-            "--seq-len", arguments.context, "--output", stats)
+        run_json(program, "calibrate", model, "--text", arguments.calibration_text, "--samples", arguments.samples,
+                 "--seq-len", arguments.context, "--output", stats)
         for rope_dim in sorted(set(rope_dims)):
             for rank in sorted(set(ranks)):
                 out = f"{directory}/mla"
-                report = run(program, "convert", model, out, "--method", "mha2mla", "--stats", stats, "--rope-dim", rope_dim,
-                             "--kv-rank", rank, "--overwrite")
-                nll = run(program, "eval", out, *text)["nll"]
+                report = run_json(program, "convert", model, out, "--method", "mha2mla", "--stats", stats,
+                                  "--rope-dim", rope_dim, "--kv-rank", rank, "--overwrite")
+                nll = run_json(program, "eval", out, *text)["nll"]
                 rows.append({"rope_dim": rope_dim, "kv_rank": rank, "nll": nll,
                              "cache": 1 - report["kv_cache"]["reduction"]})
     return {"model": pathlib.Path(model).name, "head_dim": head_dim, "nll_original": original,

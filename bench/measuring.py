@@ -1,10 +1,14 @@
 """What the benchmark scripts share. Run as a program it prints one line that describes this machine."""
 import importlib
+import json
 import os
 import platform
 import statistics
+import subprocess
 import sys
 from pathlib import Path
+
+COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00"]  # Okabe and Ito
 
 
 def limit_threads(count):
@@ -54,6 +58,15 @@ def built(build, program):
     if not path.is_file():
         sys.exit(f"error: {path} does not exist; build it as docs/benchmarks.md says, or give --build DIR")
     return path
+
+
+def run_json(program, *arguments):
+    """What a command of mha2mla prints with --json."""
+    command = [str(program), *map(str, arguments)]
+    result = subprocess.run([*command, "--json"], capture_output=True, text=True)
+    if result.returncode != 0:
+        sys.exit(f"{' '.join(command)}\n{result.stderr}")
+    return json.loads(result.stdout)
 
 
 def field(path, key):

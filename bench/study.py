@@ -1,0 +1,242 @@
+#!/usr/bin/env python3
+"""Measures every selection and factorisation, and the aligned method, on small real checkpoints, before any fine-tuning.
+
+Drives `mha2mla calibrate`, `convert` and `eval`, one conversion after the other, and evaluates on text that was not used for
+calibration. NAME-MODEL.json holds a row for every conversion, NAME-MODEL.svg draws them, and tables go to stdout. A row
+that is in the file is not measured again, so that a run that was cut off goes on. Nothing but Python's standard library
+is needed.
+
+  python3 bench/study.py
+  python3 bench/study.py --models kjv-1.8M --parts fast stages
+
+Parts:
+  fast         the default method at each budget
+  stages       every selection x factorisation x budget x split; one statistics file a model
+  sensitivity  `fast` at -68.75% on other texts, more or less text, longer and shorter sequences, and with other splits;
+               its texts without refinement too
+  pieces       the attention order from disjoint pieces of the calibration text
+  best         --quality best at each budget, which takes longest
+"""
+import argparse
+import itertools
+import json
+import os
+import resource
+import sys
+from pathlib import Path
+
+import measuring
+import study_models
+import study_report
+
+BUDGETS = (0.6875, 0.5, 0.8125)  # shares of the KV cache that are saved
+SELECTIONS = ("high", "low", "uniform", "2-norm", "attention")
+FACTORISATIONS = {
+    "joint": ("--svd", "joint"),
+    "split": ("--svd", "split"),
+    "whitened": ("--svd", "whitened", "--kv-balance", "auto"),
+    "weighted": ("--svd", "weighted", "--kv-balance", "auto")}
+PHASES = {f"{name}, phases": (*FACTORISATIONS[name], "--nope-phase", "fitted") for name in ("whitened", "weighted")}
+SAMPLES, SEQ_LEN = 160, 256  # of calibration, for what is not aligned
+ALIGN_SAMPLES = 480
+LENGTHS = (16, 64, 160, 480)  # of the calibration text, in sequences
+ALIGN_LENGTHS = (128, 512)  # of a sequence, beside SEQ_LEN
+CONTEXT, WINDOWS = 256, 24
+CONTEXTS = (64, 128, 256, 512, 1024)
+PIECES = 8
+
+
+class Study:
+    """The rows of one model, by a key that says how each was made."""
+
+    def __init__(self, options, model):
+        self.program, self.model, self.best_budgets = options.program, model, options.best_budgets
+        self.work = options.work / model.name
+        self.work.mkdir(parents=True, exist_ok=True)
+        self.path = Path(f"{options.name}-{model.name}.json")
+        self.data = json.loads(self.path.read_text()) if self.path.exists() else {"model": model.name, "rows": {}}
+        if "head_dim" not in self.data:
+            self.data["head_dim"] = self.run("inspect", model.checkpoint)["head_dim"]
+            self.data["original"] = self.evaluate(model.checkpoint, model.contexts(CONTEXTS))
+        self.data["calibration"] = model.calibration.name
+        self.head_dim, self.rows = self.data["head_dim"], self.data["rows"]
+
+    def run(self, *arguments):
+        return measuring.run_json(self.program, *arguments)
+
+    def evaluate(self, checkpoint, contexts=(CONTEXT,)):
+        """NLL for each context, on the same tokens but for the last few."""
+        text = self.model.evaluation.options("")
+        return {str(c): self.run("eval", checkpoint, *text, "--context", c, "--max-windows", CONTEXT * WINDOWS // c)["nll"]
+                for c in contexts}
+
+    def statistics(self, text, samples):
+        path = self.work / f"{text.name}-{samples}.safetensors"
+        if not path.exists():
+            self.run("calibrate", self.model.checkpoint, *text.options(""), "--samples", samples, "--seq-len", SEQ_LEN,
+                     "--attention-order", "--moments", "--output", path)
+        return path
+
+    def convert(self, key, *options, contexts=(CONTEXT,), pairs=False, **fields):
+        """The row of `key`, converting and evaluating if there is none yet. `seconds` is processor time."""
+        if key in self.rows:
+            return self.rows[key]
+        out = self.work / "converted"
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        report = self.run("convert", self.model.checkpoint, out, *options, "--overwrite")
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds = sum(getattr(after, f) - getattr(before, f) for f in ("ru_utime", "ru_stime"))
+        row = {**fields, "rope_dim": report["rope_dim"], "kv_rank": report["kv_rank"],
+               "seconds": round(seconds, 2), "nll": self.evaluate(out, contexts)}
+        if pairs:
+            row["pairs"] = json.loads((out / "config.json").read_text())["mha2mla"]["kept_pairs"]
+        self.rows[key] = row
+        self.save()
+        print(f"{self.model.name}: {key}: {row['rope_dim']} + {row['kv_rank']}, NLL {row['nll'][str(CONTEXT)]:.4f}, "
+              f"{seconds:.1f} s", file=sys.stderr)
+        return row
+
+    def save(self):
+        """One row a line; never half a file."""
+        head = {k: v for k, v in self.data.items() if k != "rows"}
+        rows = ",\n".join(f"  {json.dumps(k)}: {json.dumps(v)}" for k, v in self.rows.items())
+        text = json.dumps(head)[:-1] + ', "rows": {\n' + rows + "\n}}\n"
+        partial = self.path.with_suffix(".partial")
+        partial.write_text(text)
+        partial.replace(self.path)
+
+    def aligned(self, quality, budget, text=None, samples=ALIGN_SAMPLES, seq_len=SEQ_LEN):
+        """Evaluated in every context where the text is the usual. `best` takes the whole text."""
+        usual = (text, samples, seq_len) == (None, ALIGN_SAMPLES, SEQ_LEN)
+        contexts = self.model.contexts(CONTEXTS) if text is None else (CONTEXT,)
+        text = text or self.model.calibration
+        amount = "all" if quality == "best" else samples
+        key = f"aligned {quality} {budget}" + ("" if usual else f" {text.name} {amount} x {seq_len}")
+        return self.convert(key, *text.options("calibration-"), "--seq-len", seq_len, "--kv-reduction", budget,
+                            "--quality", quality, *([] if quality == "best" else ["--samples", samples]),
+                            contexts=contexts, part="aligned", quality=quality, budget=budget, text=text.name,
+                            samples=None if quality == "best" else samples, seq_len=seq_len)
+
+    def aligned_split(self, budget, rope_dim):
+        """`fast` with a split that it need not have chosen."""
+        return self.convert(f"aligned fast {budget} rope-dim {rope_dim}", *self.model.calibration.options("calibration-"),
+                            "--method", "aligned", "--seq-len", SEQ_LEN, "--samples", ALIGN_SAMPLES, "--kv-reduction", budget,
+                            "--rope-dim", rope_dim, part="aligned split", budget=budget)
+
+    def stages(self, selection, factorisation, budget, rope_dim, text=None, samples=SAMPLES):
+        usual = text is None and samples == SAMPLES
+        text = text or self.model.calibration
+        key = f"{selection} {factorisation} {budget} {rope_dim}" + ("" if usual else f" {text.name} {samples}")
+        default = (selection, factorisation, rope_dim) == ("2-norm", "joint", default_rope_dim(self.head_dim))
+        return self.convert(key, "--stats", self.statistics(text, samples), "--rope", selection,
+                            *(FACTORISATIONS | PHASES)[factorisation], "--rope-dim", rope_dim, "--kv-reduction", budget,
+                            contexts=self.model.contexts(CONTEXTS) if default and usual else (CONTEXT,), part="stages",
+                            selection=selection, factorisation=factorisation, budget=budget, text=text.name,
+                            samples=samples)
+
+
+def default_rope_dim(head_dim):
+    """The paper's."""
+    return max(2, head_dim // 8)
+
+
+def budgets(model, head_dim):
+    """Those of the study, and every other one that heads so small have."""
+    every = [1 - numbers / (2 * head_dim) for numbers in range(3, 2 * head_dim - 1)] if model.every_budget else []
+    return list(dict.fromkeys([*BUDGETS, *every]))
+
+
+def splits(study, budget):
+    """Rope-dims in steps of an eighth of a head, and what `fast` chose, that leave something for the latent."""
+    step, numbers = default_rope_dim(study.head_dim), round(2 * study.head_dim * (1 - budget))
+    steps = range(step, min(study.head_dim, numbers), step)
+    return numbers, sorted({study.aligned("fast", budget)["rope_dim"], *steps})
+
+
+def measure_fast(study):
+    for budget in budgets(study.model, study.head_dim):
+        study.aligned("fast", budget)
+
+
+def measure_best(study):
+    for budget in study.best_budgets:
+        study.aligned("best", budget)
+    if BUDGETS[0] in study.best_budgets and 512 in study.model.contexts(ALIGN_LENGTHS):
+        study.aligned("best", BUDGETS[0], seq_len=512)
+
+
+def measure_stages(study):
+    cases = [(s, f) for s, f in itertools.product(SELECTIONS, FACTORISATIONS)] + [("attention", f) for f in PHASES]
+    for budget in budgets(study.model, study.head_dim):
+        numbers, rope_dims = splits(study, budget)
+        for rope_dim, (selection, factorisation) in itertools.product(rope_dims, cases):
+            halves = 2 <= numbers - rope_dim <= 2 * (study.head_dim - rope_dim) + 1  # a latent each for NoPE keys and values
+            if halves or factorisation != "split":
+                study.stages(selection, factorisation, budget, rope_dim)
+
+
+def measure_sensitivity(study):
+    budget = BUDGETS[0]
+    rope_dim = study.aligned("fast", budget)["rope_dim"]
+    for samples in LENGTHS:
+        study.aligned("fast", budget, samples=samples)
+        study.stages("attention", "weighted", budget, rope_dim, samples=samples)
+    for seq_len in study.model.contexts(ALIGN_LENGTHS):
+        study.aligned("fast", budget, samples=ALIGN_SAMPLES * SEQ_LEN // seq_len, seq_len=seq_len)
+    for text in study.model.other_texts:
+        study.aligned("fast", budget, text)
+        study.stages("attention", "weighted", budget, rope_dim, text, max(LENGTHS))
+    for other in splits(study, budget)[1]:
+        study.aligned_split(budget, other)
+
+
+def measure_pieces(study):
+    """Partial RoPE alone, with K and V at full rank, so that nothing but the order of pairs differs."""
+    for i, text in enumerate(study.model.calibration.pieces(PIECES, study.work)):
+        stats = study.work / f"piece-{i}.safetensors"
+        for rope_dim in (study.head_dim // 4, study.head_dim // 2):
+            key = f"piece {i} {rope_dim}"
+            if key not in study.rows and not stats.exists():
+                study.run("calibrate", study.model.checkpoint, *text.options(""), "--samples", 8, "--seq-len", SEQ_LEN,
+                          "--attention-order", "--output", stats)
+            study.convert(key, "--stats", stats, "--rope", "attention", "--svd", "none", "--rope-dim", rope_dim,
+                          pairs=True, part="pieces")
+
+
+PARTS = {"fast": measure_fast, "stages": measure_stages, "sensitivity": measure_sensitivity, "pieces": measure_pieces,
+         "best": measure_best}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--program", default="build/release/bin/mha2mla")
+    parser.add_argument("--shared", type=Path, default=Path("../shared"), metavar="DIR",
+                        help="where the checkpoints and texts lie that are not in examples/ (default: %(default)s)")
+    parser.add_argument("--name", default="docs/figures/study", help="NAME-MODEL.json and .svg (default: %(default)s)")
+    parser.add_argument("--work", type=Path, default=Path("build/study"), metavar="DIR",
+                        help="statistics and the conversion at hand (default: %(default)s)")
+    parser.add_argument("--models", nargs="+", choices=study_models.NAMES, default=study_models.NAMES)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--best-budgets", nargs="+", type=float, default=BUDGETS, metavar="X",
+                        help="savings for which `best` is measured (default: %(default)s)")
+    parser.add_argument("--report-only", action="store_true", help="tables and drawings of the files that are there")
+    options = parser.parse_args()
+    for name, value in (("OMP_NUM_THREADS", "1"), ("OMP_WAIT_POLICY", "passive")):
+        os.environ.setdefault(name, value)  # `seconds` are of one thread
+    if options.report_only:
+        rows = [json.loads(path.read_text()) for name in options.models
+                if (path := Path(f"{options.name}-{name}.json")).exists()]
+    else:
+        studies = [Study(options, model) for model in study_models.find(options)]
+        for part in options.parts:
+            for study in studies:
+                PARTS[part](study)
+        rows = [study.data for study in studies]
+    for data in rows:
+        if study_report.has_stages(data):
+            Path(f"{options.name}-{data['model']}.svg").write_text(study_report.draw(data))
+    sys.stdout.write(study_report.tables(rows))
+
+
+if __name__ == "__main__":
+    main()
