@@ -137,7 +137,7 @@ void add_calibrate(CLI::App& app, Context& context) {
         "calibrate", "Gather statistics of queries, keys and layer inputs by running text through the model");
     add_checkpoint_option(*command, flags->model);
     add_token_options(*command, flags->tokens);
-    add_sample_options(*command, flags->samples);
+    add_sample_options(*command, flags->samples, false);
     command
         ->add_option("--rope-dim", flags->rope_dim,
                      "The selection that --samples auto watches; default: head_dim/8, at least 2")

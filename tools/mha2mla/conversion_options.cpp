@@ -89,7 +89,7 @@ void add_conversion_options(CLI::App& command, ConvertFlags& flags) {
         ->capture_default_str();
     add_token_options(command, flags.calibration, "calibration-");
     command.option_defaults()->group(kText);
-    add_sample_options(command, flags.samples);
+    add_sample_options(command, flags.samples, true);
     command.add_option("--stats", flags.stats, "Statistics that calibrate wrote, instead of calibration text")
         ->type_name("FILE");
     command

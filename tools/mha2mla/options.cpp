@@ -160,7 +160,7 @@ void add_latent_options(CLI::App& command, LatentFlags& flags, LatentDefaults de
         ->group(kMethod);
 }
 
-void add_sample_options(CLI::App& command, SampleFlags& flags) {
+void add_sample_options(CLI::App& command, SampleFlags& flags, bool aligns) {
     const auto parse = [&flags](const std::string& text) {
         flags.until_settled = text == "auto";
         if (flags.until_settled) return flags.samples.reset();
@@ -171,15 +171,19 @@ void add_sample_options(CLI::App& command, SampleFlags& flags) {
     };
     command
         .add_option_function<std::string>("--samples", parse,
-                                          "Sequences to run through the model; auto: until the pairs that 2-norm "
-                                          "selects stay the same")
+                                          std::string("Sequences to run through the model") +
+                                              (aligns ? ", unless weights are aligned: then as many as that has use "
+                                                        "for"
+                                                      : "") +
+                                              "; auto: until the pairs that 2-norm selects stay the same")
         ->type_name("N|auto")
         ->default_str(std::to_string(SampleFlags::kDefaultSamples))
         ->run_callback_for_default(false)
         ->group(kText);
     command
         .add_option("--seq-len", flags.seq_len,
-                    "Tokens of a sequence; default: 2048 or max_position_embeddings if less")
+                    std::string("Tokens of a sequence; default: 2048") +
+                        (aligns ? ", or 512 where weights are aligned," : "") + " or max_position_embeddings if less")
         ->check(in_range(1, 1 << 24))
         ->type_name("N")
         ->group(kText);

@@ -69,7 +69,8 @@ struct SampleFlags {
     bool until_settled = false;  // --samples auto
     [[nodiscard]] bool given() const { return samples || seq_len || until_settled; }
 };
-void add_sample_options(CLI::App& command, SampleFlags& flags);
+/// @param aligns whether the command may align weights, which takes other numbers of them.
+void add_sample_options(CLI::App& command, SampleFlags& flags, bool aligns);
 
 /// An option whose value is a size: "5GB", "500MiB", "1000".
 CLI::Option* add_size(CLI::App& command, const std::string& name, std::uint64_t& bytes, const std::string& help);
