@@ -204,11 +204,11 @@ void check_destination(const Model& source, const fs::path& destination, const C
     }
 }
 
-ConvertReport convert(const Model& source, const fs::path& destination, const ConvertOptions& asked,
+ConvertReport convert(const Model& source, const fs::path& destination, const ConvertOptions& options,
                       const PairRanks* ranks, Observer& observer) {
-    ConvertOptions options = asked;
-    if (options.ranks_from.is_null() && ranks != nullptr) {
-        options.ranks_from = {{"ranks", hash_of(std::as_bytes(std::span(ranks->values)))}};
+    ConvertOptions whole = options;
+    if (whole.ranks_from.is_null() && ranks != nullptr) {
+        whole.ranks_from = {{"ranks", hash_of(std::as_bytes(std::span(ranks->values)))}};
     }
     ConvertReport report;
     report.plan = plan_conversion(source.config, {options.rope.rope_dim, options.kv_rank, options.factorization, 16});
@@ -218,7 +218,7 @@ ConvertReport convert(const Model& source, const fs::path& destination, const Co
     }
     report.selection =
         options.aligner != nullptr ? options.aligner->selection() : select_rope(source.config, options.rope, ranks);
-    const auto fingerprint = conversion_fingerprint(source, options);
+    const auto fingerprint = conversion_fingerprint(source, whole);
     if (options.resume) {
         if (const auto finished = finished_conversion(destination, fingerprint)) return *finished;
     }
@@ -226,7 +226,7 @@ ConvertReport convert(const Model& source, const fs::path& destination, const Co
     const auto earlier =
         options.resume ? journal_to_resume(destination, fingerprint) : std::optional<JournalContents>();
     Journal journal(destination, fingerprint, ranks, earlier ? &*earlier : nullptr);
-    Run run(source, destination, options, report, earlier ? &*earlier : nullptr, journal);
+    Run run(source, destination, whole, report, earlier ? &*earlier : nullptr, journal);
     ::malloc_trim(0);  // what reading the headers and laying out left behind
     try {
         run.write_pieces(observer);

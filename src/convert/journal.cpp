@@ -49,6 +49,13 @@ FinishedPiece piece_from_json(const Json& json) {
             json.value("alignment_error", 0.0)};
 }
 
+/// Also one that is half written.
+void remove_alignment(const fs::path& directory) {
+    std::error_code ignored;
+    fs::remove(alignment_path(directory), ignored);
+    fs::remove(alignment_path(directory) += ".incomplete", ignored);
+}
+
 [[noreturn]] void fail(const fs::path& path, const char* action) {
     throw Error(ErrorCode::io, path.string() + ": cannot " + action + ": " + std::strerror(errno));
 }
@@ -101,7 +108,7 @@ Journal::Journal(const fs::path& directory, const Json& fingerprint, const PairR
             fail(path, "cut off");
         }
         if (earlier != nullptr) return;
-        fs::remove(alignment_path(directory), error);
+        remove_alignment(directory);
         Json header;
         header["format"] = kFormat;
         header["fingerprint"] = fingerprint;
@@ -131,7 +138,7 @@ Journal::~Journal() {
     if (!keep_) {
         std::error_code ignored;
         fs::remove(journal_path(directory_), ignored);
-        fs::remove(alignment_path(directory_), ignored);
+        remove_alignment(directory_);
         if (created_directory_) fs::remove(directory_, ignored);
         flush_directory(directory_);
     }

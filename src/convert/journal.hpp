@@ -26,6 +26,7 @@ struct FinishedPiece {
     double alignment_error = 0;                  // of an aligned layer
 };
 
+// NOLINTNEXTLINE(bugprone-exception-escape): moving JSON may throw by its type, but does not
 struct JournalContents {
     nlohmann::ordered_json fingerprint;
     std::optional<PairRanks> ranks;

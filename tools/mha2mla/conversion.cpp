@@ -143,7 +143,7 @@ Conversion prepare(const ConvertFlags& flags, Context& context) {
     return conversion;
 }
 
-ConvertReport run_conversion(const Conversion& conversion, const ConvertFlags& flags, const fs::path& directory,
+ConvertReport run_conversion(const Conversion& conversion, const ConvertFlags& flags, const fs::path& statistics,
                              Context& context) {
     // An existing output is reported before a long calibration, not after it.
     auto finished = conversion.options.resume ? finished_conversion(flags.destination, conversion.fingerprint)
@@ -151,7 +151,7 @@ ConvertReport run_conversion(const Conversion& conversion, const ConvertFlags& f
     if (!finished) {
         check_destination(conversion.model, flags.destination, conversion.options);
         finished = conversion.options.align ? run_aligned(conversion, flags, context)
-                                            : run_stages(conversion, flags, directory, context);
+                                            : run_stages(conversion, flags, statistics, context);
     }
     evaluate_if_asked(conversion.model, flags, context);
     return *finished;

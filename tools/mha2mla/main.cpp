@@ -78,7 +78,7 @@ int report_parse_error(const CLI::App& app, const CLI::ParseError& error, Contex
     log_where_asked(app, context);
     spdlog::error("{}", explain(app, error));
     const std::string command = app.get_subcommands().empty() ? "" : " " + app.get_subcommands().front()->get_name();
-    std::fprintf(stderr, "Run 'mha2mla%s --help' for more information.\n", command.c_str());
+    (void)std::fprintf(stderr, "Run 'mha2mla%s --help' for more information.\n", command.c_str());
     return kUsage;
 }
 
