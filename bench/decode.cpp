@@ -7,9 +7,9 @@
 #include <numeric>
 #include <random>
 
-#include "linalg/parallel.hpp"
+#include "forward/cached_attention.hpp"
 #include "mha2mla/threads.hpp"
-#include "runtime/cached_attention.hpp"
+#include "support/parallel.hpp"
 
 namespace mha2mla {
 namespace {

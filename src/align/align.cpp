@@ -5,10 +5,10 @@
 #include <cmath>
 #include <limits>
 
+#include "../forward/layer.hpp"
+#include "../latent/first_guess.hpp"
 #include "../rope/attention_order.hpp"
-#include "../runtime/layer.hpp"
-#include "descent.hpp"
-#include "first_guess.hpp"
+#include "../train/descent.hpp"
 #include "mha2mla/error.hpp"
 #include "mha2mla/plan.hpp"
 #include "progress.hpp"

@@ -6,8 +6,8 @@
 #include <string>
 #include <utility>
 
-#include "../checkpoint/hash.hpp"
-#include "first_guess.hpp"
+#include "../latent/first_guess.hpp"
+#include "../support/hash.hpp"
 #include "mha2mla/checkpoint.hpp"
 #include "mha2mla/error.hpp"
 

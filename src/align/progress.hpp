@@ -4,7 +4,7 @@
 #include <filesystem>
 #include <vector>
 
-#include "latent_layer.hpp"
+#include "../latent/latent_layer.hpp"
 #include "mha2mla/align.hpp"
 
 namespace mha2mla {

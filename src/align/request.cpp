@@ -2,9 +2,9 @@
 #include <array>
 #include <cmath>
 
+#include "../forward/layer.hpp"
 #include "../rope/attention_order.hpp"
-#include "../runtime/layer.hpp"
-#include "block.hpp"
+#include "../train/block.hpp"
 #include "mha2mla/align.hpp"
 #include "mha2mla/error.hpp"
 #include "mha2mla/factorize.hpp"

@@ -1,7 +1,7 @@
 #include <algorithm>
 #include <charconv>
 
-#include "../checkpoint/json_file.hpp"
+#include "../support/json_file.hpp"
 #include "mha2mla/batch.hpp"
 #include "mha2mla/error.hpp"
 #include "mha2mla/suggestion.hpp"

@@ -1,9 +1,9 @@
 #include <algorithm>
 #include <cmath>
 
-#include "../linalg/parallel.hpp"
-#include "../runtime/forward.hpp"
-#include "../runtime/layer.hpp"
+#include "../forward/forward.hpp"
+#include "../forward/layer.hpp"
+#include "../support/parallel.hpp"
 #include "gathered_inputs.hpp"
 #include "mha2mla/calibration.hpp"
 #include "mha2mla/error.hpp"

@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "../linalg/blas.hpp"
-#include "../linalg/parallel.hpp"
+#include "../support/parallel.hpp"
 #include "mha2mla/error.hpp"
 
 namespace mha2mla {

@@ -1,7 +1,7 @@
 #pragma once
 #include <memory>
 
-#include "../runtime/spill_file.hpp"
+#include "../support/spill_file.hpp"
 #include "mha2mla/calibration.hpp"
 
 namespace mha2mla {

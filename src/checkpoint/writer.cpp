@@ -7,10 +7,10 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
-#include "hash.hpp"
+#include "../support/hash.hpp"
+#include "../support/output_file.hpp"
 #include "mha2mla/checkpoint.hpp"
 #include "mha2mla/error.hpp"
-#include "output_file.hpp"
 
 namespace mha2mla {
 namespace fs = std::filesystem;

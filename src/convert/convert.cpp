@@ -6,7 +6,7 @@
 #include <atomic>
 #include <utility>
 
-#include "../checkpoint/hash.hpp"
+#include "../support/hash.hpp"
 #include "convert_layer.hpp"
 #include "journal.hpp"
 #include "layout.hpp"

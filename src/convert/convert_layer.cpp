@@ -4,8 +4,8 @@
 #include <cstring>
 #include <numeric>
 
-#include "guided_layer.hpp"
-#include "layer_rows.hpp"
+#include "../latent/guided_layer.hpp"
+#include "../layout/layer_rows.hpp"
 #include "layout.hpp"
 #include "mha2mla/error.hpp"
 

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "../checkpoint/hash.hpp"
+#include "../support/hash.hpp"
 #include "mha2mla/version.hpp"
 #include "output_files.hpp"
 

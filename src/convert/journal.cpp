@@ -8,7 +8,7 @@
 #include <chrono>
 #include <cstring>
 
-#include "../checkpoint/output_file.hpp"
+#include "../support/output_file.hpp"
 #include "mha2mla/error.hpp"
 
 namespace mha2mla {

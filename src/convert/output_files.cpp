@@ -5,8 +5,8 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
-#include "../checkpoint/json_file.hpp"
-#include "../model/latent_json.hpp"
+#include "../layout/latent_json.hpp"
+#include "../support/json_file.hpp"
 #include "record.hpp"
 
 namespace mha2mla {

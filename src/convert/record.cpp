@@ -2,7 +2,7 @@
 
 #include <sstream>
 
-#include "../checkpoint/json_file.hpp"
+#include "../support/json_file.hpp"
 #include "mha2mla/error.hpp"
 #include "mha2mla/fingerprint.hpp"
 #include "mha2mla/version.hpp"

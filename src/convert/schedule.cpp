@@ -8,7 +8,7 @@
 #include <mutex>
 #include <thread>
 
-#include "guided_layer.hpp"
+#include "../latent/guided_layer.hpp"
 #include "mha2mla/error.hpp"
 #include "mha2mla/memory.hpp"
 #include "mha2mla/threads.hpp"

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <functional>
 
-#include "../linalg/parallel.hpp"
+#include "../support/parallel.hpp"
 #include "log_softmax.hpp"
 #include "mha2mla/error.hpp"
 

@@ -4,7 +4,7 @@
 #include <utility>
 #include <vector>
 
-#include "../linalg/parallel.hpp"
+#include "../support/parallel.hpp"
 #include "mha2mla/error.hpp"
 #include "mha2mla/factorize.hpp"
 #include "singular_basis.hpp"

@@ -4,8 +4,8 @@
 #include <cmath>
 
 #include "../linalg/blas.hpp"
-#include "../linalg/parallel.hpp"
 #include "../linalg/tiled.hpp"
+#include "../support/parallel.hpp"
 #include "factorizations.hpp"
 #include "mha2mla/error.hpp"
 

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <chrono>
 
-#include "../checkpoint/json_file.hpp"
+#include "../support/json_file.hpp"
 #include "mha2mla/error.hpp"
 #include "mha2mla/runtime.hpp"
 

@@ -6,9 +6,9 @@
 #include <cmath>
 #include <random>
 
+#include "../support/parallel.hpp"
 #include "blas.hpp"
 #include "mha2mla/matrix.hpp"
-#include "parallel.hpp"
 
 namespace mha2mla {
 namespace {

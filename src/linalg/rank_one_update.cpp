@@ -9,9 +9,9 @@
 #include <numeric>
 #include <string>
 
+#include "../support/parallel.hpp"
 #include "blas.hpp"
 #include "mha2mla/error.hpp"
-#include "parallel.hpp"
 
 // Root i of a secular equation. LAPACK exports the two routines, but its C interface does not declare them.
 extern "C" {

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "../support/parallel.hpp"
 #include "blas.hpp"
-#include "parallel.hpp"
 #include "tridiagonalise.hpp"
 
 namespace mha2mla {

@@ -1,8 +1,8 @@
 #pragma once
 #include <algorithm>
 
+#include "../support/parallel.hpp"
 #include "blas.hpp"
-#include "parallel.hpp"
 
 namespace mha2mla {
 

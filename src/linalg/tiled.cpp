@@ -8,8 +8,8 @@
 #include <numeric>
 #include <type_traits>
 
+#include "../support/parallel.hpp"
 #include "blas.hpp"
-#include "parallel.hpp"
 
 namespace mha2mla {
 namespace {

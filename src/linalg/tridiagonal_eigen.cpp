@@ -6,8 +6,8 @@
 #include <cmath>
 #include <string>
 
+#include "../support/parallel.hpp"
 #include "mha2mla/error.hpp"
-#include "parallel.hpp"
 #include "rank_one_update.hpp"
 
 namespace mha2mla {

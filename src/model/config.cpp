@@ -4,8 +4,8 @@
 #include <nlohmann/json.hpp>
 #include <numbers>
 
-#include "../checkpoint/json_file.hpp"
-#include "latent_json.hpp"
+#include "../layout/latent_json.hpp"
+#include "../support/json_file.hpp"
 #include "mha2mla/error.hpp"
 #include "mha2mla/model.hpp"
 

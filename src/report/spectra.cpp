@@ -1,8 +1,8 @@
 #include <algorithm>
 #include <array>
 
-#include "../convert/layer_rows.hpp"
-#include "../linalg/parallel.hpp"
+#include "../layout/layer_rows.hpp"
+#include "../support/parallel.hpp"
 #include "mha2mla/error.hpp"
 #include "mha2mla/spectrum.hpp"
 

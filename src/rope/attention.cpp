@@ -1,4 +1,4 @@
-#include "../runtime/rotary.hpp"
+#include "../forward/rotary.hpp"
 #include "attention_order.hpp"
 #include "mha2mla/error.hpp"
 #include "mha2mla/rope.hpp"

@@ -7,10 +7,10 @@
 #include <limits>
 #include <optional>
 
+#include "../forward/linear.hpp"
 #include "../linalg/elementwise.hpp"
 #include "../linalg/gemm.hpp"
-#include "../linalg/parallel.hpp"
-#include "../runtime/linear.hpp"
+#include "../support/parallel.hpp"
 
 namespace mha2mla {
 namespace {

@@ -1,7 +1,7 @@
 #pragma once
 #include <vector>
 
-#include "../runtime/rotary.hpp"
+#include "../forward/rotary.hpp"
 #include "mha2mla/matrix.hpp"
 
 namespace mha2mla {

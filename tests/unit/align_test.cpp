@@ -5,16 +5,16 @@
 #include <cmath>
 #include <random>
 
-#include "align/block.hpp"
-#include "align/first_guess.hpp"
-#include "align/latent_layer.hpp"
+#include "forward/layer.hpp"
+#include "latent/first_guess.hpp"
+#include "latent/latent_layer.hpp"
 #include "mha2mla/convert.hpp"
 #include "mha2mla/evaluate.hpp"
 #include "mha2mla/threads.hpp"
-#include "runtime/layer.hpp"
 #include "support/expect_error.hpp"
 #include "support/temporary.hpp"
 #include "support/tiny_model.hpp"
+#include "train/block.hpp"
 
 namespace mha2mla::test {
 namespace {

@@ -1,5 +1,5 @@
 // Blocked attention against the definition, in double.
-#include "runtime/attention.hpp"
+#include "forward/attention.hpp"
 
 #include <gtest/gtest.h>
 

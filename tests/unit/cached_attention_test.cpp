@@ -1,5 +1,5 @@
 // Attention over a KV cache against the definition, in double.
-#include "runtime/cached_attention.hpp"
+#include "forward/cached_attention.hpp"
 
 #include <gtest/gtest.h>
 

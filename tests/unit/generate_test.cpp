@@ -4,9 +4,9 @@
 #include <cmath>
 #include <map>
 
+#include "forward/quantize.hpp"
 #include "mha2mla/choices.hpp"
 #include "mha2mla/runtime.hpp"
-#include "runtime/quantize.hpp"
 #include "support/expect_error.hpp"
 #include "support/shared.hpp"
 #include "support/temporary.hpp"

@@ -1,4 +1,4 @@
-#include "convert/layer_rows.hpp"
+#include "layout/layer_rows.hpp"
 
 #include <gtest/gtest.h>
 

@@ -1,0 +1,73 @@
+#pragma once
+/// What a decoder of a family computes, as data: filled in from config.json in one place (model/config.cpp), read by
+/// everything that computes. Nothing else asks for the family's name.
+
+#include <cstdint>
+#include <vector>
+
+namespace mha2mla {
+
+/// y = (x − m) / √(v + eps) · (weight_offset + weight) + bias, where m is 0 and v the mean square for `rms`
+/// (RMSNorm, Zhang and Sennrich 2019, eq. 4), and m the mean and v the variance for `layer` (Ba et al. 2016).
+struct NormRule {
+    enum class Kind : std::uint8_t { rms, layer };
+    Kind kind = Kind::rms;
+    double eps = 1e-6;
+    float weight_offset = 0;  // Gemma: 1
+};
+
+/// Where a norm of queries and keys stands between projection and rotation.
+enum class QueryKeyNorm : std::uint8_t {
+    none,
+    per_head,  ///< over each head's head_dim numbers, one weight for all heads (Qwen3, Gemma 3)
+    whole,     ///< over the whole projection (OLMo 2)
+};
+
+/// Rotary position embedding of a layer (RoFormer, eq. 34).
+struct RotaryRule {
+    std::vector<double> frequencies;  // θ_k of each rotated pair, radians per token, scaling included; empty: no RoPE
+    float gain = 1;                   // of cos and sin: yarn's and longrope's attention factor
+    bool interleaved = false;         // pair k is dims (2k, 2k+1) instead of (k, k + pairs) of the rotated ones
+
+    /// Leading dims of a head that rotate; the others pass.
+    [[nodiscard]] std::int64_t rotated_dims() const { return 2 * static_cast<std::int64_t>(frequencies.size()); }
+};
+
+/// softmax(softcap · tanh(scale·qkᵀ / softcap)) over the newest `window` tokens that a query may see.
+struct AttentionRule {
+    float scale = 0;          // 1/√head_dim in most families
+    float softcap = 0;        // 0: none
+    std::int64_t window = 0;  // tokens, the query's own included; 0: all
+    QueryKeyNorm query_key_norm = QueryKeyNorm::none;
+    bool qkv_bias = false, o_bias = false;
+};
+
+enum class Activation : std::uint8_t { silu, gelu, gelu_tanh, relu_squared };
+
+/// down(act(gate(x)) · up(x)), or down(act(up(x))) where not gated.
+struct MlpRule {
+    Activation activation = Activation::silu;
+    bool gated = true;
+    bool bias = false;
+};
+
+/// Where a block's norms stand: hidden += post(f(pre(hidden))) for f the attention and the MLP.
+struct LayerRules {
+    NormRule norm;
+    bool pre_norm = true, post_norm = false;
+    bool parallel = false;     // attention and MLP read the same normed hidden states, and both are added (Cohere)
+    float residual_scale = 1;  // of what attention and MLP add (Granite)
+    AttentionRule attention;
+    RotaryRule rotary;
+    MlpRule mlp;
+};
+
+struct ModelRules {
+    std::vector<LayerRules> layers;
+    NormRule final_norm;
+    float embedding_scale = 1;  // Gemma: √hidden
+    float logit_scale = 1;
+    float final_softcap = 0;  // logits ← cap · tanh(logits / cap); 0: none
+};
+
+}  // namespace mha2mla

@@ -1,0 +1,241 @@
+#include "mha2mla/diagnosis.hpp"
+
+#include <algorithm>
+#include <array>
+#include <set>
+
+#include "../convert/layout.hpp"
+#include "../model/find_tensors.hpp"
+#include "../support/json_file.hpp"
+#include "mha2mla/calibration.hpp"
+#include "mha2mla/error.hpp"
+#include "mha2mla/memory.hpp"
+#include "mha2mla/plan.hpp"
+#include "mha2mla/tokenizer.hpp"
+
+namespace mha2mla {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::array<std::string_view, 3> kVerdictNames = {"ok", "warning", "problem"};
+
+class Diagnosis {
+public:
+    Diagnosis(fs::path directory, const DiagnosisOptions& options, Observer& observer)
+        : directory_(std::move(directory)), options_(options), observer_(observer) {}
+
+    std::vector<Finding> run() {
+        const auto config = read_configuration();
+        auto checkpoint = open_weights();
+        if (config) check_tokenizer(*config);
+        const bool planned = config && check_plan(*config);
+        if (config && checkpoint) {
+            std::vector<std::string> problems;
+            const Model model = find_tensors(*config, std::move(*checkpoint), problems);
+            for (auto& problem : problems) add(Verdict::problem, "tensors", std::move(problem));
+            if (problems.empty()) add(Verdict::ok, "tensors", "all are there, with the shapes of config.json");
+            if (options_.deep) {
+                check_values(model);
+            } else {
+                add(Verdict::ok, "values", "not looked at; --deep reads all of them");
+            }
+            if (problems.empty() && planned && !config->latent) check_disk(model);
+        }
+        return std::move(findings_);
+    }
+
+private:
+    void add(Verdict verdict, std::string topic, std::string text) {
+        findings_.push_back({verdict, std::move(topic), std::move(text)});
+    }
+
+    std::optional<ModelConfig> read_configuration() {
+        try {
+            ModelConfig config = read_config(directory_ / "config.json");
+            if (config.latent) {
+                add(Verdict::problem, "config", "the checkpoint is already converted; give its original");
+            } else {
+                add(Verdict::ok, "config",
+                    "model_type " + config.model_type + ", " + std::to_string(config.num_hidden_layers) + " layers, " +
+                        std::to_string(config.num_attention_heads) + " query and " +
+                        std::to_string(config.num_key_value_heads) + " KV heads of " + std::to_string(config.head_dim));
+            }
+            return config;
+        } catch (const Error& error) {
+            add(Verdict::problem, "config", error.what());
+            return std::nullopt;
+        }
+    }
+
+    std::optional<Checkpoint> open_weights() {
+        try {
+            Checkpoint checkpoint = Checkpoint::open(directory_);
+            std::uint64_t bytes = 0;
+            for (const auto& file : checkpoint.files()) bytes += file.file().bytes().size();
+            add(Verdict::ok, "weights",
+                std::to_string(checkpoint.files().size()) + " file(s), " + memory_text(bytes) + ", well-formed");
+            return checkpoint;
+        } catch (const Error& error) {
+            if (!check_shards_one_by_one()) add(Verdict::problem, "weights", error.what());
+            return std::nullopt;
+        }
+    }
+
+    /// Every shard of the index that is missing or damaged. @return whether there was any.
+    bool check_shards_one_by_one() {
+        std::set<std::string> shards;
+        try {
+            if (fs::exists(directory_ / "model.safetensors")) return false;
+            const auto index = read_json_file(directory_ / "model.safetensors.index.json");
+            for (const auto& shard : index.at("weight_map")) shards.insert(shard.get<std::string>());
+        } catch (const std::exception&) {
+            return false;  // the index itself is what is wrong
+        }
+        bool found = false;
+        for (const auto& shard : shards) {
+            try {
+                (void)SafetensorsFile(directory_ / fs::path(shard).filename());
+            } catch (const Error& error) {
+                add(Verdict::problem, "weights", error.what());
+                found = true;
+            }
+        }
+        return found;
+    }
+
+    void check_tokenizer(const ModelConfig& config) {
+        const fs::path file = directory_ / "tokenizer.json";
+        std::error_code ignored;
+        if (!fs::exists(file, ignored)) {
+            add(Verdict::warning, "tokenizer",
+                "no tokenizer.json: give token ids instead of text, or --tokenizer FILE");
+            return;
+        }
+        try {
+            const std::size_t size = Tokenizer::load(file).vocab_size();
+            if (size > static_cast<std::size_t>(config.vocab_size)) {
+                add(Verdict::warning, "tokenizer",
+                    "tokenizer.json has " + std::to_string(size) + " tokens, but vocab_size is " +
+                        std::to_string(config.vocab_size) + ": text with the others will be refused");
+            } else {
+                add(Verdict::ok, "tokenizer", std::to_string(size) + " tokens");
+            }
+        } catch (const Error& error) {
+            add(Verdict::warning, "tokenizer", std::string(error.what()) + "; token ids will do instead of text");
+        }
+    }
+
+    bool check_plan(const ModelConfig& config) {
+        if (config.latent) return false;
+        convert_.rope.rope_dim = options_.rope_dim.value_or(default_rope_dim(config));
+        convert_.kv_rank = options_.kv_rank.value_or(default_kv_rank(config));
+        convert_.factorization = options_.factorization;
+        try {
+            const Plan plan =
+                plan_conversion(config, {convert_.rope.rope_dim, convert_.kv_rank, convert_.factorization, 16});
+            const auto numbers = [](std::int64_t count) { return std::to_string(2 * count) + " bytes"; };
+            add(Verdict::ok, "plan",
+                "rope-dim " + std::to_string(convert_.rope.rope_dim) + ", kv-rank " + std::to_string(convert_.kv_rank) +
+                    ": the cache goes from " + numbers(plan.original_numbers_per_token) + " to " +
+                    numbers(plan.converted_numbers_per_token) + " a token");
+        } catch (const Error& error) {
+            add(Verdict::problem, "plan", error.what());
+            return false;
+        }
+        check_memory("converting", default_convert_memory(config));
+        check_memory("calibrating",
+                     least_calibration_memory(config, 1, std::min<std::int64_t>(2048, config.max_position_embeddings),
+                                              CalibrationOptions::Inputs::none));
+        check_aligning(config);
+        return true;
+    }
+
+    /// What the default method of convert takes, which less text makes less.
+    void check_aligning(const ModelConfig& config) {
+        AlignOptions asked;
+        asked.rope_dim = convert_.rope.rope_dim;
+        asked.kv_rank = convert_.kv_rank;
+        const std::uint64_t needed = align_bytes(config, usual_request(config, asked));
+        const std::uint64_t available = available_memory();
+        const bool enough = needed <= available;
+        add(enough ? Verdict::ok : Verdict::warning, "memory",
+            "aligning takes " + memory_text(needed) + ", " + memory_text(available) + " are available" +
+                (enough ? "" : "; convert with fewer --samples, or with --method mha2mla"));
+    }
+
+    void check_memory(const std::string& what, std::uint64_t needed) {
+        const std::uint64_t available = available_memory();
+        const bool enough = needed <= available;
+        add(enough ? Verdict::ok : Verdict::problem, "memory",
+            what + " takes " + memory_text(needed) + ", " + memory_text(available) + " are available" +
+                (enough ? "" : "; free some, or use a larger machine"));
+    }
+
+    /// Of a model that may be incomplete.
+    void check_values(const Model& model) {
+        std::set<const TensorView*> replaced;  // by factors, which need finite values
+        for (const auto& layer : model.layers) {
+            if (!layer.attention) continue;
+            for (const auto* linear : {&layer.attention->q, &layer.attention->k, &layer.attention->v}) {
+                replaced.insert(linear->weight);
+                replaced.insert(linear->bias);
+            }
+        }
+        std::int64_t done = 0, total = 0, wrong = 0;
+        for (const auto& file : model.checkpoint.files()) total += static_cast<std::int64_t>(file.tensors().size());
+        for (const auto& file : model.checkpoint.files()) {
+            for (const auto& tensor : file.tensors()) {
+                observer_.step("scan", done++, total);
+                if (!is_compute_dtype(tensor.dtype)) continue;
+                try {
+                    check_finite(tensor);
+                } catch (const Error& error) {
+                    ++wrong;
+                    const bool needed = replaced.contains(&tensor);
+                    add(needed ? Verdict::problem : Verdict::warning, "values",
+                        std::string(error.what()) + (needed ? "" : " (would be copied as it is)"));
+                }
+                model.checkpoint.done_with(tensor);
+            }
+        }
+        observer_.step("scan", total, total);
+        if (wrong == 0) add(Verdict::ok, "values", "all weights are finite");
+    }
+
+    void check_disk(const Model& model) {
+        std::uint64_t needed = 0;
+        for (const auto& tensor : lay_out_conversion(model, convert_).tensors) {
+            needed += byte_count(tensor.dtype, tensor.shape);
+        }
+        // Where the output does not exist yet, its nearest ancestor that does has the same disk.
+        fs::path place = fs::absolute(options_.output.empty() ? directory_ / ".." : options_.output).lexically_normal();
+        std::error_code error;
+        while (!fs::exists(place, error) && place.has_relative_path()) place = place.parent_path();
+        const auto space = fs::space(place, error);
+        if (error) {
+            add(Verdict::warning, "disk", place.string() + ": free space is unknown: " + error.message());
+            return;
+        }
+        const bool enough = needed <= space.available;
+        add(enough ? Verdict::ok : Verdict::problem, "disk",
+            "the output takes " + memory_text(needed) + ", " + place.string() + " has " + memory_text(space.available) +
+                " free" + (enough ? "" : "; free some or choose another place"));
+    }
+
+    fs::path directory_;
+    const DiagnosisOptions& options_;
+    Observer& observer_;
+    ConvertOptions convert_;
+    std::vector<Finding> findings_;
+};
+
+}  // namespace
+
+std::string_view verdict_name(Verdict verdict) { return kVerdictNames.at(static_cast<std::size_t>(verdict)); }
+
+std::vector<Finding> diagnose(const fs::path& directory, const DiagnosisOptions& options, Observer& observer) {
+    return Diagnosis(directory, options, observer).run();
+}
+
+}  // namespace mha2mla

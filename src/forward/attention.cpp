@@ -1,0 +1,118 @@
+#include "attention.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "../linalg/elementwise.hpp"
+#include "../support/parallel.hpp"
+
+namespace mha2mla {
+namespace {
+
+// Logits of a block, kRows x kKeyBlock floats, and what they are made from fit a level-2 cache of 512 KiB.
+constexpr std::int64_t kRows = 256;
+constexpr std::int64_t kKeyBlock = 256;
+constexpr std::int64_t kLeastQueries = 16;
+
+std::int64_t query_block(std::int64_t group_size) { return std::max(kLeastQueries, kRows / group_size); }
+
+/// What one thread works on: a block of queries of all query heads of one KV head, row by row one head after another.
+struct Block {
+    Block(std::vector<float>& scratch, std::int64_t group_size, std::int64_t head_dim) {
+        scratch.resize(static_cast<std::size_t>(attention_scratch(group_size, head_dim)));
+        const std::int64_t rows = group_size * query_block(group_size);
+        q = scratch.data();
+        k = q + rows * head_dim;
+        logits = k + kKeyBlock * head_dim;
+        result = logits + rows * kKeyBlock;
+        maximum = result + rows * head_dim;
+        sum = maximum + rows;
+    }
+    float* q;        // [rows, head_dim], times 1/√head_dim
+    float* k;        // [keys of the block, head_dim]
+    float* logits;   // [rows, keys of the block], then their exponentials
+    float* result;   // [rows, head_dim], not yet divided by sum
+    float* maximum;  // [rows]
+    float* sum;      // [rows]
+};
+
+/// Gathers one head of `count` tokens from both parts. @param to [count, head_dim]
+void gather(const AttentionInput& in, MatrixIn LogitPart::*side, std::int64_t head, std::int64_t first,
+            std::int64_t count, float scale, float* to) {
+    std::int64_t column = 0;
+    for (const auto& part : in.parts) {
+        const MatrixIn& from = part.*side;
+        for (std::int64_t t = 0; t < count; ++t) {
+            const float* row = from.data + (first + t) * from.stride + head * part.dim;
+            for (std::int64_t i = 0; i < part.dim; ++i) to[t * in.head_dim + column + i] = row[i] * scale;
+        }
+        column += part.dim;
+    }
+}
+
+/// One block of keys: logits, running softmax, result += softmax · v.
+/// @param first_query of the block and first_key, both counted from the start of the sequence.
+void attend(const AttentionInput& in, std::int64_t queries, std::int64_t first_query, std::int64_t first_key,
+            std::int64_t keys, MatrixIn v, const Block& block) {
+    const std::int64_t rows = queries * (in.num_heads / in.num_kv_heads);
+    std::fill_n(block.logits, rows * keys, 0.0F);  // BLAS adds to what is there faster than it clears it
+    multiply_abt(rows, keys, in.head_dim, 1.0F, {block.q, in.head_dim}, {block.k, in.head_dim}, 1.0F,
+                 {block.logits, keys});
+    for (std::int64_t row = 0; row < rows; ++row) {
+        float* logits = block.logits + row * keys;
+        const std::int64_t visible = std::clamp<std::int64_t>(first_query + row % queries + 1 - first_key, 0, keys);
+        std::fill(logits + visible, logits + keys, 0.0F);
+        if (visible == 0) continue;
+        const float factor = softmax_piece(logits, visible, block.maximum[row], block.sum[row]);
+        if (first_key == 0 || factor == 1.0F) continue;
+        float* result = block.result + row * in.head_dim;
+        for (std::int64_t i = 0; i < in.head_dim; ++i) result[i] *= factor;
+    }
+    multiply_ab(rows, in.head_dim, keys, 1.0F, {block.logits, keys}, v, first_key == 0 ? 0.0F : 1.0F,
+                {block.result, in.head_dim});
+}
+
+}  // namespace
+
+std::int64_t attention_scratch(std::int64_t group_size, std::int64_t head_dim) {
+    const std::int64_t rows = group_size * query_block(group_size);
+    return rows * (2 * head_dim + kKeyBlock + 2) + kKeyBlock * head_dim;
+}
+
+void causal_attention(const AttentionInput& in, float* out) {
+    const std::int64_t group = in.num_heads / in.num_kv_heads;
+    const std::int64_t most_queries = query_block(group);
+    const std::int64_t blocks = (in.seq_len + most_queries - 1) / most_queries;
+    const std::int64_t out_stride = in.num_heads * in.head_dim;
+    const float scale = 1.0F / std::sqrt(static_cast<float>(in.head_dim));
+    parallel_for(in.sequences * in.num_kv_heads * blocks, [&](std::int64_t item, std::vector<float>& scratch) {
+        // Later blocks see more keys and take longer, so they are handed out first.
+        const std::int64_t first = (blocks - 1 - item / (in.sequences * in.num_kv_heads)) * most_queries;
+        const std::int64_t start = item / in.num_kv_heads % in.sequences * in.seq_len;
+        const std::int64_t kv_head = item % in.num_kv_heads;
+        const std::int64_t queries = std::min(most_queries, in.seq_len - first);
+        const Block block(scratch, group, in.head_dim);
+        for (std::int64_t g = 0; g < group; ++g) {
+            gather(in, &LogitPart::q, kv_head * group + g, start + first, queries, scale,
+                   block.q + g * queries * in.head_dim);
+        }
+        std::fill_n(block.maximum, group * queries, -std::numeric_limits<float>::infinity());
+        std::fill_n(block.sum, group * queries, 0.0F);
+        for (std::int64_t key = 0; key < first + queries; key += kKeyBlock) {
+            const std::int64_t keys = std::min(kKeyBlock, first + queries - key);
+            gather(in, &LogitPart::k, kv_head, start + key, keys, 1.0F, block.k);
+            attend(in, queries, first, key, keys,
+                   {in.v.data + (start + key) * in.v.stride + kv_head * in.head_dim, in.v.stride}, block);
+        }
+        for (std::int64_t row = 0; row < group * queries; ++row) {
+            const std::int64_t token = start + first + row % queries;
+            float* target = out + token * out_stride + (kv_head * group + row / queries) * in.head_dim;
+            const float share = 1.0F / block.sum[row];
+            for (std::int64_t i = 0; i < in.head_dim; ++i) target[i] = block.result[row * in.head_dim + i] * share;
+        }
+    });
+}
+
+}  // namespace mha2mla

@@ -1,0 +1,43 @@
+#pragma once
+#include <functional>
+#include <span>
+
+#include "../latent/latent_layer.hpp"
+
+namespace mha2mla {
+
+/// What a layer's attention should compute.
+struct Lesson {
+    Matrix input;   // normed hidden states of the converted model, [tokens, hidden]
+    Matrix target;  // what the attention should add to them, [tokens, hidden]
+    Vector weight;  // of a token's squared error, see token_weights()
+};
+
+/// One over the mean square of each hidden state: the next norm divides by it.
+[[nodiscard]] Vector token_weights(const Matrix& hidden);
+
+/// d_output becomes the derivative of Σ weight·‖output − target‖² / tokens / hidden, which is returned.
+double squared_loss(const Matrix& output, const Matrix& target, const Vector& weight, Matrix* d_output);
+
+/// Gradient descent by Adam on batches of whole sequences, which come in a random order that is always the same.
+struct Descent {
+    using Progress = std::function<void(std::int64_t step)>;
+
+    const RotaryTable& rotary;
+    std::int64_t seq_len, steps, step_tokens;
+    Progress progress;  // called every few steps; may throw
+
+    /// One layer, on the error of its attention's output.
+    void on_own_output(LatentLayer& layer, const Lesson& lesson) const;
+
+    /// Neighbouring layers together, through the MLPs between them. The loss is the squared error of the hidden states
+    /// behind the last of them or, behind the last of the model, the Kullback-Leibler divergence of the converted
+    /// model's next-token distributions from the original's.
+    /// @param first of the layers.
+    /// @param before hidden states of the converted model before them, [tokens, hidden]
+    /// @param behind those of the original behind them.
+    void on_window(const Model& model, std::int64_t first, std::span<LatentLayer* const> layers, const Matrix& before,
+                   const Matrix& behind) const;
+};
+
+}  // namespace mha2mla
