@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "mha2mla/checkpoint.hpp"
+#include "mha2mla/checkpoint_writer.hpp"
 #include "mha2mla/tokenizer.hpp"
 #include "temporary.hpp"
 

@@ -2,7 +2,6 @@
 /// Negative log-likelihood, perplexity, and how far a conversion moved the model.
 
 #include <cstdint>
-#include <optional>
 #include <span>
 #include <vector>
 
@@ -10,19 +9,9 @@
 #include "mha2mla/observer.hpp"
 #include "mha2mla/runtime.hpp"
 #include "mha2mla/session.hpp"
+#include "mha2mla/windows.hpp"
 
 namespace mha2mla {
-
-struct WindowOptions {
-    std::int64_t context = 0;                 // tokens of a window, BOS included
-    std::optional<std::int64_t> max_windows;  // all where absent
-};
-
-/// Windows of `context` tokens, one after another: BOS (`bos_token_id`) followed by the next context-1 tokens, without
-/// overlap, a last partial window dropped. Without a BOS in the configuration a window is `context` tokens.
-/// @throws Error{usage} if there is not one whole window, or context < 2.
-[[nodiscard]] std::vector<TokenId> make_windows(const ModelConfig& config, std::span<const TokenId> ids,
-                                                const WindowOptions& options);
 
 struct EvalResult {
     double nll = 0;  // mean over scored tokens, in nats; every token of a window but its first is scored

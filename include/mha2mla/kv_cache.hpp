@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "mha2mla/model.hpp"
+#include "mha2mla/table.hpp"
 
 namespace mha2mla {
 
@@ -45,6 +46,7 @@ inline constexpr std::array<KvCacheFormatRow, 9> kKvCacheFormats = {{
     {KvCacheFormat::int2_affine, "int2-affine", 2, Quantizer::affine},
     {KvCacheFormat::int2_hqq, "int2-hqq", 2, Quantizer::hqq},
 }};
+static_assert(in_order(kKvCacheFormats, &KvCacheFormatRow::format));
 [[nodiscard]] constexpr const KvCacheFormatRow& row_of(KvCacheFormat format) {
     return kKvCacheFormats.at(static_cast<std::size_t>(format));
 }

@@ -5,19 +5,11 @@
 #include <vector>
 
 #include "mha2mla/latent.hpp"
-#include "mha2mla/matrix.hpp"
 #include "mha2mla/model.hpp"
 #include "mha2mla/observer.hpp"
+#include "mha2mla/singular_values.hpp"
 
 namespace mha2mla {
-
-/// All singular values of A, falling, from the eigenvalues of the Gram matrix of its smaller side in double. Values
-/// below 1e-8 of the largest are rounding. Runs on the calling thread.
-///
-/// @param a [rows, columns]; without rows or columns there are no singular values.
-/// @returns [min(rows, columns)]
-/// @throws Error{numeric} if A is not finite or LAPACK fails.
-[[nodiscard]] std::vector<double> singular_values(const Eigen::Ref<const Matrix>& a);
 
 /// The singular values of a matrix, and their energy σ².
 struct Spectrum {

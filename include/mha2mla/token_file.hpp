@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "mha2mla/table.hpp"
 #include "mha2mla/token_id.hpp"
 
 namespace mha2mla {
@@ -30,6 +31,7 @@ inline constexpr std::array<TokenFormatRow, 5> kTokenFormats = {{
     {TokenFormat::npy, "npy"},
     {TokenFormat::jsonl, "jsonl"},
 }};
+static_assert(in_order(kTokenFormats, &TokenFormatRow::format));
 
 /// @param vocab_size of the model; an id outside it is an error.
 /// @param max_tokens reading stops there.

@@ -9,6 +9,7 @@
 #include "../latent/first_guess.hpp"
 #include "../support/hash.hpp"
 #include "mha2mla/checkpoint.hpp"
+#include "mha2mla/checkpoint_writer.hpp"
 #include "mha2mla/error.hpp"
 
 namespace mha2mla {

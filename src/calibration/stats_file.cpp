@@ -2,6 +2,7 @@
 #include <cstring>
 
 #include "mha2mla/calibration.hpp"
+#include "mha2mla/checkpoint_writer.hpp"
 #include "mha2mla/error.hpp"
 #include "stats_inputs.hpp"
 

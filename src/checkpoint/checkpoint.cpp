@@ -1,28 +1,12 @@
-#include <algorithm>
+#include "mha2mla/checkpoint.hpp"
+
 #include <nlohmann/json.hpp>
 
 #include "../support/json_file.hpp"
-#include "mha2mla/checkpoint.hpp"
 #include "mha2mla/error.hpp"
 
 namespace mha2mla {
 namespace fs = std::filesystem;
-
-SafetensorsFile::SafetensorsFile(const fs::path& path) : path_(path), file_(path) {
-    auto header = validate(file_.bytes(), path.string());
-    metadata_ = std::move(header.metadata);
-    tensors_.reserve(header.entries.size());
-    for (auto& entry : header.entries) {
-        const std::uint64_t offset = header.data_start + entry.begin;
-        tensors_.push_back({std::move(entry.name), entry.dtype, std::move(entry.shape),
-                            file_.bytes().subspan(offset, entry.end - entry.begin), path.filename().string(), offset});
-    }
-}
-
-const TensorView* SafetensorsFile::find(std::string_view name) const {
-    const auto it = std::find_if(tensors_.begin(), tensors_.end(), [&](const auto& t) { return t.name == name; });
-    return it == tensors_.end() ? nullptr : &*it;
-}
 
 namespace {
 

@@ -1,4 +1,5 @@
 #include "mha2mla/convert.hpp"
+#include "mha2mla/checkpoint_writer.hpp"
 
 #include <malloc.h>
 

@@ -2,6 +2,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "mha2mla/checkpoint_writer.hpp"
 #include "mha2mla/convert.hpp"
 
 namespace mha2mla {

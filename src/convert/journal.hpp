@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "mha2mla/checkpoint.hpp"
+#include "mha2mla/checkpoint_writer.hpp"
 #include "mha2mla/rope.hpp"
 
 namespace mha2mla {

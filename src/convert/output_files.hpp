@@ -3,6 +3,7 @@
 #include <string>
 #include <vector>
 
+#include "mha2mla/checkpoint_writer.hpp"
 #include "mha2mla/convert.hpp"
 
 namespace mha2mla {

@@ -3,6 +3,7 @@
 #include <sstream>
 
 #include "../support/json_file.hpp"
+#include "mha2mla/atomic_file.hpp"
 #include "mha2mla/error.hpp"
 #include "mha2mla/fingerprint.hpp"
 #include "mha2mla/version.hpp"
@@ -58,8 +59,6 @@ std::string base_model(const Model& source) {
     std::string cached = name_in_hub_cache(directory);
     return cached.empty() ? directory.filename().string() : cached;
 }
-
-std::string_view version() { return MHA2MLA_VERSION; }
 
 Json conversion_record(const Model& source, const ConvertOptions& options, const ConvertReport& report,
                        const Json& fingerprint, const std::vector<CheckpointWriter::FileRecord>& files) {

@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "mha2mla/checkpoint_writer.hpp"
 #include "mha2mla/convert.hpp"
 
 namespace mha2mla {

@@ -11,6 +11,7 @@
 #include "mha2mla/error.hpp"
 #include "mha2mla/memory.hpp"
 #include "mha2mla/plan.hpp"
+#include "mha2mla/table.hpp"
 #include "mha2mla/tokenizer.hpp"
 
 namespace mha2mla {
@@ -18,7 +19,13 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::array<std::string_view, 3> kVerdictNames = {"ok", "warning", "problem"};
+struct VerdictRow {
+    Verdict verdict;
+    std::string_view name;
+};
+constexpr std::array<VerdictRow, 3> kVerdicts = {
+    {{Verdict::ok, "ok"}, {Verdict::warning, "warning"}, {Verdict::problem, "problem"}}};
+static_assert(in_order(kVerdicts, &VerdictRow::verdict));
 
 class Diagnosis {
 public:
@@ -232,7 +239,7 @@ private:
 
 }  // namespace
 
-std::string_view verdict_name(Verdict verdict) { return kVerdictNames.at(static_cast<std::size_t>(verdict)); }
+std::string_view verdict_name(Verdict verdict) { return kVerdicts.at(static_cast<std::size_t>(verdict)).name; }
 
 std::vector<Finding> diagnose(const fs::path& directory, const DiagnosisOptions& options, Observer& observer) {
     return Diagnosis(directory, options, observer).run();

@@ -2,9 +2,9 @@
 #include <charconv>
 #include <nlohmann/json.hpp>
 
-#include "mha2mla/checkpoint.hpp"
 #include "mha2mla/choices.hpp"
 #include "mha2mla/error.hpp"
+#include "mha2mla/mapped_file.hpp"
 
 namespace mha2mla {
 namespace {

@@ -1,3 +1,5 @@
+#include "mha2mla/singular_values.hpp"
+
 #include <lapacke.h>
 
 #include <algorithm>
@@ -6,7 +8,6 @@
 
 #include "../linalg/tiled.hpp"
 #include "mha2mla/error.hpp"
-#include "mha2mla/spectrum.hpp"
 
 namespace mha2mla {
 

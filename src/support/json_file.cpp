@@ -2,8 +2,8 @@
 
 #include <set>
 
-#include "mha2mla/checkpoint.hpp"
 #include "mha2mla/error.hpp"
+#include "mha2mla/mapped_file.hpp"
 
 namespace mha2mla {
 

@@ -13,7 +13,6 @@
 #include <vector>
 
 #include "hash.hpp"
-#include "mha2mla/checkpoint.hpp"
 #include "mha2mla/error.hpp"
 
 namespace mha2mla {
@@ -210,12 +209,6 @@ void flush_directory(const fs::path& directory) {
     if (descriptor < 0) return;  // a file system without directory handles has nothing to flush
     ::fsync(descriptor);
     ::close(descriptor);
-}
-
-void write_file_atomically(const fs::path& path, std::string_view content) {
-    OutputFile file(path);
-    file.write_at(0, std::as_bytes(std::span(content)));
-    file.publish();
 }
 
 }  // namespace mha2mla

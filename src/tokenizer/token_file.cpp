@@ -10,8 +10,8 @@
 #include <string>
 #include <utility>
 
-#include "mha2mla/checkpoint.hpp"
 #include "mha2mla/error.hpp"
+#include "mha2mla/mapped_file.hpp"
 
 namespace mha2mla {
 namespace {

@@ -1,7 +1,8 @@
+#include "mha2mla/windows.hpp"
+
 #include <algorithm>
 
 #include "mha2mla/error.hpp"
-#include "mha2mla/evaluate.hpp"
 
 namespace mha2mla {
 

@@ -1,6 +1,7 @@
 // Rank files that the reference implementation wrote or published, and what PyTorch makes of ours.
 #include <cstdlib>
 
+#include "mha2mla/atomic_file.hpp"
 #include "mha2mla/rope.hpp"
 #include "support/shared.hpp"
 #include "support/temporary.hpp"

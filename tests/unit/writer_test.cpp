@@ -2,6 +2,7 @@
 #include <numeric>
 
 #include "mha2mla/checkpoint.hpp"
+#include "mha2mla/checkpoint_writer.hpp"
 #include "mha2mla/error.hpp"
 #include "support/expect_error.hpp"
 #include "support/shared.hpp"

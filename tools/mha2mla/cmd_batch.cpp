@@ -8,6 +8,7 @@
 
 #include "commands.hpp"
 #include "convert_settings.hpp"
+#include "mha2mla/atomic_file.hpp"
 #include "mha2mla/calibration.hpp"
 #include "mha2mla/error.hpp"
 #include "mha2mla/fingerprint.hpp"

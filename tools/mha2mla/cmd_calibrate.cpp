@@ -4,6 +4,7 @@
 
 #include "calibration_run.hpp"
 #include "commands.hpp"
+#include "mha2mla/atomic_file.hpp"
 #include "mha2mla/error.hpp"
 #include "mha2mla/plan.hpp"
 #include "mha2mla/rope.hpp"

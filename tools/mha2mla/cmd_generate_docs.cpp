@@ -3,6 +3,7 @@
 
 #include "commands.hpp"
 #include "documents.hpp"
+#include "mha2mla/atomic_file.hpp"
 #include "mha2mla/checkpoint.hpp"
 #include "mha2mla/error.hpp"
 #include "options.hpp"

@@ -2,6 +2,7 @@
 #include <memory>
 
 #include "commands.hpp"
+#include "mha2mla/atomic_file.hpp"
 #include "mha2mla/error.hpp"
 #include "mha2mla/report.hpp"
 #include "mha2mla/threads.hpp"

@@ -3,6 +3,7 @@
 #include <sstream>
 
 #include "documents.hpp"
+#include "mha2mla/version.hpp"
 
 namespace mha2mla::tool {
 namespace {
@@ -84,7 +85,7 @@ std::string see_also(const ProgramDoc& doc, const CommandDoc& command) {
 
 std::string man_page(const ProgramDoc& doc, const CommandDoc& command) {
     const std::string name = page_name(command.name);
-    std::string page = ".TH \"" + roff(upper(name)) + "\" 1 \"\" \"mha2mla " + roff(MHA2MLA_VERSION) + "\"\n";
+    std::string page = ".TH \"" + roff(upper(name)) + "\" 1 \"\" \"mha2mla " + roff(std::string(version())) + "\"\n";
     page += section("NAME", roff(name) + " \\- " + roff(command.summary) + "\n");
     page += section("SYNOPSIS", ".nh\n" + bold("mha2mla" + (command.name.empty() ? "" : " " + command.name)) +
                                     roff(command.usage().substr(command.name.empty() ? 7 : 8 + command.name.size())) +

@@ -2,13 +2,14 @@
 
 #include "mha2mla/machine.hpp"
 #include "mha2mla/threads.hpp"
+#include "mha2mla/version.hpp"
 
 namespace mha2mla::tool {
 
 std::string version_text() {
     std::string features;
     for (const auto feature : cpu_features()) features += " " + std::string(feature);
-    return "mha2mla " MHA2MLA_VERSION "\nBLAS:    " + blas_description() +
+    return "mha2mla " + std::string(version()) + "\nBLAS:    " + blas_description() +
            "\nCPU:    " + (features.empty() ? " no vector features known" : features) +
            "\nthreads: " + std::to_string(thread_count());
 }

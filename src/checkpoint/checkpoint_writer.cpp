@@ -1,3 +1,5 @@
+#include "mha2mla/checkpoint_writer.hpp"
+
 #include <sys/statvfs.h>
 
 #include <algorithm>
@@ -9,7 +11,6 @@
 
 #include "../support/hash.hpp"
 #include "../support/output_file.hpp"
-#include "mha2mla/checkpoint.hpp"
 #include "mha2mla/error.hpp"
 
 namespace mha2mla {

@@ -1,3 +1,5 @@
+#include "mha2mla/tensor.hpp"
+
 #include <Eigen/Core>
 #include <algorithm>
 #include <array>
@@ -5,8 +7,8 @@
 #include <cstring>
 #include <limits>
 
-#include "mha2mla/checkpoint.hpp"
 #include "mha2mla/error.hpp"
+#include "mha2mla/table.hpp"
 
 namespace mha2mla {
 namespace {
@@ -26,6 +28,7 @@ constexpr std::array<DtypeRow, 20> kDtypes = {{
     {Dtype::f32, "F32", 32},        {Dtype::c64, "C64", 64},        {Dtype::f64, "F64", 64},
     {Dtype::i64, "I64", 64},        {Dtype::u64, "U64", 64},
 }};
+static_assert(in_order(kDtypes, &DtypeRow::dtype));
 
 const DtypeRow& row(Dtype dtype) { return kDtypes.at(static_cast<std::size_t>(dtype)); }
 

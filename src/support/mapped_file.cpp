@@ -1,3 +1,5 @@
+#include "mha2mla/mapped_file.hpp"
+
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -8,7 +10,6 @@
 #include <cstring>
 #include <utility>
 
-#include "mha2mla/checkpoint.hpp"
 #include "mha2mla/error.hpp"
 
 namespace mha2mla {

@@ -1,10 +1,11 @@
+#include "mha2mla/spectrum.hpp"
+
 #include <algorithm>
 #include <array>
 
 #include "../layout/layer_rows.hpp"
 #include "../support/parallel.hpp"
 #include "mha2mla/error.hpp"
-#include "mha2mla/spectrum.hpp"
 
 namespace mha2mla {
 namespace {

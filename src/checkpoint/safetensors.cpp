@@ -1,10 +1,11 @@
+#include "mha2mla/safetensors.hpp"
+
 #include <algorithm>
 #include <array>
 #include <cstring>
 #include <nlohmann/json.hpp>
 #include <set>
 
-#include "mha2mla/checkpoint.hpp"
 #include "mha2mla/error.hpp"
 
 namespace mha2mla {
@@ -236,6 +237,22 @@ SafetensorsHeader validate(std::span<const std::byte> file, std::string_view fil
     Json::sax_parse(text, text + header_bytes, &reader);
     check_ranges(header, file.size() - header.data_start, file_name);
     return header;
+}
+
+SafetensorsFile::SafetensorsFile(const std::filesystem::path& path) : path_(path), file_(path) {
+    auto header = validate(file_.bytes(), path.string());
+    metadata_ = std::move(header.metadata);
+    tensors_.reserve(header.entries.size());
+    for (auto& entry : header.entries) {
+        const std::uint64_t offset = header.data_start + entry.begin;
+        tensors_.push_back({std::move(entry.name), entry.dtype, std::move(entry.shape),
+                            file_.bytes().subspan(offset, entry.end - entry.begin), path.filename().string(), offset});
+    }
+}
+
+const TensorView* SafetensorsFile::find(std::string_view name) const {
+    const auto it = std::find_if(tensors_.begin(), tensors_.end(), [&](const auto& t) { return t.name == name; });
+    return it == tensors_.end() ? nullptr : &*it;
 }
 
 }  // namespace mha2mla
