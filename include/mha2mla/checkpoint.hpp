@@ -18,15 +18,16 @@ namespace mha2mla {
 /// The tensors of a checkpoint directory: `model.safetensors`, or the shards of `model.safetensors.index.json`.
 class Checkpoint {
 public:
-    /// @throws Error{io} if the directory or a shard is missing, Error{format} if a file breaks its rules.
+    /// @throws Error{io} if the directory or a shard is missing, Error{format} if a file violates its format.
     static Checkpoint open(const std::filesystem::path& directory);
 
     [[nodiscard]] const std::filesystem::path& directory() const { return directory_; }
     [[nodiscard]] const std::vector<SafetensorsFile>& files() const { return files_; }
+    /// The tensor with this name, or nullptr.
     [[nodiscard]] const TensorView* find(std::string_view name) const;
-    /// The file that holds `tensor`, for copying. `tensor` must come from this checkpoint.
+    /// The file that holds `tensor`, which must belong to this checkpoint.
     [[nodiscard]] const SafetensorsFile& file_of(const TensorView& tensor) const;
-    /// Reads a tensor of this checkpoint ahead, and gives its memory back: hints, see MappedFile.
+    /// Hints about the memory of a tensor of this checkpoint; see MappedFile.
     void will_need(const TensorView& tensor) const { file_of(tensor).file().will_need(tensor.data); }
     void done_with(const TensorView& tensor) const { file_of(tensor).file().done_with(tensor.data); }
 

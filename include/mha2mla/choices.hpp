@@ -1,5 +1,5 @@
 #pragma once
-/// Multiple choice: which continuation of a query a model holds likeliest.
+/// Multiple-choice accuracy: how often the most likely continuation of a query is the right one.
 
 #include <array>
 #include <cstdint>
@@ -22,34 +22,33 @@ struct ChoiceItem {
     std::int64_t gold = 0;
 };
 
-/// One row per published data set. `read` turns a line of its JSON Lines into an item, with lighteval's prompt.
+/// One row per published data set. `read` converts a line of its JSON Lines file to an item with lighteval's prompt.
 struct ChoiceTask {
     std::string_view name;
-    std::string_view keys;  // of a line, for people
+    std::string_view keys;  // keys of a line, for messages
     ChoiceItem (*read)(const nlohmann::json& line);
 };
-/// The first row, "items", is this program's own form: `query`, `choices`, `gold`.
+/// All tasks. The first row, "items", is a format of this library: `query`, `choices`, `gold`.
 [[nodiscard]] std::span<const ChoiceTask> choice_tasks();
 
-/// Reads JSON Lines. @throws Error{io}, Error{format} naming file and line.
+/// Reads a JSON Lines file. @throws Error{io}, Error{format} naming file and line.
 [[nodiscard]] std::vector<ChoiceItem> read_choices(const std::filesystem::path& file, const ChoiceTask& task);
 
 struct Accuracy {
-    double mean = 0, standard_error = 0;  // of the mean: sqrt(p (1 - p) / (n - 1))
+    double mean = 0, standard_error = 0;  // standard error of the mean: sqrt(p (1 - p) / (n - 1))
 };
 struct ChoiceResult {
-    Accuracy summed;      // the choice of largest log-likelihood wins
-    Accuracy normalized;  // divided by the characters of the choice, a leading space not counted
+    Accuracy summed;      // of the choice with the largest log-likelihood
+    Accuracy normalized;  // of the choice with the largest log-likelihood per character, a leading space not counted
     std::int64_t items = 0, choices = 0, tokens = 0;
     std::vector<std::vector<double>> log_likelihoods;  // [items][choices], summed
 };
 
-/// Log-likelihood of each choice after its query, as lighteval tokenises the two: spaces at the query's end go to the
-/// choice, both are encoded as one text without special tokens, and what the query alone does not have is scored. A
-/// query's tokens pass through the model once for all its choices.
-/// @throws Error{usage} if there is no item; Error{format} naming the item if it has no tokens to score or is longer
-/// than
-///         the model's positions; Error{interrupted}.
+/// Computes the log-likelihood of each choice after its query, tokenised as in lighteval: spaces at the end of the
+/// query are moved to the choice, both are encoded as one text without special tokens, and the tokens after those of
+/// the query are scored. The tokens of a query are processed once for all its choices.
+/// @throws Error{usage} if there is no item; Error{format} naming the item if it has no tokens to score or more tokens
+///         than the model has positions; Error{interrupted}.
 [[nodiscard]] ChoiceResult score_choices(const Model& model, const Tokenizer& tokenizer,
                                          std::span<const ChoiceItem> items, const KvCacheOptions& cache,
                                          Observer& observer);

@@ -1,5 +1,5 @@
 #pragma once
-/// Whether a checkpoint would convert, without converting it.
+/// Checks whether a checkpoint can be converted, without converting it.
 
 #include <filesystem>
 #include <optional>
@@ -13,25 +13,26 @@
 namespace mha2mla {
 
 struct DiagnosisOptions {
-    std::optional<std::int64_t> rope_dim, kv_rank;  // absent: the defaults of a conversion
+    std::optional<std::int64_t> rope_dim, kv_rank;  // if absent: the defaults of a conversion
     Factorization factorization = Factorization::joint;
-    std::filesystem::path output;  // where free space is looked for; empty: beside the checkpoint
-    bool deep = false;             // read every weight and look for values that are not finite
+    std::filesystem::path output;  // where free space is checked; if empty: beside the checkpoint
+    bool deep = false;             // read every weight and check that it is finite
 };
 
 enum class Verdict : std::uint8_t { ok, warning, problem };
-/// "ok", "warning", "problem"
+/// The name of a verdict: "ok", "warning" or "problem".
 [[nodiscard]] std::string_view verdict_name(Verdict verdict);
 
 struct Finding {
     Verdict verdict = Verdict::ok;
     std::string topic;  // "config", "weights", "tensors", "values", "plan", "tokenizer", "memory", "disk"
-    std::string text;   // what, where, and what to do
+    std::string text;   // what is wrong, where, and what to do
 };
 
-/// Looks at everything that convert() needs and goes on after a problem as far as that is possible, so that one look
-/// finds all of them.
-/// @return at least one finding per topic that could be looked at; the checkpoint converts if none is a problem.
+/// Checks everything that a conversion needs. It continues after a problem if possible, so that one run reports all
+/// problems.
+/// @return at least one finding per topic that could be checked; the checkpoint can be converted if no finding is a
+///         problem.
 /// @throws Error{interrupted}
 [[nodiscard]] std::vector<Finding> diagnose(const std::filesystem::path& directory, const DiagnosisOptions& options,
                                             Observer& observer);

@@ -1,5 +1,5 @@
 #pragma once
-/// The one exception type that crosses the library's border.
+/// The exception type of the library.
 
 #include <stdexcept>
 #include <string>
@@ -8,16 +8,16 @@
 namespace mha2mla {
 
 enum class ErrorCode {
-    usage,        ///< the caller asked for something that does not make sense (exit code 2)
-    io,           ///< a file is missing, unreadable, not writable, or the disk is full
-    format,       ///< a file is not what its format says, or two files disagree
-    unsupported,  ///< valid input that this version does not handle
+    usage,        ///< arguments that are invalid or contradict each other (exit code 2)
+    io,           ///< a file is missing, unreadable or not writable, or the disk is full
+    format,       ///< a file violates its format, or two files disagree
+    unsupported,  ///< valid input that this version cannot process
     numeric,      ///< weights or results that are not finite, or a decomposition that failed
     interrupted,  ///< the Observer asked to stop (exit code 130)
 };
 
-/// `what()` is one line that says what, where (file, tensor, key) and what to do next. Control characters in it,
-/// which can only come from names in a file, are replaced by '?'.
+/// `what()` is one line: what is wrong, where (file, tensor, key), and what to do next. Control characters, which can
+/// only come from names in a file, are replaced by '?'.
 class Error : public std::runtime_error {
 public:
     Error(ErrorCode code, std::string_view message) : std::runtime_error(one_line(message)), code_(code) {}

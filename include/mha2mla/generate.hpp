@@ -1,5 +1,5 @@
 #pragma once
-/// Continuing prompts.
+/// Text generation: sampling, continuing prompts, and streaming text.
 
 #include <cstdint>
 #include <functional>
@@ -17,17 +17,18 @@ namespace mha2mla {
 
 struct SamplingOptions {
     double temperature = 0;  // 0: greedy, the token with the largest logit
-    std::int64_t top_k = 0;  // only the k likeliest; 0: all
-    double top_p = 1;        // only the likeliest whose probabilities reach this sum
+    std::int64_t top_k = 0;  // samples from the k most likely tokens only; 0: from all
+    double top_p = 1;        // samples from the smallest set of likely tokens whose probabilities reach this sum
     std::uint64_t seed = 0;
 };
 
-/// Draws tokens. The same seed gives the same tokens on every machine, as far as the logits are the same.
+/// Samples tokens. The same seed and the same logits give the same tokens on every machine.
 class Sampler {
 public:
     /// @throws Error{usage} for values out of range.
     explicit Sampler(const SamplingOptions& options);
-    /// Among equal logits greedy takes the smallest id, as PyTorch's argmax. @param logits [vocab]
+    /// Samples the next token. Greedy decoding breaks ties by the smallest id, as PyTorch's argmax does.
+    /// @param logits [vocab]
     /// @throws Error{numeric} if a logit is NaN.
     [[nodiscard]] TokenId next(std::span<const float> logits);
 
@@ -37,13 +38,13 @@ private:
     std::uint64_t state_;
 };
 
-/// Ids that end a text: `eos_token_id` of generation_config.json, or else of config.json. May be empty.
-/// @throws Error{format} if it is neither a number nor a list of numbers.
+/// The ids that end a text: `eos_token_id` of generation_config.json or, without it, of config.json. May be empty.
+/// @throws Error{format} if `eos_token_id` is neither a number nor a list of numbers.
 [[nodiscard]] std::vector<TokenId> stop_tokens(const Model& model);
 
 struct GenerateOptions {
     KvCacheOptions cache;
-    SamplingOptions sampling;  // prompt i of a batch is drawn with seed + i
+    SamplingOptions sampling;  // prompt i of a batch uses seed + i
     std::int64_t max_new_tokens = 128;
     std::vector<TokenId> stop;
 };
@@ -51,42 +52,43 @@ struct GenerateOptions {
 struct Generation {
     std::vector<TokenId> ids;  // prompt and continuation, the stop token included
     std::int64_t prompt_tokens = 0;
-    bool stopped = false;  // at a stop token
+    bool stopped = false;  // whether it ends with a stop token
 };
 
 struct GenerateResult {
     std::vector<Generation> sequences;
     KvCacheSize cache;
-    double prefill_seconds = 0, decode_seconds = 0;      // the first new token of each prompt is the prefill's
-    std::int64_t prefill_tokens = 0, decode_tokens = 0;  // of the prompts; new ones after the first
+    double prefill_seconds = 0, decode_seconds = 0;      // prefill includes the first new token of each prompt
+    std::int64_t prefill_tokens = 0, decode_tokens = 0;  // prompt tokens; new tokens after the first of each prompt
 };
 
-/// Continues prompts side by side: all their tokens first, then one token of each unfinished sequence at a time.
-/// @param on_token is called with every new token: index of the prompt, and id.
+/// Continues a batch of prompts: processes all prompt tokens, then generates one token per unfinished sequence and
+/// step.
+/// @param on_token called for every new token with the index of its prompt and its id.
 /// @throws Error{usage} for an empty prompt, or if the cache does not fit the memory; Error{format} for an id outside
 ///         the vocabulary; Error{interrupted}.
 [[nodiscard]] GenerateResult generate(const Model& model, std::span<const std::vector<TokenId>> prompts,
                                       const GenerateOptions& options, Observer& observer,
                                       const std::function<void(std::size_t, TokenId)>& on_token = {});
 
-/// Text out of tokens as they come, in whole UTF-8 characters.
+/// Decodes a stream of tokens to text, in complete UTF-8 characters.
 class TextStream {
 public:
-    /// @param tokenizer must outlive the stream. @param ids what was said before; its text is not repeated.
+    /// @param tokenizer must outlive the stream. @param ids the preceding tokens, whose text is not returned.
     TextStream(const Tokenizer& tokenizer, std::span<const TokenId> ids);
-    /// What the token adds, without a character that is still unfinished.
+    /// The text that the token adds, without a trailing incomplete character.
     [[nodiscard]] std::string add(TokenId id);
-    /// The rest: an unfinished character becomes U+FFFD.
+    /// The rest of the text: U+FFFD if the last character is incomplete, otherwise nothing.
     [[nodiscard]] std::string finish();
 
 private:
-    [[nodiscard]] std::string take(std::string_view text);
+    [[nodiscard]] std::string new_part(std::string_view text);
     const Tokenizer* tokenizer_;
-    std::vector<TokenId> ids_;  // from the last word border on, so that a long text is not decoded again and again
-    std::size_t said_ = 0;      // bytes of their text that were given out
+    std::vector<TokenId> ids_;  // the last tokens only, so that a long text is not decoded repeatedly
+    std::size_t returned_ = 0;  // number of bytes of their text that were returned
 };
 
-/// Bytes of `text` before a character that its end cuts off.
+/// The number of bytes of `text` without a trailing incomplete UTF-8 character.
 [[nodiscard]] std::size_t whole_characters(std::string_view text);
 
 }  // namespace mha2mla

@@ -1,5 +1,5 @@
 #pragma once
-/// What the library runs on. Nothing here changes results beyond rounding.
+/// Description of the machine: the BLAS and the vector extensions in use. They affect results only by rounding.
 
 #include <string>
 #include <string_view>
@@ -7,10 +7,10 @@
 
 namespace mha2mla {
 
-/// The BLAS that is loaded: its version and build options, and the kernels that it chose for this CPU.
+/// The loaded BLAS: its version, its build options, and the kernels that it chose for this CPU.
 [[nodiscard]] std::string blas_description();
 
-/// Vector extensions of this CPU that matter here, by the names that compilers use; empty where they are not known.
+/// The vector extensions of this CPU that the library can use, named as compilers name them; empty if unknown.
 [[nodiscard]] std::vector<std::string_view> cpu_features();
 
 }  // namespace mha2mla

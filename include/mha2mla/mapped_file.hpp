@@ -21,9 +21,9 @@ public:
     [[nodiscard]] std::span<const std::byte> bytes() const { return {data_, size_}; }
     [[nodiscard]] int descriptor() const { return descriptor_; }
 
-    /// Asks the system to read `part` of bytes() ahead. Only a hint.
+    /// Hints that the system should read `part` of bytes() ahead.
     void will_need(std::span<const std::byte> part) const;
-    /// Gives the memory of `part` of bytes() back; it can still be read, and then comes from the file again.
+    /// Hints that the system may free the memory of `part` of bytes(). Reading it again loads it from the file.
     void done_with(std::span<const std::byte> part) const;
 
 private:

@@ -1,5 +1,5 @@
 #pragma once
-/// How long operations report to their caller. The library itself neither logs nor prints.
+/// Progress reports of long-running operations. The library itself neither logs nor prints.
 
 #include <cstdint>
 #include <string>
@@ -9,7 +9,8 @@
 
 namespace mha2mla {
 
-/// Derive from it what you need. Calls come from the thread that called the library.
+/// Base class for receivers of progress reports; override what you need. All calls come from the thread that called the
+/// library.
 class Observer {
 public:
     Observer() = default;
@@ -19,18 +20,18 @@ public:
     Observer(Observer&&) = default;
     Observer& operator=(Observer&&) = default;
 
-    /// `done` of `total` steps of `stage` are finished; 0 when it begins.
+    /// Reports that `done` of `total` steps of `stage` are finished. `done` is 0 when the stage begins.
     virtual void progress(std::string_view stage, std::int64_t done, std::int64_t total) {
         (void)stage, (void)done, (void)total;
     }
-    /// Something the user should know that does not stop the run.
+    /// Reports a problem that does not stop the run.
     virtual void warn(const std::string& message) { (void)message; }
-    /// Asked between steps; true makes the operation clean up and throw Error{interrupted}.
+    /// Called between steps. If it returns true, the operation cleans up and throws Error{interrupted}.
     [[nodiscard]] virtual bool cancelled() const { return false; }
 
-    /// progress(), or Error{interrupted} if cancelled().
+    /// Calls progress(). @throws Error{interrupted} if cancelled().
     void step(std::string_view stage, std::int64_t done, std::int64_t total) {
-        if (cancelled()) throw Error(ErrorCode::interrupted, "interrupted; nothing was left half-written");
+        if (cancelled()) throw Error(ErrorCode::interrupted, "interrupted");
         progress(stage, done, total);
     }
 };

@@ -17,7 +17,8 @@
 
 namespace mha2mla {
 
-/// What a safetensors header says, in the order of the data. Offsets count from the start of the data section.
+/// The content of a safetensors header, in the order of the data. Offsets are relative to the start of the data
+/// section.
 struct SafetensorsHeader {
     struct Entry {
         std::string name;
@@ -30,18 +31,19 @@ struct SafetensorsHeader {
     std::uint64_t data_start = 0;  // offset of the data section in the file
 };
 
-/// Checks every rule of the safetensors format on the bytes of a whole file, and reads the header.
-/// Rules: 8-byte length <= 100,000,000; a UTF-8 JSON object; known dtypes; shape x dtype = byte range; ranges
-/// without gap or overlap up to the end of the file; no name twice; `__metadata__` a string map or null.
+/// Checks the bytes of a whole file against every rule of the safetensors format, and reads the header.
+/// The rules: 8-byte length <= 100,000,000; a UTF-8 JSON object; known dtypes; shape x dtype = byte range; ranges
+/// without gap or overlap up to the end of the file; unique names; `__metadata__` is a string map or null.
 /// @throws Error{format} naming `file_name` and the tensor.
 [[nodiscard]] SafetensorsHeader validate(std::span<const std::byte> file, std::string_view file_name);
 
-/// One validated safetensors file. Movable; views stay valid when it moves.
+/// A validated safetensors file. Moving it keeps its views valid.
 class SafetensorsFile {
 public:
     /// @throws Error{io}, Error{format}
     explicit SafetensorsFile(const std::filesystem::path& path);
     [[nodiscard]] const std::vector<TensorView>& tensors() const { return tensors_; }
+    /// The tensor with this name, or nullptr.
     [[nodiscard]] const TensorView* find(std::string_view name) const;
     [[nodiscard]] const std::map<std::string, std::string>& metadata() const { return metadata_; }
     [[nodiscard]] const MappedFile& file() const { return file_; }

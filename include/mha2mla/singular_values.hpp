@@ -7,10 +7,10 @@
 
 namespace mha2mla {
 
-/// All singular values of A, falling, from the eigenvalues of the Gram matrix of its smaller side in double. Values
-/// below 1e-8 of the largest are rounding. Runs on the calling thread.
+/// All singular values of A in descending order, from the eigenvalues of the Gram matrix of its smaller side in double.
+/// Values below 1e-8 of the largest are rounding errors. Runs on the calling thread.
 ///
-/// @param a [rows, columns]; without rows or columns there are no singular values.
+/// @param a [rows, columns]; may be empty.
 /// @returns [min(rows, columns)]
 /// @throws Error{numeric} if A is not finite or LAPACK fails.
 [[nodiscard]] std::vector<double> singular_values(const Eigen::Ref<const Matrix>& a);

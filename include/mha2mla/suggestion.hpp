@@ -1,5 +1,5 @@
 #pragma once
-/// The word that a person may have meant.
+/// Spelling suggestions.
 
 #include <span>
 #include <string>
@@ -7,8 +7,8 @@
 
 namespace mha2mla {
 
-/// "; did you mean 'uniform'?" with the candidate nearest to `word`: one that begins with it, or the one at the least
-/// edit distance (insertions, deletions, substitutions, swapped neighbours) if that is small. Otherwise "".
+/// "; did you mean 'uniform'?" for the candidate nearest to `word`: one that begins with it, or the one at the smallest
+/// edit distance (insertions, deletions, substitutions, swapped neighbours). Empty if no candidate is near.
 [[nodiscard]] std::string did_you_mean(std::string_view word, std::span<const std::string> candidates);
 
 }  // namespace mha2mla

@@ -11,7 +11,8 @@
 
 namespace mha2mla {
 
-/// Every element type of the safetensors format. F64, F32, F16 and BF16 compute; the others are only copied.
+/// Every element type of the safetensors format. F64, F32, F16 and BF16 can be computed with; the others are only
+/// copied.
 enum class Dtype : std::uint8_t {
     boolean,
     u8,
@@ -37,46 +38,47 @@ enum class Dtype : std::uint8_t {
 
 /// The name in a safetensors header, for example "BF16".
 [[nodiscard]] std::string_view dtype_name(Dtype dtype);
-/// Bits of one element; not always a multiple of 8.
+/// The number of bits of one element; not always a multiple of 8.
 [[nodiscard]] unsigned dtype_bits(Dtype dtype);
+/// The element type with this name, if there is one.
 [[nodiscard]] std::optional<Dtype> parse_dtype(std::string_view name);
-/// F64, F32, F16, BF16.
+/// Whether the type is F64, F32, F16 or BF16.
 [[nodiscard]] bool is_compute_dtype(Dtype dtype);
 
 using Shape = std::vector<std::int64_t>;
-/// "[4096, 1024]"
+/// The shape as text, for example "[4096, 1024]".
 [[nodiscard]] std::string to_string(const Shape& shape);
-/// Number of elements. @throws Error{format} on overflow or a negative dimension.
+/// The number of elements. @throws Error{format} on overflow or a negative dimension.
 [[nodiscard]] std::uint64_t element_count(const Shape& shape);
-/// Bytes of a whole tensor. @throws Error{format} on overflow or if sub-byte elements do not fill whole bytes.
+/// The number of bytes of a tensor. @throws Error{format} on overflow or if sub-byte elements do not fill whole bytes.
 [[nodiscard]] std::uint64_t byte_count(Dtype dtype, const Shape& shape);
 
-/// A tensor that lives in a mapped file. `data` is valid while the file or checkpoint it came from lives.
+/// A tensor in a mapped file. `data` is valid as long as the file or checkpoint that it belongs to exists.
 struct TensorView {
     std::string name;
     Dtype dtype = Dtype::f32;
     Shape shape;
     std::span<const std::byte> data;
-    std::string file;               // file name, for messages
-    std::uint64_t file_offset = 0;  // of `data` in the file
+    std::string file;               // name of the file, for messages
+    std::uint64_t file_offset = 0;  // offset of `data` in the file
 
     [[nodiscard]] std::int64_t rows() const { return shape.empty() ? 1 : shape.front(); }
     [[nodiscard]] std::int64_t cols() const { return shape.size() < 2 ? 1 : shape[1]; }
 };
 
-/// Elements [first, first + out.size()) as float32. @throws Error{unsupported} unless is_compute_dtype.
+/// Converts elements [first, first + out.size()) to float32. @throws Error{unsupported} unless is_compute_dtype.
 void to_float(const TensorView& tensor, std::uint64_t first, std::span<float> out);
 /// The same. @throws Error{unsupported} as above, Error{numeric} naming the first element that is not finite.
 void to_finite_float(const TensorView& tensor, std::uint64_t first, std::span<float> out);
-/// All elements. Throws as above.
+/// Converts all elements. Throws as above.
 [[nodiscard]] std::vector<float> to_finite_floats(const TensorView& tensor);
-/// Looks at all elements a little at a time. Throws as above.
+/// Scans all elements in blocks. Throws as above.
 void check_finite(const TensorView& tensor);
-/// float32 to bytes of `dtype`, rounding to nearest even.
+/// Converts float32 values to bytes of `dtype`, rounding to nearest even.
 /// @throws Error{numeric} if a finite value does not fit `dtype`; `what` names the tensor in the message.
 [[nodiscard]] std::vector<std::byte> from_floats(std::span<const float> values, Dtype dtype, std::string_view what);
 
-/// A tensor that a writer is going to be given.
+/// The description of a tensor before its data is written.
 struct TensorSpec {
     std::string name;
     Dtype dtype = Dtype::f32;

@@ -1,14 +1,14 @@
 #pragma once
-/// One number governs all parallelism: OpenMP teams of this library, each calling BLAS single-threaded. Work is cut
-/// into pieces whose sizes do not depend on that number, so that results are the same bits whatever it is.
+/// The number of threads. The library runs OpenMP teams whose threads call a single-threaded BLAS. Work is divided into
+/// pieces whose sizes do not depend on the number of threads, so results are bit-identical for any number.
 
 namespace mha2mla {
 
-/// Sets the number of threads for as long as it lives, then restores what was set before. Needs to live on the
-/// thread that calls the library.
+/// Sets the number of threads until it is destroyed, then restores the previous setting. It must be constructed and
+/// destroyed on the thread that calls the library.
 class ThreadScope {
 public:
-    /// @param threads 0: as many as OpenMP would use.
+    /// @param threads 0 for OpenMP's default.
     explicit ThreadScope(int threads);
     ~ThreadScope();
     ThreadScope(const ThreadScope&) = delete;
@@ -21,10 +21,10 @@ private:
     int blas_before_;
 };
 
-/// Limits the parallel regions that the calling thread starts from now on.
+/// Sets the number of threads of the parallel regions that the calling thread starts from now on.
 void set_team_size(int threads);
 
-/// Threads that a parallel region would use now.
+/// The number of threads that a parallel region would use now.
 [[nodiscard]] int thread_count();
 
 }  // namespace mha2mla

@@ -14,11 +14,12 @@
 namespace mha2mla {
 
 enum class TokenFormat : std::uint8_t {
-    automatic,  ///< .u16, .u32, .npy and .jsonl by name; any other by vocabulary as nanotron's nanoset does
+    automatic,  ///< by the extension (.u16, .u32, .npy, .jsonl); otherwise by vocabulary size, as nanotron's nanoset
+                ///< does
     u16,        ///< raw little-endian uint16
     u32,        ///< raw little-endian uint32
-    npy,        ///< NumPy array of integers, any shape, in C order
-    jsonl,      ///< JSON Lines, `input_ids` of each, one after another
+    npy,        ///< NumPy array of integers of any shape, in C order
+    jsonl,      ///< JSON Lines; the `input_ids` of all lines, concatenated
 };
 struct TokenFormatRow {
     TokenFormat format;
@@ -33,8 +34,9 @@ inline constexpr std::array<TokenFormatRow, 5> kTokenFormats = {{
 }};
 static_assert(in_order(kTokenFormats, &TokenFormatRow::format));
 
-/// @param vocab_size of the model; an id outside it is an error.
-/// @param max_tokens reading stops there.
+/// Reads a file of token ids.
+/// @param vocab_size the model's; an id outside it is an error.
+/// @param max_tokens the largest number of tokens to read.
 /// @throws Error{io}, Error{format} naming file and position.
 [[nodiscard]] std::vector<TokenId> read_token_file(const std::filesystem::path& path, TokenFormat format,
                                                    std::int64_t vocab_size,

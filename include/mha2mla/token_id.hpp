@@ -3,7 +3,7 @@
 
 namespace mha2mla {
 
-/// A row of the embedding matrix.
+/// A token: the index of its row in the embedding matrix.
 using TokenId = std::int32_t;
 
 }  // namespace mha2mla

@@ -1,5 +1,5 @@
 #pragma once
-/// Windows of token ids: what calibration, alignment and evaluation read of a text.
+/// Windows of token ids, the unit in which calibration, alignment and evaluation process a text.
 
 #include <cstdint>
 #include <optional>
@@ -12,13 +12,14 @@
 namespace mha2mla {
 
 struct WindowOptions {
-    std::int64_t context = 0;                 // tokens of a window, BOS included
-    std::optional<std::int64_t> max_windows;  // all where absent
+    std::int64_t context = 0;                 // tokens per window, including BOS
+    std::optional<std::int64_t> max_windows;  // if absent: no limit
 };
 
-/// Windows of `context` tokens, one after another: BOS (`bos_token_id`) followed by the next context-1 tokens, without
-/// overlap, a last partial window dropped. Without a BOS in the configuration a window is `context` tokens.
-/// @throws Error{usage} if there is not one whole window, or context < 2.
+/// Cuts a text into consecutive windows of `context` tokens: BOS (`bos_token_id`) followed by the next context-1
+/// tokens, without overlap. A partial window at the end is dropped. Without a BOS in the configuration a window is
+/// `context` tokens of the text.
+/// @throws Error{usage} if the text is shorter than one window, or context < 2.
 [[nodiscard]] std::vector<TokenId> make_windows(const ModelConfig& config, std::span<const TokenId> ids,
                                                 const WindowOptions& options);
 

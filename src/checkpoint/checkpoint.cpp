@@ -15,7 +15,7 @@ bool is_plain_file_name(const std::string& name) {
            name.find('\\') == std::string::npos && name.find('\0') == std::string::npos;
 }
 
-/// Tensor name -> shard, as the index file says.
+/// The index file's map from tensor names to shards.
 std::map<std::string, std::string> read_index(const fs::path& path) {
     const auto index = read_json_file(path);
     const auto map = index.is_object() ? index.find("weight_map") : index.end();
@@ -63,9 +63,10 @@ Checkpoint Checkpoint::open(const fs::path& directory) {
     } else {
         const bool pickled = fs::exists(directory / "pytorch_model.bin", ignored) ||
                              fs::exists(directory / "pytorch_model.bin.index.json", ignored);
-        throw Error(ErrorCode::io,
-                    directory.string() + ": neither model.safetensors nor model.safetensors.index.json is here" +
-                        (pickled ? "; it holds pytorch_model.bin: save it again with safe_serialization=True" : ""));
+        throw Error(
+            ErrorCode::io,
+            directory.string() + ": holds neither model.safetensors nor model.safetensors.index.json" +
+                (pickled ? "; it holds pytorch_model.bin: save the model again with safe_serialization=True" : ""));
     }
     for (std::size_t f = 0; f < checkpoint.files_.size(); ++f) {
         const auto& tensors = checkpoint.files_[f].tensors();
@@ -81,8 +82,9 @@ Checkpoint Checkpoint::open(const fs::path& directory) {
     for (const auto& [tensor, shard] : weight_map) {
         const TensorView* view = checkpoint.find(tensor);
         if (view == nullptr || view->file != shard) {
-            throw Error(ErrorCode::format, index.string() + ": tensor '" + tensor + "' is not in " + shard +
-                                               ", where the index puts it; the shards are not of one checkpoint");
+            throw Error(ErrorCode::format,
+                        index.string() + ": tensor '" + tensor + "' is not in " + shard +
+                            ", although the index says so; the shards belong to different checkpoints");
         }
     }
     return checkpoint;

@@ -23,8 +23,8 @@ struct Slot {
     std::uint64_t begin = 0;  // in the shard's data section
     std::uint64_t bytes = 0;
     std::uint64_t written = 0;
-    std::unique_ptr<Hasher> hasher = {};  // of a tensor that is being written, by the one thread that writes it
-    std::string hash = {};                // of a whole one
+    std::unique_ptr<Hasher> hasher = {};  // of an unfinished tensor; used by the thread that writes it
+    std::string hash = {};                // of a finished tensor
 
     void add(std::span<const std::byte> data) {
         if (!hasher) hasher = std::make_unique<Hasher>();
@@ -37,7 +37,7 @@ struct Slot {
 
 /// Header of one file, padded with spaces so that the data starts at a multiple of 8, as the format advises.
 std::string header_text(std::span<const Slot* const> slots, const std::map<std::string, std::string>& metadata) {
-    // Piece by piece: names are known to be unique, and there may be thousands.
+    // Built as text instead of one JSON object: names are known to be unique, and there may be thousands.
     std::string text = "{\"__metadata__\":" + nlohmann::json(metadata).dump();
     for (const Slot* slot : slots) {
         nlohmann::ordered_json entry;
@@ -54,7 +54,7 @@ std::string header_text(std::span<const Slot* const> slots, const std::map<std::
     return prefix + text;
 }
 
-/// Gives the slots of one file their ranges. Wide elements come first, so that every tensor is aligned.
+/// Assigns ranges to the slots of one file. Wide elements come first, so that every tensor is aligned.
 std::vector<Slot*> lay_out(std::span<Slot> slots) {
     std::vector<Slot*> order;
     for (auto& slot : slots) order.push_back(&slot);
@@ -79,14 +79,14 @@ std::vector<Slot> make_slots(std::vector<TensorSpec> tensors) {
     return slots;
 }
 
-/// A mistake of the calling code, not of its input.
+/// Reports a mistake of the calling code, not of its input.
 [[noreturn]] void misuse(const char* what, std::string_view tensor) {
     throw Error(ErrorCode::usage, "CheckpointWriter: tensor '" + std::string(tensor) + "' was " + what);
 }
 
 void check_free_space(const fs::path& directory, std::uint64_t needed) {
     struct statvfs status {};
-    if (::statvfs(directory.c_str(), &status) != 0) return;  // writing itself will tell
+    if (::statvfs(directory.c_str(), &status) != 0) return;  // writing will report a full disk
     const std::uint64_t free_bytes = std::uint64_t{status.f_bavail} * status.f_frsize;
     if (free_bytes < needed) {
         throw Error(ErrorCode::io, directory.string() + ": the output needs " + std::to_string(needed) +
@@ -101,7 +101,7 @@ bool is_weight_file(std::string_view name) {
     return name.starts_with("model") && (name.ends_with(".safetensors") || name == "model.safetensors.index.json");
 }
 
-/// Under its temporary name.
+/// Whether the name is the temporary name of a weight file.
 bool is_unfinished_weight_file(std::string_view name) {
     return name.ends_with(kIncomplete) && is_weight_file(name.substr(0, name.size() - kIncomplete.size()));
 }
@@ -122,7 +122,7 @@ struct CheckpointWriter::Impl {
     bool created_directory = false;
     bool committed = false;
     std::vector<Slot> slots;
-    std::map<std::string_view, std::size_t> by_name;  // names are those of the slots
+    std::map<std::string_view, std::size_t> by_name;  // keys refer to the names in `slots`
     std::vector<std::string> shard_names;
     std::vector<std::uint64_t> data_start;
     std::vector<OutputFile> shards;
@@ -130,7 +130,7 @@ struct CheckpointWriter::Impl {
     std::uint64_t total_bytes = 0;
     std::mutex mutex;
     std::mutex copying;
-    std::vector<CopyBuffer> free_buffers;  // as many as were ever in use at once
+    std::vector<CopyBuffer> free_buffers;  // at most as many as were in use at the same time
 
     CopyBuffer take_buffer() {
         const std::lock_guard lock(copying);
@@ -139,7 +139,7 @@ struct CheckpointWriter::Impl {
         free_buffers.pop_back();
         return buffer;
     }
-    void give_back(CopyBuffer buffer) {
+    void return_buffer(CopyBuffer buffer) {
         const std::lock_guard lock(copying);
         free_buffers.push_back(std::move(buffer));
     }
@@ -183,22 +183,22 @@ struct CheckpointWriter::Impl {
             total_bytes += shard_bytes.back();
             first = last;
         }
-        // Of a resumed output some part is there already; how much the file system alone knows.
+        // A resumed output already holds a part of its bytes; only the file system knows how many.
         if (!resume) check_free_space(directory, total_bytes);
         for (std::size_t shard = 0; shard < shard_names.size(); ++shard) {
             const fs::path path = directory / shard_names[shard];
-            if (resume) take_back(path);
+            if (resume) restore_temporary_name(path);
             shards.emplace_back(path, resume ? OutputFile::Start::resume : OutputFile::Start::empty);
             if (resume) shards.back().resize(shard_bytes[shard]);
             data_start.push_back(headers[shard].size());
             shards.back().write_at(0, std::as_bytes(std::span(headers[shard])));
         }
-        flush_directory(directory);  // what is flushed into a file is lost with its name
+        flush_directory(directory);  // flushed data is lost if the file's name is
     }
 
-    /// A run that ended while it renamed its files left some under their final names. Where a config.json is, they
-    /// belong to another, whole checkpoint.
-    void take_back(const fs::path& path) const {
+    /// Restores the temporary name of a file that an interrupted commit() had already renamed. If there is a
+    /// config.json, the file belongs to another, complete checkpoint and is left alone.
+    void restore_temporary_name(const fs::path& path) const {
         const fs::path temporary = path.string() + std::string(kIncomplete);
         std::error_code ignored;
         if (fs::exists(temporary, ignored) || fs::exists(directory / "config.json", ignored)) return;
@@ -211,7 +211,7 @@ struct CheckpointWriter::Impl {
         return slots[it->second];
     }
 
-    /// The slot that `bytes` more are going to be written to.
+    /// The slot to which `bytes` more are to be written; counts them as written.
     Slot& claim(std::string_view name, std::uint64_t offset, std::uint64_t bytes) {
         const std::lock_guard lock(mutex);
         Slot& slot = find(name);
@@ -227,12 +227,12 @@ struct CheckpointWriter::Impl {
         files.back().second.write_at(0, std::as_bytes(std::span(content)));
     }
 
-    /// With overwrite an older checkpoint may lie here; none of its weights may stay beside the new ones.
+    /// Removes the weights of an older checkpoint that is overwritten.
     void remove_stale_weights() const {
         std::error_code ignored;
         fs::remove(directory / "config.json", ignored);
         remove_files(directory, is_weight_file);
-        flush_directory(directory);  // before any of the new ones has its name
+        flush_directory(directory);  // before any new file gets its name
     }
 };
 
@@ -289,7 +289,7 @@ void CheckpointWriter::write_part(std::string_view name, std::uint64_t offset, s
     slot.add(data);
     CopyBuffer buffer = impl_->take_buffer();
     impl_->shards[slot.shard].write_at(impl_->data_start[slot.shard] + slot.begin + offset, data, buffer);
-    impl_->give_back(std::move(buffer));
+    impl_->return_buffer(std::move(buffer));
 }
 
 void CheckpointWriter::copy(std::string_view name, const TensorView& source, const SafetensorsFile& file) {
@@ -297,7 +297,7 @@ void CheckpointWriter::copy(std::string_view name, const TensorView& source, con
     CopyBuffer buffer = impl_->take_buffer();
     slot.hash = impl_->shards[slot.shard].copy_at(impl_->data_start[slot.shard] + slot.begin, file.file().descriptor(),
                                                   source.file_offset, source.data, buffer);
-    impl_->give_back(std::move(buffer));
+    impl_->return_buffer(std::move(buffer));
 }
 
 void CheckpointWriter::add_file(const std::string& file_name, std::string_view content) {
@@ -309,7 +309,7 @@ void CheckpointWriter::copy_file(const std::string& file_name, const fs::path& s
     impl_->files.emplace_back(file_name, OutputFile(impl_->directory / file_name));
     CopyBuffer buffer = impl_->take_buffer();
     impl_->files.back().second.copy_at(0, mapped.descriptor(), 0, mapped.bytes(), buffer);
-    impl_->give_back(std::move(buffer));
+    impl_->return_buffer(std::move(buffer));
 }
 
 std::string CheckpointWriter::hash_of(std::string_view name) const {

@@ -15,8 +15,8 @@ constexpr std::uint64_t kMaxHeaderBytes = 100'000'000;
 
 using Json = nlohmann::json;
 
-/// Reads a header event by event. Only the exact structure of the format is accepted, so a hostile header is
-/// refused at its first odd byte instead of being built into a tree first.
+/// Parses a header event by event. Only the exact structure of the format is accepted, so a hostile header is refused
+/// at the first violation, before it is built into a tree.
 class HeaderReader final : public nlohmann::json_sax<Json> {
 public:
     HeaderReader(SafetensorsHeader& header, std::string_view file) : header_(header), file_(file) {}
@@ -158,7 +158,7 @@ private:
     std::set<std::string, std::less<>> names_;
 };
 
-/// Ranges must tile the data section: no gap, no overlap, nothing left over.
+/// Checks that the ranges of the tensors cover the data section without gaps and overlaps.
 void check_ranges(SafetensorsHeader& header, std::uint64_t data_bytes, std::string_view file) {
     std::stable_sort(header.entries.begin(), header.entries.end(), [](const auto& a, const auto& b) {
         return a.begin != b.begin ? a.begin < b.begin : a.end < b.end;
@@ -227,7 +227,7 @@ SafetensorsHeader validate(std::span<const std::byte> file, std::string_view fil
     if (header_bytes == 0 || text[0] != '{') {
         throw Error(ErrorCode::format, prefix + "header must be a JSON object that starts with '{'");
     }
-    // The JSON parser takes a NUL for the end of its input.
+    // The JSON parser would read a NUL as the end of its input.
     if (std::memchr(text, 0, header_bytes) != nullptr) {
         throw Error(ErrorCode::format, prefix + "header is not a UTF-8 JSON object (it holds a NUL byte)");
     }

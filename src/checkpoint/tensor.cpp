@@ -32,7 +32,7 @@ static_assert(in_order(kDtypes, &DtypeRow::dtype));
 
 const DtypeRow& row(Dtype dtype) { return kDtypes.at(static_cast<std::size_t>(dtype)); }
 
-/// Mapped tensors need not be aligned, so elements are loaded by memcpy (which compiles to a plain load).
+/// Mapped tensors may be unaligned, so elements are loaded with memcpy, which compiles to a plain load.
 template <typename Stored>
 void load_as_float(const std::byte* data, std::span<float> out) {
     for (std::size_t i = 0; i < out.size(); ++i) {
@@ -114,7 +114,7 @@ std::uint64_t byte_count(Dtype dtype, const Shape& shape) {
 
 void to_float(const TensorView& tensor, std::uint64_t first, std::span<float> out) {
     const std::byte* data = tensor.data.data() + first * dtype_bits(tensor.dtype) / 8;
-    if (out.empty()) return;  // an empty tensor has no address to copy from or to
+    if (out.empty()) return;  // the data pointer of an empty tensor may be null
     switch (tensor.dtype) {
         case Dtype::f32:
             std::memcpy(out.data(), data, out.size_bytes());
@@ -137,7 +137,7 @@ void to_float(const TensorView& tensor, std::uint64_t first, std::span<float> ou
 
 void to_finite_float(const TensorView& tensor, std::uint64_t first, std::span<float> out) {
     to_float(tensor, first, out);
-    // Exponents of all ones; without a branch for each element the loop is vectorised.
+    // No branch per element, so that the loop is vectorised.
     bool finite = true;
     for (const float value : out) finite &= std::abs(value) <= std::numeric_limits<float>::max();
     if (finite) return;

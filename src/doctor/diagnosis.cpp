@@ -41,11 +41,11 @@ public:
             std::vector<std::string> problems;
             const Model model = find_tensors(*config, std::move(*checkpoint), problems);
             for (auto& problem : problems) add(Verdict::problem, "tensors", std::move(problem));
-            if (problems.empty()) add(Verdict::ok, "tensors", "all are there, with the shapes of config.json");
+            if (problems.empty()) add(Verdict::ok, "tensors", "complete, with the shapes that config.json implies");
             if (options_.deep) {
                 check_values(model);
             } else {
-                add(Verdict::ok, "values", "not looked at; --deep reads all of them");
+                add(Verdict::ok, "values", "not checked; --deep reads all of them");
             }
             if (problems.empty() && planned && !config->latent) check_disk(model);
         }
@@ -89,7 +89,7 @@ private:
         }
     }
 
-    /// Every shard of the index that is missing or damaged. @return whether there was any.
+    /// Reports every shard of the index that is missing or damaged. @return whether there is one.
     bool check_shards_one_by_one() {
         std::set<std::string> shards;
         try {
@@ -97,7 +97,7 @@ private:
             const auto index = read_json_file(directory_ / "model.safetensors.index.json");
             for (const auto& shard : index.at("weight_map")) shards.insert(shard.get<std::string>());
         } catch (const std::exception&) {
-            return false;  // the index itself is what is wrong
+            return false;  // the index itself is damaged
         }
         bool found = false;
         for (const auto& shard : shards) {
@@ -124,12 +124,12 @@ private:
             if (size > static_cast<std::size_t>(config.vocab_size)) {
                 add(Verdict::warning, "tokenizer",
                     "tokenizer.json has " + std::to_string(size) + " tokens, but vocab_size is " +
-                        std::to_string(config.vocab_size) + ": text with the others will be refused");
+                        std::to_string(config.vocab_size) + ": a text that contains a token beyond it will be refused");
             } else {
                 add(Verdict::ok, "tokenizer", std::to_string(size) + " tokens");
             }
         } catch (const Error& error) {
-            add(Verdict::warning, "tokenizer", std::string(error.what()) + "; token ids will do instead of text");
+            add(Verdict::warning, "tokenizer", std::string(error.what()) + "; token ids can be used instead of text");
         }
     }
 
@@ -144,8 +144,8 @@ private:
             const auto numbers = [](std::int64_t count) { return std::to_string(2 * count) + " bytes"; };
             add(Verdict::ok, "plan",
                 "rope-dim " + std::to_string(convert_.rope.rope_dim) + ", kv-rank " + std::to_string(convert_.kv_rank) +
-                    ": the cache goes from " + numbers(plan.original_numbers_per_token) + " to " +
-                    numbers(plan.converted_numbers_per_token) + " a token");
+                    ": the KV cache shrinks from " + numbers(plan.original_numbers_per_token) + " to " +
+                    numbers(plan.converted_numbers_per_token) + " per token");
         } catch (const Error& error) {
             add(Verdict::problem, "plan", error.what());
             return false;
@@ -158,7 +158,7 @@ private:
         return true;
     }
 
-    /// What the default method of convert takes, which less text makes less.
+    /// Checks the memory of the default conversion method. Less calibration text needs less of it.
     void check_aligning(const ModelConfig& config) {
         AlignOptions asked;
         asked.rope_dim = convert_.rope.rope_dim;
@@ -176,12 +176,12 @@ private:
         const bool enough = needed <= available;
         add(enough ? Verdict::ok : Verdict::problem, "memory",
             what + " takes " + memory_text(needed) + ", " + memory_text(available) + " are available" +
-                (enough ? "" : "; free some, or use a larger machine"));
+                (enough ? "" : "; free some memory, or use a larger machine"));
     }
 
-    /// Of a model that may be incomplete.
+    /// Checks that all values are finite; the model may be incomplete.
     void check_values(const Model& model) {
-        std::set<const TensorView*> replaced;  // by factors, which need finite values
+        std::set<const TensorView*> replaced;  // tensors that are factorised, which requires finite values
         for (const auto& layer : model.layers) {
             if (!layer.attention) continue;
             for (const auto* linear : {&layer.attention->q, &layer.attention->k, &layer.attention->v}) {
@@ -201,7 +201,7 @@ private:
                     ++wrong;
                     const bool needed = replaced.contains(&tensor);
                     add(needed ? Verdict::problem : Verdict::warning, "values",
-                        std::string(error.what()) + (needed ? "" : " (would be copied as it is)"));
+                        std::string(error.what()) + (needed ? "" : " (the tensor would be copied unchanged)"));
                 }
                 model.checkpoint.done_with(tensor);
             }
@@ -215,7 +215,7 @@ private:
         for (const auto& tensor : lay_out_conversion(model, convert_).tensors) {
             needed += byte_count(tensor.dtype, tensor.shape);
         }
-        // Where the output does not exist yet, its nearest ancestor that does has the same disk.
+        // An output that does not exist yet will be on the disk of its nearest existing ancestor.
         fs::path place = fs::absolute(options_.output.empty() ? directory_ / ".." : options_.output).lexically_normal();
         std::error_code error;
         while (!fs::exists(place, error) && place.has_relative_path()) place = place.parent_path();

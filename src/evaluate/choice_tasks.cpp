@@ -13,7 +13,7 @@ using Json = nlohmann::json;
 
 std::string text(const Json& line, const char* key) { return line.at(key).get<std::string>(); }
 
-/// A number, or a string that holds one, as some versions of the data sets have it.
+/// Reads a whole number, or a string that holds one, which some versions of the data sets have.
 std::int64_t whole_number(const Json& value) {
     if (value.is_number_integer()) return value.get<std::int64_t>();
     if (value.is_string()) {
@@ -48,7 +48,7 @@ std::string strip(const std::string& text) {
     return first == std::string::npos ? "" : text.substr(first, text.find_last_not_of(" \t\r\n") - first + 1);
 }
 
-/// lighteval's hellaswag_preprocess: brackets are artefacts of WikiHow.
+/// lighteval's hellaswag_preprocess, which removes brackets because they are artefacts of WikiHow.
 std::string without_brackets(std::string text) {
     text = replace_all(std::move(text), " [title]", ". ");
     for (std::size_t open = 0; (open = text.find('[', open)) != std::string::npos;) {
@@ -89,8 +89,8 @@ ChoiceItem read_piqa(const Json& line) {
             whole_number(line.at("label"))};
 }
 
-/// A question whose choices have labels, as on the Hugging Face hub or as AI2 published it: `question` is then an
-/// object of `stem` and a list of choices. @param stem key of the question's text on the hub
+/// Reads a question with labelled choices, in the form of the Hugging Face hub or in that of AI2, which has an object
+/// `question` with `stem` and a list of choices. @param stem the key of the question's text in the form of the hub
 ChoiceItem read_labelled(const Json& line, const char* stem) {
     const bool published = line.contains("question") && line.at("question").is_object();
     ChoiceItem item;
@@ -129,7 +129,8 @@ ChoiceItem read_winogrande(const Json& line) {
             whole_number(line.at("answer")) - 1};
 }
 
-/// The cloze form, as in the evaluation of SmolLM that the paper follows: answers in full, without letters.
+/// Reads the cloze form of MMLU, which the evaluation of SmolLM uses and the paper follows: the choices are full
+/// answers instead of letters.
 ChoiceItem read_mmlu(const Json& line) {
     return {"The following are questions about " + replace_all(text(line, "subject"), "_", " ") +
                 ".\nQuestion: " + text(line, "question") + "\nAnswer:",
@@ -158,9 +159,9 @@ ChoiceItem read_line(const std::string& line, const ChoiceTask& task) {
         const std::string_view what = error.what();
         throw Error(ErrorCode::format, std::string(what.substr(what.find("] ") + 2)) + needs);
     }
-    if (item.choices.empty()) throw Error(ErrorCode::format, "there are no choices");
+    if (item.choices.empty()) throw Error(ErrorCode::format, "the question has no choices");
     if (item.gold < 0 || item.gold >= static_cast<std::int64_t>(item.choices.size())) {
-        throw Error(ErrorCode::format, "the answer is none of the " + std::to_string(item.choices.size()) +
+        throw Error(ErrorCode::format, "the answer is not among the " + std::to_string(item.choices.size()) +
                                            " choices; a test split without answers cannot be scored");
     }
     return item;
@@ -187,7 +188,7 @@ std::vector<ChoiceItem> read_choices(const std::filesystem::path& file, const Ch
             throw Error(error.code(), file.string() + ", line " + std::to_string(number) + ": " + error.what());
         }
     }
-    if (items.empty()) throw Error(ErrorCode::format, file.string() + ": there are no questions in it");
+    if (items.empty()) throw Error(ErrorCode::format, file.string() + ": the file has no questions");
     return items;
 }
 

@@ -10,16 +10,16 @@
 namespace mha2mla {
 namespace {
 
-/// A question as tokens: `shared` passes through the model once, `rest` once for each choice. The last token of
-/// `shared` predicts the first of each `rest`.
+/// The tokens of a question: `shared` is processed once, `rest` once per choice. The last token of `shared` predicts
+/// the first token of each `rest`.
 struct Question {
     std::vector<TokenId> shared;
     std::vector<std::vector<TokenId>> rest;
-    std::vector<std::int64_t> unscored;  // by choice, tokens at the front of its `rest` that belong to the query
+    std::vector<std::int64_t> unscored;  // per choice: tokens at the start of its `rest` that belong to the query
 };
 
 Question tokenize(const Model& model, const Tokenizer& tokenizer, const ChoiceItem& item) {
-    const std::size_t end = item.query.find_last_not_of(" \t\r\n") + 1;  // 0 if there is nothing else
+    const std::size_t end = item.query.find_last_not_of(" \t\r\n") + 1;  // 0 if the query consists of white space
     const std::string query = item.query.substr(0, end);
     std::vector<TokenId> start;
     if (model.config.bos_token_id && query.empty()) start.push_back(static_cast<TokenId>(*model.config.bos_token_id));
@@ -40,7 +40,7 @@ Question tokenize(const Model& model, const Tokenizer& tokenizer, const ChoiceIt
             throw Error(ErrorCode::format, "choice " + std::to_string(whole.size()) + " ('" + choice +
                                                "') has no tokens of its own; give every choice some text");
         }
-        // A choice may change the query's last tokens, where the two grow together.
+        // A choice may change the last tokens of the query, because the two are tokenised as one text.
         const auto differs = std::mismatch(alone.begin(), alone.end(), ids.begin()).first - alone.begin();
         common = std::min(common, static_cast<std::size_t>(differs));
     }
@@ -51,7 +51,7 @@ Question tokenize(const Model& model, const Tokenizer& tokenizer, const ChoiceIt
         question.unscored.push_back(static_cast<std::int64_t>(alone.size() - common));
         if (static_cast<std::int64_t>(ids.size()) > model.config.max_position_embeddings) {
             throw Error(ErrorCode::format, "query and choice have " + std::to_string(ids.size()) +
-                                               " tokens, but the model only " +
+                                               " tokens, but the model has only " +
                                                std::to_string(model.config.max_position_embeddings) +
                                                " positions (max_position_embeddings)");
         }
@@ -59,14 +59,14 @@ Question tokenize(const Model& model, const Tokenizer& tokenizer, const ChoiceIt
     return question;
 }
 
-/// Summed log-likelihood of every choice.
+/// The summed log-likelihood of every choice.
 std::vector<double> score(const Model& model, const Question& question, const KvCacheOptions& cache) {
     SessionOptions options;
     options.cache = cache;
     options.sequences = static_cast<std::int64_t>(question.rest.size());
     std::vector<Piece> pieces;
     for (const auto& rest : question.rest) {
-        // A choice's last token predicts nothing that is asked for.
+        // The prediction of a choice's last token is not needed.
         const std::span<const TokenId> seen = std::span(rest).first(rest.size() - 1);
         options.capacity = std::max(options.capacity, static_cast<std::int64_t>(question.shared.size() + seen.size()));
         pieces.push_back({static_cast<std::int64_t>(pieces.size()), seen});
@@ -94,7 +94,7 @@ std::vector<double> score(const Model& model, const Question& question, const Kv
     return sums;
 }
 
-/// Characters of a choice without a leading space: bytes that do not continue a UTF-8 character.
+/// The number of characters of a choice without a leading space, counted as bytes that start a UTF-8 character.
 double characters(const std::string& choice) {
     const auto count = std::count_if(choice.begin(), choice.end(),
                                      [](char c) { return (static_cast<unsigned char>(c) & 0xC0U) != 0x80U; });

@@ -11,9 +11,9 @@
 namespace mha2mla {
 namespace {
 
-constexpr std::int64_t kBatchBytes = 256'000'000;  // hidden states of one batch of windows
-constexpr std::int64_t kCachedTokens = 2048;       // of the windows that share a session
-constexpr std::int64_t kLogitBytes = 64'000'000;   // logits that are looked at together
+constexpr std::int64_t kBatchBytes = 256'000'000;  // bytes of hidden states per batch of windows
+constexpr std::int64_t kCachedTokens = 2048;       // tokens of the windows that share a session
+constexpr std::int64_t kLogitBytes = 64'000'000;   // bytes of logits that are computed together
 
 std::int64_t windows_per_batch(const Model& model, std::int64_t context) {
     return std::max<std::int64_t>(1, kBatchBytes / (context * model.config.hidden_size * std::int64_t{sizeof(float)}));
@@ -30,7 +30,7 @@ void check_finite(double value, const Model& model) {
     }
 }
 
-/// Calls visit(batch of windows) until all are done.
+/// Calls visit() for each batch of windows.
 template <typename Visit>
 void for_each_batch(std::span<const TokenId> windows, std::int64_t context, std::int64_t batch, const Visit& visit) {
     const std::int64_t count = static_cast<std::int64_t>(windows.size()) / context;
@@ -40,7 +40,7 @@ void for_each_batch(std::span<const TokenId> windows, std::int64_t context, std:
     }
 }
 
-/// Row `position` of a batch predicts the token after it, unless it is the last of its window.
+/// Whether row `position` of a batch predicts a token of its window; the last row of a window does not.
 bool is_scored(std::int64_t position, std::int64_t context) { return position % context != context - 1; }
 
 }  // namespace
@@ -49,7 +49,7 @@ double EvalResult::perplexity() const { return std::exp(nll); }
 
 namespace {
 
-/// Hidden states of a batch of windows. @return [tokens of the batch, hidden]
+/// Computes the hidden states of a batch of windows. @return [tokens of the batch, hidden]
 using HiddenOf = std::function<Matrix(std::span<const TokenId> batch)>;
 
 EvalResult evaluate_batches(const Model& model, std::span<const TokenId> windows, std::int64_t context,

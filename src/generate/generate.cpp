@@ -30,10 +30,10 @@ std::vector<TokenId> ids_of(const nlohmann::json& value, const std::filesystem::
     return ids;
 }
 
-/// A sequence that is not finished yet.
+/// An unfinished sequence.
 struct Active {
     std::size_t prompt = 0;
-    Eigen::Index row = 0;  // its last token's in the hidden states
+    Eigen::Index row = 0;  // row of its last token in the hidden states
 };
 
 }  // namespace
@@ -66,7 +66,7 @@ GenerateResult generate(const Model& model, std::span<const std::vector<TokenId>
                             " is empty, and the model has no bos_token_id to start from; give a text");
         }
         const auto tokens = static_cast<std::int64_t>(prompts[i].size());
-        // The last new token is never looked at again, so it needs no room.
+        // The last new token is not processed by the model, so it needs no room in the cache.
         session_options.capacity =
             std::max(session_options.capacity, tokens + std::max<std::int64_t>(0, options.max_new_tokens - 1));
         pieces.push_back({static_cast<std::int64_t>(i), prompts[i]});
@@ -103,7 +103,7 @@ GenerateResult generate(const Model& model, std::span<const std::vector<TokenId>
             next.push_back({prompt, static_cast<Eigen::Index>(next.size())});
         }
         active = std::move(next);
-        if (step == 0) {  // the first token is the prefill's
+        if (step == 0) {  // the first token counts as part of the prefill
             result.prefill_seconds = seconds_since(start);
             start = std::chrono::steady_clock::now();
         }

@@ -17,7 +17,7 @@ Sampler::Sampler(const SamplingOptions& options) : options_(options), state_(opt
     }
 }
 
-/// SplitMix64 (Steele et al., 2014): the standard library's distributions differ between vendors.
+/// SplitMix64 (Steele et al., 2014). The distributions of the standard library differ between implementations.
 double Sampler::uniform() {
     state_ += 0x9E3779B97F4A7C15U;
     std::uint64_t z = state_;

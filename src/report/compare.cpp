@@ -10,7 +10,7 @@ namespace {
 
 Shape shape(const CalibrationStats& s) { return {s.layers, s.heads, s.kv_heads, s.pairs}; }
 
-/// 1 - 6 Σ d² / (n (n² - 1)): no two pairs of a head have the same rank.
+/// Spearman's ρ = 1 - 6 Σ d² / (n (n² - 1)); the ranks of a head have no ties.
 double spearman(const PairRanks& a, const PairRanks& b, std::int64_t layer, std::int64_t head, std::int64_t pairs) {
     if (pairs < 2) return 1;
     double squares = 0;

@@ -9,7 +9,8 @@ namespace mha2mla {
 /// |a ∩ b| / |a ∪ b| of two ascending lists; 1 if both are empty.
 [[nodiscard]] double jaccard(const std::vector<std::int64_t>& a, const std::vector<std::int64_t>& b);
 
-/// @param ranks of `source`. @throws Error{usage} naming both files if their shapes differ.
+/// Compares the ranks of two statistics files.
+/// @param ranks the ranks of `source`. @throws Error{usage} naming both files if their shapes differ.
 [[nodiscard]] Comparison compare(const NamedStats& source, const PairRanks& ranks, std::int64_t rope_dim,
                                  NamedStats other);
 

@@ -6,7 +6,7 @@
 namespace mha2mla {
 namespace {
 
-/// The shortest text that gives the same number back.
+/// Appends the shortest text that parses to the same number.
 void append(std::string& out, double value) {
     char text[32];
     out.append(text, std::to_chars(text, text + sizeof text, value).ptr);

@@ -1,8 +1,8 @@
-// Figures as SVG text. Everything that goes into one is a number or a fixed word.
+// Figures as SVG text. They contain only numbers and fixed words, never text from the data.
 
 const VIRIDIS = [[68, 1, 84], [72, 36, 117], [65, 68, 135], [53, 95, 141], [42, 120, 142], [33, 145, 140],
   [34, 168, 132], [68, 191, 112], [122, 209, 81], [189, 223, 38], [253, 231, 37]];
-const BINS = 48;  // colours that a heat map uses, one <path> each
+const BINS = 48;  // number of colours of a heat map, each drawn as one <path>
 
 const viridis = t => {
   const at = Math.min(1, Math.max(0, t)) * (VIRIDIS.length - 1);
@@ -12,7 +12,7 @@ const viridis = t => {
 const GRADIENT = "linear-gradient(to right," + VIRIDIS.map((c, i) => viridis(i / (VIRIDIS.length - 1))).join(",") + ")";
 
 const round = x => Math.round(x * 100) / 100;
-// Four significant digits, as the data has.
+// Four significant digits, the precision of the data.
 const short = x => x === 0 ? "0" : Math.abs(x) >= 1e5 || Math.abs(x) < 1e-3 ? x.toExponential(3) : String(+x.toPrecision(4));
 const percent = x => (100 * x).toFixed(1) + "%";
 const mean = list => list.reduce((a, b) => a + b, 0) / list.length;
@@ -50,7 +50,7 @@ function logScale(values) {
 
 const legend = (low, high) => `<span class="legend">${low}<i style="background:${GRADIENT}"></i>${high}</span>`;
 
-// Where the cells of a heat map of `rows` x `columns` go.
+// The positions of the cells of a heat map of `rows` x `columns`.
 function heatGeometry(rows, columns, width, rowHeight) {
   const left = 54, bottom = 44;
   const cell = Math.max(3, Math.min(34, (width - left - 6) / columns));
@@ -72,7 +72,7 @@ function heatCells(g, value) {
   return bins.map((d, i) => path(d, `fill="${viridis((i + 0.5) / BINS)}" shape-rendering="crispEdges"`)).join("");
 }
 
-// Row names at the left, pairs below, and wavelengths below those where θ is known.
+// Row names on the left, pairs below, and wavelengths below the pairs if θ is known.
 function heatAxes(g, rowName, theta) {
   let out = labelled(g.rows, g.rowHeight, 13).map(row =>
     text(g.left - 7, g.top + (row + 0.5) * g.rowHeight + 4, rowName(row), 'text-anchor="end"')).join("");
@@ -86,7 +86,7 @@ function heatAxes(g, rowName, theta) {
     text(g.left - 14, g.bottom + 36, "tokens", 'text-anchor="end"');
 }
 
-// A wavelength, briefly: "6.28", "1.2k", "3.4M".
+// A wavelength in short form: "6.28", "1.2k", "3.4M".
 function tokens(theta) {
   const turn = 2 * Math.PI / theta;
   if (turn < 1000) return String(+turn.toPrecision(3));
@@ -135,7 +135,7 @@ function lineChart(width, {label, series, bands = [], byChance, x, y, xName, yNa
     if (s.points.length === 1) out += `<circle class="fill ${s.cls}" cx="${round(px(s.points[0][0]))}" cy="${round(py(s.points[0][1]))}" r="4"/>`;
     if (s.name) ends.push({...s, at: py(s.points[s.points.length - 1][1])});
   }
-  // Names at the ends of their lines, pushed apart where they would lie on each other.
+  // Names at the ends of their lines, moved apart if they would overlap.
   ends.sort((a, b) => a.at - b.at);
   ends.forEach((s, i) => { s.at = Math.max(s.at, i ? ends[i - 1].at + 14 : 0); });
   const over = ends.length ? Math.max(0, ends[ends.length - 1].at - (top + h)) : 0;

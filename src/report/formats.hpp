@@ -5,12 +5,13 @@
 
 namespace mha2mla {
 
-// One file each.
+// Each is defined in a file of its own: html.cpp, csv.cpp, json.cpp.
 [[nodiscard]] std::string report_html(const Report& report);
 [[nodiscard]] std::string report_csv(const Report& report);
 [[nodiscard]] std::string report_json(const Report& report);
 
-/// What the script of the HTML page reads: numbers of four digits, each once, and nothing that could end a <script>.
+/// The JSON data for the script of the HTML page: every number once, with four digits, and no text that could end a
+/// <script>.
 [[nodiscard]] std::string page_data(const Report& report);
 
 }  // namespace mha2mla

@@ -9,7 +9,7 @@
 namespace mha2mla {
 namespace {
 
-/// Text that may stand between tags and in quoted attributes.
+/// Escapes text for use between tags and in quoted attributes.
 std::string escape(std::string_view text) {
     std::string out;
     for (const char c : text) {
@@ -72,7 +72,7 @@ std::string facts(const Report& report) {
     return out;
 }
 
-/// The selection that the others are compared with: the one whose ranks the page shows.
+/// The index of 2-norm, the selection with which the others are compared.
 std::size_t two_norm_row(const Report& report) {
     const auto at = std::find_if(report.kept.begin(), report.kept.end(),
                                  [](const auto& selection) { return selection.strategy == "2-norm"; });
@@ -127,7 +127,7 @@ std::string strategy_rows(const Report& report) {
     return out;
 }
 
-/// "least – mean – most" over the layers.
+/// The minimum, mean and maximum over the layers, as table cells.
 std::string spread(const Report& report, std::size_t width, double RetainedEnergy::*member) {
     double least = 1, most = 0, sum = 0;
     for (const auto& layer : report.retained) {
@@ -169,7 +169,7 @@ std::string comparison_rows(const Report& report) {
     return out;
 }
 
-/// What stands for {{name}} in page.html.
+/// The text that replaces {{name}} in page.html.
 struct Part {
     std::string_view name;
     std::string (*text)(const Report&);
@@ -192,7 +192,7 @@ constexpr auto kParts = std::to_array<Part>({
     {"strategy_rows", strategy_rows},
     {"retained_rows", retained_rows},
     {"comparison_rows", comparison_rows},
-    // A section without numbers is not shown.
+    // Sections without data are hidden.
     {"hide_spectra", [](const Report& r) { return std::string(r.spectra.empty() ? "hidden" : ""); }},
     {"hide_comparison", [](const Report& r) { return std::string(r.comparison ? "" : "hidden"); }},
     {"hide_frequencies", [](const Report& r) { return std::string(r.frequencies.theta.empty() ? "" : "hidden"); }},
@@ -204,7 +204,7 @@ std::string report_html(const Report& report) {
     const std::string page = page_file_page_html();
     std::string out;
     std::size_t at = 0;
-    // One pass: what was put in is not looked at again, whatever it holds.
+    // A single pass, so that {{ in inserted text is not replaced again.
     for (std::size_t open = page.find("{{"); open != std::string::npos; open = page.find("{{", at)) {
         const std::size_t close = page.find("}}", open);
         const std::string_view name = std::string_view(page).substr(open + 2, close - open - 2);

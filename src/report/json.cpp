@@ -101,7 +101,7 @@ std::string report_json(const Report& report) {
         json["layers"].push_back(layer_json(report, layer));
     }
     if (report.comparison) json["comparison"] = comparison_json(report);
-    // File names need not be UTF-8, JSON must be.
+    // File names may be invalid UTF-8, which JSON does not allow.
     return json.dump(-1, ' ', false, Json::error_handler_t::replace) + '\n';
 }
 

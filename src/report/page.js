@@ -1,4 +1,4 @@
-// What the page shows, and how it follows its controls. The numbers come from the program, in #data.
+// Draws the page and updates it when its controls change. The program supplies the numbers in #data.
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const {layers: L, heads: H, kvHeads: K, pairs: P, strategies, theta} = data;
@@ -156,7 +156,7 @@ function drawComparison() {
 
 const modelScale = logScale(data.scores);
 const queryScale = logScale(data.queryNorms), keyScale = logScale(data.keyNorms);
-const figures = [];  // of each layer: {element, drawn, g}
+const figures = [];  // per layer: {element, drawn, g}
 
 function makeLayers() {
   const parent = find("layer-figures");
@@ -192,7 +192,8 @@ function drawLayer(f, again = false) {
   drawOutlines(f);
 }
 
-// Fixed selections as columns that stand out above and below, each a little further; 2-norm in every row.
+// Outlines of the selections: fixed ones as columns that extend above and below the map, each further than the one before;
+// 2-norm in every row.
 function drawOutlines(f) {
   const {g, layer} = f;
   let out = "";
@@ -209,7 +210,7 @@ function drawOutlines(f) {
         for (const [first, last] of runs(keptPairs(layer, head, ranksOf(s)))) d += box(x(first) + 0.5, y + 0.5, x(last + 1) - 0.5, y + g.rowHeight - 1.5);
       }
     }
-    out = path(d, 'class="rim"') + path(d, `class="mark ${styleOf(s)}"`) + out;  // 2-norm comes first and lies on top
+    out = path(d, 'class="rim"') + path(d, `class="mark ${styleOf(s)}"`) + out;  // 2-norm comes first and is drawn on top
   });
   f.element.querySelector(".outlines").innerHTML = out;
   f.element.dataset.ropeDim = 2 * r;
@@ -374,7 +375,7 @@ function start() {
   redraw();
   drawSpectra();
   fromFragment();
-  const section = find(location.hash.slice(1));  // what was hidden when the browser looked for it
+  const section = find(location.hash.slice(1));  // hidden when the browser tried to scroll to it
   if (section) section.scrollIntoView();
 }
 

@@ -8,9 +8,9 @@ namespace mha2mla {
 namespace {
 
 constexpr int kDigits = 4;
-constexpr std::size_t kCurvePoints = 128;  // of a spectrum; more cannot be told apart in the figure
+constexpr std::size_t kCurvePoints = 128;  // points per spectrum; more would not be visible in the figure
 
-/// JSON written piece by piece: nlohmann would keep all digits of a double.
+/// Writes JSON as text, because nlohmann::json would write all digits of a double.
 class Writer {
 public:
     void number(double value) {
@@ -19,7 +19,7 @@ public:
     }
     void number(std::int64_t value) { out_ += std::to_string(value); }
     void raw(std::string_view text) { out_ += text; }
-    /// `,"name":` or `{"name":` at the start.
+    /// Starts a member: `,"name":`, or `{"name":` for the first one.
     void key(std::string_view name) {
         out_ += out_.empty() ? "{\"" : ",\"";
         out_ += name;
@@ -56,8 +56,8 @@ std::vector<std::int64_t> pair_ranks(const PairRanks& ranks) {
     return flat;
 }
 
-/// A strategy that needs no ranks keeps the same pairs everywhere: `kept[r - 1]`. The others keep rank < r, by the
-/// 2-norm's ranks if they name none.
+/// The strategies. One without ranks keeps the same pairs in every head: `kept[r - 1]`. The others keep the pairs of
+/// rank < r, by the ranks of 2-norm unless they have ranks of their own.
 void write_strategies(Writer& out, const Report& report) {
     std::vector<std::int64_t> counts;
     for (std::int64_t r = 1; r <= report.shape.num_pairs(); ++r) counts.push_back(r);
@@ -80,8 +80,8 @@ void write_strategies(Writer& out, const Report& report) {
     });
 }
 
-/// [[index from 1, σ/σ_1], ...] at evenly spaced indices, first and last among them; zeros, which have no logarithm,
-/// are left out.
+/// [[index from 1, σ/σ_1], ...] at evenly spaced indices including the first and the last. Zeros are omitted because
+/// the scale is logarithmic.
 void write_curve(Writer& out, const Spectrum& spectrum) {
     std::vector<std::size_t> at;
     const std::size_t size = spectrum.values.size();

@@ -3,7 +3,7 @@
 
 namespace mha2mla {
 
-// The files of the same names beside this one, embedded by cmake/embed_text.cmake.
+// The contents of the files page.html, page.css, figures.js and page.js, embedded by cmake/embed_text.cmake.
 [[nodiscard]] std::string page_file_page_html();
 [[nodiscard]] std::string page_file_page_css();
 [[nodiscard]] std::string page_file_figures_js();

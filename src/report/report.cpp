@@ -14,7 +14,7 @@ namespace {
 
 double total(std::span<const double> scores) { return std::accumulate(scores.begin(), scores.end(), 0.0); }
 
-/// Adds one KV head's share to the means of its layer. Pairs of a head without any score count as all the same.
+/// Adds one KV head to the means of its layer. The pairs of a head whose scores are all zero count as equal.
 void add_concentration(std::span<const double> scores, double weight, LayerSummary& summary) {
     std::vector<double> share(scores.begin(), scores.end());
     const double sum = total(scores);
@@ -23,7 +23,7 @@ void add_concentration(std::span<const double> scores, double weight, LayerSumma
     const auto count = static_cast<double>(share.size());
     double held = 0;
     double entropy = 0;
-    double below = 0;  // Σ (2i - n - 1) x_i of the rising values, i from 1
+    double below = 0;  // Σ (2i - n - 1) x_i of the ascending values, i from 1
     for (std::size_t i = 0; i < share.size(); ++i) {
         held += share[i];
         summary.top_share[i] += weight * std::min(1.0, held);
@@ -34,7 +34,7 @@ void add_concentration(std::span<const double> scores, double weight, LayerSumma
     summary.effective_pairs += weight * std::exp(entropy);
 }
 
-/// Norms of a damaged file can be finite and their products not.
+/// Checks the scores: the norms of a damaged file may be finite although their products are not.
 void check_finite(const Report& report, const std::string& name) {
     for (std::int64_t layer = 0; layer < report.shape.num_hidden_layers; ++layer) {
         for (std::int64_t head = 0; head < report.shape.num_key_value_heads; ++head) {
@@ -45,7 +45,7 @@ void check_finite(const Report& report, const std::string& name) {
     }
 }
 
-/// What every strategy keeps at r pairs, if it has the ranks that it needs.
+/// The pairs that each strategy keeps, for the strategies whose ranks are present.
 std::vector<RopeSelection> select_all(const Report& report, std::int64_t r) {
     std::vector<RopeSelection> kept;
     for (const auto& strategy : rope_strategies()) {
@@ -79,12 +79,12 @@ ModelConfig shape_of(const NamedStats& stats) {
     const auto& s = stats.stats;
     const std::string shape = to_string(Shape{s.layers, s.heads, s.kv_heads, s.pairs});
     if (s.layers < 1 || s.heads < 1 || s.kv_heads < 1 || s.pairs < 1) {
-        throw Error(ErrorCode::format, stats.name + ": statistics of nothing: [layers, heads, KV heads, pairs] is " +
+        throw Error(ErrorCode::format, stats.name + ": the statistics are empty: [layers, heads, KV heads, pairs] is " +
                                            shape + "; calibrate again");
     }
     if (s.pairs > 256) {
         throw Error(ErrorCode::unsupported, stats.name +
-                                                ": more than 256 rotary pairs in a head: [layers, heads, KV "
+                                                ": a head has more than 256 rotary pairs: [layers, heads, KV "
                                                 "heads, pairs] is " +
                                                 shape);
     }
@@ -99,7 +99,7 @@ ModelConfig shape_of(const NamedStats& stats) {
 std::int64_t report_rope_dim(const ModelConfig& shape, std::int64_t asked) {
     if (asked == 0) return default_rope_dim(shape);
     if (asked < 2 || asked > shape.head_dim || asked % 2 != 0) {
-        throw Error(ErrorCode::usage, "rope-dim must be even and from 2 to head_dim (" +
+        throw Error(ErrorCode::usage, "rope-dim must be an even number from 2 to head_dim (" +
                                           std::to_string(shape.head_dim) + "), not " + std::to_string(asked));
     }
     return asked;

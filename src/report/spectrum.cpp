@@ -32,20 +32,21 @@ double share(double part, double whole) { return whole > 0 ? part / whole : 1.0;
 double Spectrum::energy(std::int64_t rank) const {
     double sum = 0;
     const auto count = std::min(values.size(), static_cast<std::size_t>(std::max<std::int64_t>(0, rank)));
-    for (std::size_t i = count; i-- > 0;) sum += values[i] * values[i];  // small ones first
+    for (std::size_t i = count; i-- > 0;) sum += values[i] * values[i];  // smallest first, to limit rounding errors
     return sum;
 }
 
 std::vector<LayerSpectra> layer_spectra(const Model& model, const RopeSelection& selection, Observer& observer) {
     if (model.config.latent) {
-        throw Error(ErrorCode::usage, model.checkpoint.directory().string() +
-                                          ": already converted to MLA; its key and value matrices are gone. Give the "
-                                          "original checkpoint");
+        throw Error(ErrorCode::usage,
+                    model.checkpoint.directory().string() +
+                        ": already converted to MLA, so its key and value matrices are gone; give the "
+                        "original checkpoint");
     }
     const std::int64_t layers = model.config.num_hidden_layers;
     if (selection.pairs.size() != static_cast<std::size_t>(layers)) {
         throw Error(ErrorCode::usage, "the selection has " + std::to_string(selection.pairs.size()) +
-                                          " layers, the checkpoint " + std::to_string(layers));
+                                          " layers, but the checkpoint has " + std::to_string(layers));
     }
     std::vector<LayerSpectra> result;
     for (std::int64_t layer = 0; layer < layers; ++layer) {

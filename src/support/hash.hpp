@@ -7,7 +7,7 @@
 
 namespace mha2mla {
 
-/// XXH3 with 128 bits, in the hexadecimal form that xxh128sum prints. It tells damage and change, not forgery.
+/// A 128-bit XXH3 hash, in the hexadecimal form of xxh128sum. It detects damage and changes, but not forgery.
 class Hasher {
 public:
     Hasher();
@@ -19,7 +19,7 @@ public:
 
     void add(std::span<const std::byte> data);
     void add(std::string_view text) { add(std::as_bytes(std::span(text))); }
-    /// Of everything so far.
+    /// The hash of all data added so far.
     [[nodiscard]] std::string hex() const;
 
 private:
@@ -27,6 +27,7 @@ private:
     std::unique_ptr<State> state_;
 };
 
+/// The hash of `data`.
 [[nodiscard]] std::string hash_of(std::span<const std::byte> data);
 
 }  // namespace mha2mla

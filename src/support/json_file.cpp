@@ -19,10 +19,10 @@ Json read_json_file(const std::filesystem::path& path, std::size_t max_bytes, Re
                                            " bytes; this is not a configuration file");
     }
     const std::string_view text(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
-    if (text.find('\0') != std::string_view::npos) {  // which the parser takes for the end of its input
+    if (text.find('\0') != std::string_view::npos) {  // the parser would read it as the end of the input
         throw Error(ErrorCode::format, path.string() + ": not valid JSON: it holds a NUL byte");
     }
-    std::vector<std::set<std::string>> open;  // keys so far of the objects that are being read, where they count
+    std::vector<std::set<std::string>> open;  // keys so far of each unfinished object, if repeats are refused
     const auto check = [&](int depth, typename Json::parse_event_t event, Json& parsed) {
         using Event = typename Json::parse_event_t;
         if (depth > kMaxJsonDepth) throw Error(ErrorCode::format, path.string() + ": JSON nested too deeply");
@@ -30,7 +30,7 @@ Json read_json_file(const std::filesystem::path& path, std::size_t max_bytes, Re
         if (event == Event::object_start) open.emplace_back();
         if (event == Event::object_end) open.pop_back();
         if (event == Event::key && !open.back().insert(parsed.template get<std::string>()).second) {
-            throw Error(ErrorCode::format, path.string() + ": key " + parsed.dump() + " stands twice in one object");
+            throw Error(ErrorCode::format, path.string() + ": key " + parsed.dump() + " appears twice in one object");
         }
         return true;
     };

@@ -15,8 +15,8 @@
 namespace mha2mla {
 namespace {
 
-/// madvise() of the whole pages around `part`, which lies in a mapping. Neighbours of the first and last page are
-/// advised with it: they cannot change by that, only be read again.
+/// Calls madvise() for all pages that overlap `part` of a mapping. Bytes of the first and last page outside `part` are
+/// included; this does not change them, they may only have to be read again.
 void advise(std::span<const std::byte> part, int advice) {
     if (part.empty()) return;
     static const auto page = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
@@ -28,7 +28,7 @@ void advise(std::span<const std::byte> part, int advice) {
 }  // namespace
 
 MappedFile::MappedFile(const std::filesystem::path& path) {
-    // Without O_NONBLOCK a named pipe would block here before it can be refused.
+    // Without O_NONBLOCK, opening a named pipe would block before it can be refused.
     descriptor_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (descriptor_ < 0) {
         throw Error(ErrorCode::io, path.string() + ": cannot open: " + std::strerror(errno));

@@ -26,7 +26,7 @@ std::optional<std::uint64_t> number_in(const char* path) {
     std::ifstream in(path);
     std::uint64_t value = 0;
     if (in >> value) return value;
-    return std::nullopt;  // no such file, or the word "max"
+    return std::nullopt;  // the file does not exist or holds the word "max"
 }
 
 /// A container sees its own control group at the root.

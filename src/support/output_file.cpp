@@ -25,14 +25,14 @@ namespace {
     throw Error(ErrorCode::io, message);
 }
 
-/// Bytes of one call. After each the kernel is told to begin writing to disk, so that the last flush finds little to
-/// do.
+/// The most bytes of one system call. After each call the kernel is asked to start writing to disk, so that the final
+/// flush is short.
 constexpr std::size_t kMaxTransfer = std::size_t{1} << 23U;
-/// What is worth going past the page cache.
+/// The smallest range for which O_DIRECT is used.
 constexpr std::size_t kDirectLeast = std::size_t{1} << 19U;
 
 void begin_writeback(int descriptor, std::uint64_t offset, std::size_t count) {
-    // A hint: file systems that cannot do it write later.
+    // Only a hint; file systems without it write later.
     (void)::sync_file_range(descriptor, static_cast<off_t>(offset), static_cast<off_t>(count), SYNC_FILE_RANGE_WRITE);
 }
 
@@ -102,7 +102,7 @@ template <typename Fill>
 std::size_t OutputFile::write_pages(std::uint64_t offset, std::span<const std::byte> data, CopyBuffer& buffer,
                                     const Fill& fill) {
     if (direct_ < 0 || data.size() < kDirectLeast) return 0;
-    // The pages at both ends may be shared with other tensors, so they go through the page cache.
+    // The pages at both ends may be shared with other tensors, so they are written through the page cache.
     std::size_t done = (CopyBuffer::kAlignment - offset % CopyBuffer::kAlignment) % CopyBuffer::kAlignment;
     write_at(offset, data.first(done));
     const auto memory = buffer.bytes();
@@ -150,7 +150,7 @@ void OutputFile::copy_in_kernel(std::uint64_t offset, int source_descriptor, std
             ::copy_file_range(source_descriptor, &in, descriptor_, &out, std::min(mapped.size(), kMaxTransfer), 0);
         if (copied < 0 && errno == EINTR) continue;
         if (copied <= 0) {
-            // Not every pair of file systems supports it; what is left is written from the map instead, which
+            // Not every pair of file systems supports copy_file_range(). The rest is written from the mapping, which
             // also reports a full disk.
             write_at(static_cast<std::uint64_t>(out), mapped);
             return;

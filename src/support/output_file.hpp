@@ -9,7 +9,7 @@
 
 namespace mha2mla {
 
-/// Memory for writing straight to disk, aligned for disks. Allocated when it is first needed.
+/// A buffer for direct writes (O_DIRECT), aligned as they require and allocated on first use.
 class CopyBuffer {
 public:
     static constexpr std::size_t kAlignment = 4096;
@@ -22,13 +22,13 @@ private:
     std::unique_ptr<std::byte, Free> data_;
 };
 
-/// A file that is written under "<name>.incomplete" and gets its name by publish(). Destroyed before that, it is
-/// removed. write_at and copy_at may be called from several threads for separate ranges.
+/// A file that is written as "<name>.incomplete" and renamed by publish(). The destructor removes a file that was
+/// neither published nor kept. Several threads may call write_at and copy_at for separate ranges.
 class OutputFile {
 public:
     enum class Start : std::uint8_t {
         empty,
-        resume,  ///< with what an earlier run left under the temporary name, if anything
+        resume,  ///< with the content that an earlier run left under the temporary name, if any
     };
     /// @throws Error{io}
     explicit OutputFile(std::filesystem::path final_path, Start start = Start::empty);
@@ -40,32 +40,33 @@ public:
 
     /// @throws Error{io} naming the file, for example when the disk is full.
     void write_at(std::uint64_t offset, std::span<const std::byte> data);
-    /// The same; most of a large range goes through `buffer` straight to disk (O_DIRECT), which neither fills the page
-    /// cache nor waits for it.
+    /// The same, but most of a large range is written directly to disk (O_DIRECT) through `buffer`, which bypasses the
+    /// page cache.
     void write_at(std::uint64_t offset, std::span<const std::byte> data, CopyBuffer& buffer);
-    /// Copies from another file's descriptor; `mapped` is the same range in memory. Most of a large range goes straight
-    /// to disk in the same way; the rest, and all of it where the file system has no such way, inside the kernel.
-    /// @return hash of what was copied, taken on the way.
+    /// Copies a range of another file; `mapped` is the same range in memory. Most of a large range is written directly
+    /// to disk; the rest, or everything if the file system does not support O_DIRECT, is copied inside the kernel.
+    /// @return hash of the copied bytes.
     std::string copy_at(std::uint64_t offset, int source_descriptor, std::uint64_t source_offset,
                         std::span<const std::byte> mapped, CopyBuffer& buffer);
-    /// Cuts the file off, or lengthens it by zeros.
+    /// Truncates the file, or extends it with zeros.
     void resize(std::uint64_t size);
-    /// Hash of a range, read back from the file; of nothing in its place where the file is shorter.
+    /// Hash of a range as read back from the file. If the file is shorter, the hash is that of the bytes that exist.
     [[nodiscard]] std::string hash_at(std::uint64_t offset, std::uint64_t size) const;
     [[nodiscard]] std::uint64_t size() const;
     /// Flushes the data to disk.
     void flush();
-    /// flush(), then renames to the final name.
+    /// Flushes the data and renames the file to its final name.
     void publish();
-    /// Closes it and leaves it under its temporary name, for Start::resume.
+    /// Closes the file and leaves it under its temporary name, for Start::resume.
     void keep();
 
 private:
     [[nodiscard]] std::filesystem::path temporary_path() const;
     void copy_in_kernel(std::uint64_t offset, int source_descriptor, std::uint64_t source_offset,
                         std::span<const std::byte> mapped);
-    /// Whole pages of `data`, in parts that fill(position, part) provides unless it returns false.
-    /// @return bytes written, with those before the first whole page; 0 where that is not possible or worth it.
+    /// Writes the whole pages of `data` directly, in parts that fill(position, part) supplies until it returns false.
+    /// @return bytes written, counting those before the first whole page; 0 if direct writes are not available or the
+    ///         range is small.
     template <typename Fill>
     std::size_t write_pages(std::uint64_t offset, std::span<const std::byte> data, CopyBuffer& buffer,
                             const Fill& fill);
@@ -74,10 +75,10 @@ private:
 
     std::filesystem::path final_path_;
     int descriptor_ = -1;
-    int direct_ = -1;  // the same file with O_DIRECT, where that exists
+    int direct_ = -1;  // the same file opened with O_DIRECT; -1 if not supported
 };
 
-/// Flushes a directory's entries, so that renames survive a power cut.
+/// Flushes a directory's entries to disk, so that renames survive a power failure.
 void flush_directory(const std::filesystem::path& directory);
 
 }  // namespace mha2mla

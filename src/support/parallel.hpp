@@ -5,9 +5,9 @@
 
 namespace mha2mla {
 
-/// Calls body(i, scratch) for 0 <= i < count on an OpenMP team, items handed out one at a time. `scratch` is a
-/// buffer of the calling thread that lives as long as the loop. The first exception is thrown again when all
-/// threads are done.
+/// Calls body(i, scratch) for 0 <= i < count on an OpenMP team, which takes one item at a time. `scratch` is a buffer
+/// that belongs to the thread and exists for the whole loop. The first exception is rethrown after all threads have
+/// finished.
 template <typename Body>
 void parallel_for(std::int64_t count, const Body& body) {
     std::exception_ptr failure;

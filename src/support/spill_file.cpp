@@ -18,12 +18,12 @@ namespace {
 constexpr const char* kWhatToDo = "; set TMPDIR to a directory with more space, or allow more memory";
 
 std::filesystem::path default_directory() {
-    const char* chosen = std::getenv("TMPDIR");  // NOLINT(concurrency-mt-unsafe): nothing here changes it
+    const char* chosen = std::getenv("TMPDIR");  // NOLINT(concurrency-mt-unsafe): this program never changes it
     if (chosen != nullptr && *chosen != '\0') return chosen;
     return ::access("/var/tmp", W_OK) == 0 ? "/var/tmp" : "/tmp";
 }
 
-/// An open file without a name. @return negative with errno set if there can be none.
+/// Opens a file without a name. @return -1 with errno set on failure.
 int open_unnamed(const std::filesystem::path& directory) {
     const int descriptor = ::open(directory.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
     if (descriptor >= 0 || (errno != EOPNOTSUPP && errno != EISDIR && errno != EINVAL)) return descriptor;
@@ -40,13 +40,13 @@ SpillFile::SpillFile(const std::filesystem::path& directory, std::uint64_t bytes
     std::error_code failure;
     const auto space = std::filesystem::space(directory_, failure);
     if (!failure && space.available < bytes) {
-        throw Error(ErrorCode::io, directory_.string() + ": hidden states of " + memory_text(bytes) +
-                                       " have to go to disk, but only " + memory_text(space.available) +
-                                       " are free there" + kWhatToDo);
+        throw Error(ErrorCode::io, directory_.string() + ": hidden states need " + memory_text(bytes) +
+                                       " of disk space, but only " + memory_text(space.available) + " are free there" +
+                                       kWhatToDo);
     }
     descriptor_ = open_unnamed(directory_);
     if (descriptor_ < 0) {
-        throw Error(ErrorCode::io, directory_.string() + ": cannot make a temporary file for hidden states: " +
+        throw Error(ErrorCode::io, directory_.string() + ": cannot create a temporary file for hidden states: " +
                                        std::strerror(errno) + kWhatToDo);
     }
 }
@@ -72,7 +72,7 @@ void SpillFile::read(std::uint64_t offset, std::span<std::byte> data) const {
         if (done < 0 && errno == EINTR) continue;
         if (done <= 0) {
             throw Error(ErrorCode::io, directory_.string() + ": cannot read hidden states from a temporary file: " +
-                                           (done < 0 ? std::strerror(errno) : "it ends too early"));
+                                           (done < 0 ? std::strerror(errno) : "it is too short"));
         }
         data = data.subspan(static_cast<std::size_t>(done));
         offset += static_cast<std::uint64_t>(done);

@@ -5,11 +5,11 @@
 
 namespace mha2mla {
 
-/// Scratch space on disk. The file has no name, so that nothing is left of it however the process ends.
+/// Temporary space on disk. The file has no name, so the system removes it however the process ends.
 class SpillFile {
 public:
-    /// @param directory empty: $TMPDIR, or /var/tmp, which unlike /tmp is not in memory, or /tmp.
-    /// @throws Error{io} if no file can be made there or `bytes` do not fit.
+    /// @param directory if empty: $TMPDIR; without it /var/tmp, which unlike /tmp is never in memory; otherwise /tmp.
+    /// @throws Error{io} if no file can be created there or less than `bytes` are free.
     SpillFile(const std::filesystem::path& directory, std::uint64_t bytes);
     ~SpillFile();
     SpillFile(const SpillFile&) = delete;
@@ -19,9 +19,9 @@ public:
 
     /// @throws Error{io} if the disk is full.
     void write(std::uint64_t offset, std::span<const std::byte> data);
-    /// What was written there. @throws Error{io}
+    /// Reads back what was written at `offset`. @throws Error{io}
     void read(std::uint64_t offset, std::span<std::byte> data) const;
-    /// Asks the system to read ahead. Only a hint.
+    /// Hints that the system should read this range ahead.
     void will_need(std::uint64_t offset, std::uint64_t bytes) const;
 
 private:

@@ -7,9 +7,9 @@
 namespace mha2mla {
 namespace {
 
-constexpr std::size_t kLongestWord = 64;  // longer ones are no slips of the finger
+constexpr std::size_t kLongestWord = 64;  // longer words are not typing errors
 
-/// Optimal string alignment distance, row by row.
+/// The optimal string alignment distance, computed row by row.
 std::size_t edit_distance(std::string_view a, std::string_view b) {
     std::vector<std::size_t> older, old(b.size() + 1), row(b.size() + 1);
     for (std::size_t j = 0; j <= b.size(); ++j) row[j] = j;

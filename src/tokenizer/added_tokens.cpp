@@ -57,7 +57,7 @@ AddedTokens::AddedTokens(const JsonNode& root, const Vocabulary& vocabulary, con
         token.normalized = node.boolean_or("normalized", !token.special);
         if (!token.content.empty()) add(std::move(token), node, vocabulary);
     }
-    // Of tokens that look the same once normalized the first special one is found.
+    // If several tokens have the same normalized form, the first special one is used.
     std::vector<std::uint32_t> order(tokens_.size());
     for (std::uint32_t i = 0; i < order.size(); ++i) order[i] = i;
     std::stable_partition(order.begin(), order.end(), [this](std::uint32_t i) { return tokens_[i].special; });
@@ -92,7 +92,7 @@ void AddedTokens::add(AddedToken token, const JsonNode& node, const Vocabulary& 
 
 std::vector<Segment> AddedTokens::split(std::string_view text, const StringSet& set) const {
     std::vector<Segment> out;
-    std::size_t done = 0;  // everything before is in `out`
+    std::size_t done = 0;  // everything before this position is in `out`
     std::size_t from = 0;
     while (const auto hit = set.find(text, from)) {
         from = hit->end;
@@ -103,7 +103,7 @@ std::vector<Segment> AddedTokens::split(std::string_view text, const StringSet& 
 
         std::size_t begin = hit->begin;
         std::size_t end = hit->end;
-        // White space that the token before has taken stays with it.
+        // White space that belongs to the preceding token stays with it.
         if (token.strips_left) begin = std::max(utf8::trailing_white_space(before), done);
         if (token.strips_right) end += utf8::leading_white_space(after);
         if (begin > done) out.push_back({done, begin, std::nullopt});

@@ -1,5 +1,5 @@
 #pragma once
-/// The `added_tokens` of tokenizer.json: tokens that are found in the text before anything else looks at it.
+/// The `added_tokens` of tokenizer.json: tokens that are matched in the text before all other steps.
 
 #include <array>
 #include <cstdint>
@@ -19,31 +19,31 @@ namespace mha2mla {
 struct AddedToken {
     TokenId id = 0;
     std::string content;
-    bool single_word = false;  // matches only where no letter or digit touches it
-    bool strips_left = false;  // takes the white space before it along
+    bool single_word = false;  // matches only without an adjacent letter or digit
+    bool strips_left = false;  // includes the white space before it
     bool strips_right = false;
-    bool normalized = false;  // is looked for in the normalized text, in its own normalized form
-    bool special = false;     // can be left out when decoding
+    bool normalized = false;  // matched in its normalized form in the normalized text
+    bool special = false;     // may be omitted when decoding
 };
 
-/// A stretch of a text: an added token or, without id, what is between them.
+/// A part of a text: an added token, or, without id, the text between added tokens.
 struct Segment {
     std::size_t begin = 0;
     std::size_t end = 0;
     std::optional<TokenId> id;
 };
 
-/// Finds the leftmost and, of those, the longest of several strings.
+/// Searches a text for several strings; finds the leftmost match, and the longest of those.
 class StringSet {
 public:
-    /// Of equal strings the first one counts. `text` must not be empty.
+    /// Adds a string, which must not be empty. A string that was added before keeps its first value.
     void add(std::string_view text, std::uint32_t value);
 
     struct Hit {
         std::size_t begin, end;
         std::uint32_t value;
     };
-    /// The first hit at or after `from`.
+    /// The first match at or after `from`.
     [[nodiscard]] std::optional<Hit> find(std::string_view text, std::size_t from) const;
 
 private:
@@ -56,18 +56,18 @@ private:
     [[nodiscard]] std::uint32_t child(std::uint32_t node, char byte) const;
 
     std::vector<Node> nodes_ = std::vector<Node>(1);
-    std::array<bool, 256> begins_{};  // bytes that some string begins with
+    std::array<bool, 256> begins_{};  // first bytes of the strings
 };
 
 class AddedTokens {
 public:
     /// Reads the file's `added_tokens`, if any.
-    /// @throws Error{format} if their ids contradict each other or the vocabulary.
+    /// @throws Error{format} if their ids conflict with each other or with the vocabulary.
     AddedTokens(const JsonNode& root, const Vocabulary& vocabulary, const Normalizer& normalizer);
 
-    /// Finds the tokens that are looked for in the text as it was given.
+    /// Finds the tokens that are matched in the original text.
     [[nodiscard]] std::vector<Segment> split_raw(std::string_view text) const { return split(text, raw_); }
-    /// Finds the others in a normalized text.
+    /// Finds the tokens that are matched in the normalized text.
     [[nodiscard]] std::vector<Segment> split_normalized(std::string_view text) const {
         return split(text, normalized_);
     }

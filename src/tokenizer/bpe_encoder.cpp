@@ -8,7 +8,7 @@
 namespace mha2mla {
 namespace {
 
-constexpr std::size_t kLongestRemembered = 64;     // in symbols; longer parts hardly ever come again
+constexpr std::size_t kLongestRemembered = 64;     // in symbols; longer parts rarely occur twice
 constexpr std::size_t kMostRemembered = 1u << 17;  // parts
 
 }  // namespace
@@ -66,7 +66,7 @@ void BpeEncoder::add_missing(std::string_view character) {
     const auto byte_id = [this](char c) { return model_->byte_ids[static_cast<unsigned char>(c)]; };
     if (model_->byte_fallback &&
         std::all_of(character.begin(), character.end(), [&](char c) { return byte_id(c) >= 0; })) {
-        // An unknown token that is pending stays so: the Rust library lets the bytes overtake it.
+        // A pending unknown token is not written yet: in the Rust library the bytes come before it.
         for (const char c : character) input_.push_back(byte_id(c));
         return;
     }
@@ -109,8 +109,8 @@ void BpeEncoder::push_merge(std::int32_t left, std::int32_t right) {
     queue_.push_back((std::uint64_t{rank} << 32) | static_cast<std::uint32_t>(left));
 }
 
-/// Makes the merge of least rank, the leftmost of equal ones, until there is none. The queue holds every pair that can
-/// be merged, and also pairs that are gone by now, which are recognised when their turn comes.
+/// Repeats the merge of lowest rank, the leftmost of equal ones, until none is left. The queue holds every pair that
+/// can be merged, and also outdated pairs, which are recognised when they reach the front.
 void BpeEncoder::merge(std::span<const TokenId> symbols, std::vector<TokenId>& out) {
     const auto count = static_cast<std::int32_t>(symbols.size());
     symbols_.clear();

@@ -12,14 +12,14 @@
 
 namespace mha2mla {
 
-/// Encodes the words of one text: remembers those it has seen. One thread at a time; make one for each text.
+/// Encodes the words of one text and caches their ids. Not thread-safe; use one encoder per text.
 class BpeEncoder {
 public:
     /// `model` must outlive the encoder.
     explicit BpeEncoder(const BpeModel& model) : model_(&model) {}
 
-    /// Appends the ids of a word (valid UTF-8), in O(n log n). Characters that neither the vocabulary has nor bytes nor
-    /// an unknown token can stand for are dropped, as in the Rust library.
+    /// Appends the ids of a word (valid UTF-8), in O(n log n). Characters that are not in the vocabulary
+    /// and that neither byte tokens nor an unknown token can replace are dropped, as in the Rust library.
     /// @throws Error{format} if the unknown token is needed and not in the vocabulary.
     void encode(std::string_view word, std::vector<TokenId>& out);
 
@@ -46,7 +46,7 @@ private:
     std::vector<TokenId> input_;  // the current word before any merge
     bool unknown_pending_ = false;
     std::vector<Symbol> symbols_;
-    std::vector<std::uint64_t> queue_;  // heap of (rank, position), least first
+    std::vector<std::uint64_t> queue_;  // heap of (rank, position), lowest first
 
     std::unordered_map<std::string, Range, StringHash, std::equal_to<>> seen_;  // part's ids, as bytes -> results_
     std::vector<TokenId> results_;

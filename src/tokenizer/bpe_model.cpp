@@ -24,7 +24,7 @@ CharacterIds::CharacterIds(const Vocabulary& vocabulary) {
 namespace {
 
 void check_model(const JsonNode& node, const TokenizerFile& file) {
-    // The oldest files do not say their type.
+    // The oldest files have no type.
     const auto type = node.find("type");
     if (type ? type->string() != "BPE" : !node.find("merges")) {
         const std::string name =
@@ -58,7 +58,7 @@ BpeModel::BpeModel(const JsonNode& node, TokenizerFile& file)
     prefix = node.string_or("continuing_subword_prefix", "");
     suffix = node.string_or("end_of_word_suffix", "");
     if (const auto name = node.find("unk_token")) {
-        // It may be missing from the vocabulary as long as no text needs it.
+        // The unknown token may be missing from the vocabulary if no text needs it.
         unknown_name = name->string();
         unknown = vocabulary.id(*unknown_name);
     }
@@ -88,8 +88,8 @@ void BpeModel::add_merge(std::string_view left, std::string_view right, const Js
     if (!has_affixes()) add_seams(left, right);
 }
 
-/// The name of a token is that of the input symbols it is made of, one after the other; and an input symbol is a
-/// character, a byte token or the unknown token. So the names say what may stand on either side of the seam.
+/// The name of a token is the concatenation of its input symbols, each of which is a character, a byte token or the
+/// unknown token. So the names of a merge determine the symbols on either side of its boundary.
 void BpeModel::add_seams(std::string_view left, std::string_view right) {
     std::array<TokenId, 3> before{-1, -1, -1};
     std::array<TokenId, 3> after{-1, -1, -1};

@@ -20,11 +20,11 @@ struct Merge {
     TokenId left, right, result;
 };
 
-/// Which token a single character is, for all characters that are tokens.
+/// The token id of each single character that is a token.
 class CharacterIds {
 public:
     explicit CharacterIds(const Vocabulary& vocabulary);
-    /// -1 if the character is no token.
+    /// The id of a character, or -1 if it is not a token.
     [[nodiscard]] TokenId find(char32_t c) const {
         if (c < direct_.size()) return direct_[c];
         const auto found = others_.find(c);
@@ -38,27 +38,27 @@ private:
 
 struct BpeModel {
     /// @throws Error{unsupported} for another type than BPE or a dropout, Error{format} for a merge of unknown tokens.
-    /// `node` is the model in `file`, whose tables are moved from.
+    /// `node` is the model in `file`; the tables of `file` are moved from.
     BpeModel(const JsonNode& node, TokenizerFile& file);
 
     Vocabulary vocabulary;
     CharacterIds characters;
-    std::vector<Merge> merges;  // by rank: the first applicable one is made first
+    std::vector<Merge> merges;  // in the order in which they are applied
     PairMap ranks;              // [left, right] -> index into `merges`
 
-    /// Pairs of neighbours in the input that some merge can join across. Everywhere else a word can be cut without
-    /// changing the result, which is what makes a whole book without pre-tokenizer as fast as its words. Unused with
-    /// affixes, which make the first and last character of a word special.
+    /// Pairs of adjacent input symbols that some merge can join. Between all others a word can be cut without changing
+    /// the result, so a long text without pre-tokenizer is encoded as fast as its words. Not used with affixes, which
+    /// treat the first and last character of a word differently.
     PairMap seams;
 
     std::optional<std::string> unknown_name;
     std::optional<TokenId> unknown;
     bool fuse_unknown = false;
-    bool ignore_merges = false;  // a word that is a token needs no merges
+    bool ignore_merges = false;  // a word that is a token is not built by merges
     bool byte_fallback = false;
     std::array<TokenId, 256> byte_ids;  // -1: missing
-    std::string prefix;                 // of every character of a word but the first
-    std::string suffix;                 // of the last character of a word
+    std::string prefix;                 // added to every character of a word except the first
+    std::string suffix;                 // added to the last character of a word
 
     [[nodiscard]] bool has_affixes() const { return !prefix.empty() || !suffix.empty(); }
 

@@ -1,5 +1,5 @@
 #pragma once
-/// The tokens <0x00> to <0xFF>, which spell out characters that a vocabulary lacks.
+/// The tokens <0x00> to <0xFF>, which encode the bytes of characters that are not in the vocabulary.
 
 #include <optional>
 #include <string>
@@ -7,13 +7,13 @@
 
 namespace mha2mla::byte_fallback {
 
-/// "<0x0A>" for 10.
+/// The token of a byte, for example "<0x0A>" for 10.
 [[nodiscard]] inline std::string token(unsigned char byte) {
     constexpr std::string_view kDigits = "0123456789ABCDEF";
     return {'<', '0', 'x', kDigits[byte >> 4], kDigits[byte & 15], '>'};
 }
 
-/// The byte that a token stands for, or nothing. Either case of the digits will do.
+/// The byte that a token encodes, if it is a byte token. Its digits may be in upper or lower case.
 [[nodiscard]] inline std::optional<unsigned char> parse(std::string_view token) {
     if (token.size() != 6 || !token.starts_with("<0x") || token[5] != '>') return std::nullopt;
     unsigned value = 0;

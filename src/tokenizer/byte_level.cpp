@@ -8,7 +8,7 @@
 namespace mha2mla::byte_level {
 namespace {
 
-// Bytes that are printable in Latin-1 stand for themselves; the others follow each other from U+0100 on.
+// Bytes that are printable in Latin-1 map to themselves; the others map to consecutive characters from U+0100.
 constexpr char32_t kFirstSubstitute = 0x100;
 constexpr std::size_t kAlphabetEnd = 0x144;
 

@@ -6,10 +6,10 @@
 
 namespace mha2mla::byte_level {
 
-/// Appends each byte of `bytes` as its character of the alphabet.
+/// Appends the character of each byte of `bytes`.
 void append_encoded(std::string& out, std::string_view bytes);
 
-/// Appends the bytes that `token` stands for, or `token` itself if a character of it is not in the alphabet, as for
+/// Appends the bytes that `token` encodes, or `token` itself if one of its characters is not in the alphabet, as in
 /// added tokens with spaces. `token` must be valid UTF-8.
 void append_decoded(std::string& out, std::string_view token);
 

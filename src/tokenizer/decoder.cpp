@@ -25,7 +25,7 @@ Decoder parse_byte_level(const JsonNode&) {
     };
 }
 
-/// The text of a run of byte tokens: all of it or, if they are not UTF-8, one U+FFFD for each byte.
+/// The text of consecutive byte tokens; if they are not UTF-8, one U+FFFD per byte.
 std::string text_of_bytes(const std::string& bytes, bool is_last) {
     const auto bad = utf8::find_invalid(bytes);
     if (!bad || (is_last && utf8::is_unfinished(std::string_view(bytes).substr(*bad)))) return bytes;
@@ -80,7 +80,7 @@ Decoder parse_metaspace(const JsonNode& node) {
     std::string mark;
     utf8::append(mark, options.replacement);
     return [mark, prepended = options.prepend != MetaspaceOptions::Prepend::never](std::vector<std::string>& tokens) {
-        // The Rust library drops every mark of the first token, not only the one that was prepended.
+        // The Rust library removes every mark of the first token, not only the prepended one.
         std::string_view space = prepended ? "" : " ";
         for (auto& token : tokens) {
             std::string out;

@@ -1,5 +1,5 @@
 #pragma once
-/// The `decoder` of tokenizer.json: from the names of tokens to text.
+/// The `decoder` of tokenizer.json, which converts token names to text.
 
 #include <functional>
 #include <string>
@@ -9,7 +9,7 @@
 
 namespace mha2mla {
 
-/// Rewrites the names of tokens; joined, they are the text.
+/// Rewrites token names in place; their concatenation is the text.
 using Decoder = std::function<void(std::vector<std::string>& tokens)>;
 
 /// @throws Error{unsupported} for a type this version does not know.

@@ -17,7 +17,7 @@ std::string in_quotes(std::string_view text) {
     const bool cut = text.size() > kShown;
     std::string out = utf8::replace_invalid(text.substr(0, kShown));
     if (cut) {
-        // The cut may have left half a character.
+        // The cut may have split a character.
         while (const auto bad = utf8::find_invalid(out)) out.resize(*bad);
         out += "...";
     }
@@ -109,7 +109,7 @@ void JsonNode::fail(ErrorCode code, std::string_view message) const {
 }
 
 std::size_t find_step_kind(const JsonNode& node, std::span<const std::string_view> types) {
-    // A step inside a sequence is two keys further down: the array's and the index.
+    // Each nested sequence adds two keys to the path: the array's and the index.
     if (node.depth() > 1 + 2 * kMaxNestedSteps) {
         node.fail(ErrorCode::unsupported,
                   "sequences are nested deeper than " + std::to_string(kMaxNestedSteps) + "; flatten them");

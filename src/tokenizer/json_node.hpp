@@ -13,17 +13,17 @@
 
 namespace mha2mla {
 
-/// `text` between quotes, on one line and cut to a readable length: whatever a file says may end up in a message.
+/// `text` in quotes, on one line and cut to a readable length, because messages may contain any text of a file.
 [[nodiscard]] std::string in_quotes(std::string_view text);
 
-/// A value inside a JSON file and the way to it. Refers to the parsed file, which must outlive it.
+/// A value in a JSON file, and its path. Refers to the parsed file, which must outlive it.
 class JsonNode {
 public:
     JsonNode(const nlohmann::json& root, std::string_view file);
 
     /// The member `key` of an object. @throws Error{format} if it is missing or null.
     [[nodiscard]] JsonNode at(std::string_view key) const;
-    /// The member `key` of an object, or nothing where it is missing or null.
+    /// The member `key` of an object, or nothing if it is missing or null.
     [[nodiscard]] std::optional<JsonNode> find(std::string_view key) const;
     /// The elements of an array.
     [[nodiscard]] std::vector<JsonNode> elements() const;
@@ -40,12 +40,12 @@ public:
     [[nodiscard]] bool boolean_or(std::string_view key, bool fallback) const;
 
     [[nodiscard]] const nlohmann::json& value() const { return *value_; }
-    /// The last key on the way here.
+    /// The last key of the path.
     [[nodiscard]] std::string_view key() const;
-    /// How many keys and indices lead here.
+    /// The number of keys and indices in the path.
     [[nodiscard]] int depth() const { return depth_; }
 
-    /// Throws an Error that says the file, the way here, and `message`.
+    /// Throws an Error that names the file and the path, followed by `message`.
     [[noreturn]] void fail(ErrorCode code, std::string_view message) const;
 
 private:
@@ -57,17 +57,17 @@ private:
     int depth_ = 0;
 };
 
-/// A row of a table of the steps that a part of the pipeline knows: its `type` in the file and its reader.
+/// A step of the pipeline: its `type` in the file, and the function that reads it.
 template <typename Step>
 struct StepKind {
     std::string_view type;
     Step (*parse)(const JsonNode& node);
 };
 
-/// Fails unless the node's `type` is in the list, which is named in the message.
+/// Fails unless the node's `type` is in the list. The message contains the list.
 [[nodiscard]] std::size_t find_step_kind(const JsonNode& node, std::span<const std::string_view> types);
 
-/// Reads a step by the row of `kinds` that its `type` names.
+/// Reads a step with the row of `kinds` for its `type`.
 /// @throws Error{unsupported} for a type without a row, or steps nested deeper than 16.
 template <typename Step, std::size_t N>
 Step parse_step(const JsonNode& node, const StepKind<Step> (&kinds)[N]) {

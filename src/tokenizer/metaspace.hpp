@@ -1,5 +1,5 @@
 #pragma once
-/// SentencePiece's way with spaces, which both a pre-tokenizer and a decoder are named after.
+/// SentencePiece's replacement of spaces, used by the pre-tokenizer and the decoder of the same name.
 
 #include "json_node.hpp"
 
@@ -7,7 +7,7 @@ namespace mha2mla {
 
 struct MetaspaceOptions {
     enum class Prepend { never, first, always };
-    char32_t replacement = U'\u2581';  // stands for a space
+    char32_t replacement = U'\u2581';  // replaces a space
     Prepend prepend = Prepend::always;
     bool split = true;
 };

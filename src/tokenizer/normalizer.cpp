@@ -20,7 +20,7 @@ Normalizer parse_lowercase(const JsonNode&) {
         out.reserve(text.size());
         for (std::size_t at = 0; at < text.size();) {
             const utf8::CodePoint c = utf8::decode(text, at);
-            // The one character whose lower case is two characters whatever the language.
+            // U+0130 is the only character whose lower case is two characters in every language.
             if (c.value == 0x130) {
                 out += "i\xCC\x87";
             } else {

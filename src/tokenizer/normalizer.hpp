@@ -1,5 +1,5 @@
 #pragma once
-/// The `normalizer` of tokenizer.json: what happens to a text before it is cut into words.
+/// The `normalizer` of tokenizer.json, which changes a text before it is split into words.
 
 #include <functional>
 #include <string>

@@ -9,12 +9,12 @@
 
 namespace mha2mla {
 
-/// Open addressing with linear probing, at most half full: a look-up mostly touches one cache line.
+/// Open addressing with linear probing, at most half full, so that a look-up usually reads one cache line.
 class PairMap {
 public:
     static constexpr std::uint32_t kNone = 0xFFFFFFFF;
 
-    /// Makes room for so many pairs.
+    /// Reserves space for this many pairs.
     void reserve(std::size_t count) {
         while (2 * (count + 1) > slots_.size()) grow();
     }
@@ -42,7 +42,7 @@ private:
         return (std::uint64_t{static_cast<std::uint32_t>(left)} << 32) | static_cast<std::uint32_t>(right);
     }
 
-    /// Where a key is or would be. The number of slots is a power of two.
+    /// The slot of a key, or the free slot where it would be inserted. The number of slots is a power of two.
     static std::size_t place(const std::vector<Slot>& slots, std::uint64_t key) {
         std::uint64_t hash = key * 0x9E3779B97F4A7C15u;
         hash ^= hash >> 32;

@@ -8,12 +8,12 @@ namespace mha2mla {
 namespace {
 
 PostProcessor parse_byte_level(const JsonNode&) {
-    // It only corrects offsets into the text, which this reader does not report.
+    // This step only corrects offsets into the text, which this reader does not report.
     return [](std::vector<TokenId>&) {};
 }
 
 PostProcessor parse_template(const JsonNode& node) {
-    // The ids before, between and after the places where the text goes; in practice there is one such place.
+    // The ids before, between and after the places where the text is inserted; in practice there is one such place.
     std::vector<std::vector<TokenId>> around(1);
     for (const JsonNode& piece : node.at("single").elements()) {
         if (const auto sequence = piece.find("Sequence")) {

@@ -1,5 +1,5 @@
 #pragma once
-/// The `post_processor` of tokenizer.json: the special tokens around a text.
+/// The `post_processor` of tokenizer.json, which adds special tokens around a text.
 
 #include <functional>
 #include <vector>

@@ -9,10 +9,10 @@
 namespace mha2mla {
 namespace {
 
-// What GPT-2 calls a word.
+// GPT-2's pattern of words.
 constexpr std::string_view kGpt2Words = R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
 
-/// Replaces each word by what `rewrite` appends for it.
+/// Replaces each word with the text that `rewrite` appends for it.
 template <typename Rewrite>
 void rewrite_words(Words& words, Rewrite rewrite) {
     if (words.ranges.empty() || words.ranges.front().begin != 0) words.begins_input = false;

@@ -1,5 +1,5 @@
 #pragma once
-/// The `pre_tokenizer` of tokenizer.json: how a normalised text is cut into the words that BPE sees.
+/// The `pre_tokenizer` of tokenizer.json, which splits a normalised text into the words that BPE encodes.
 
 #include <cstddef>
 #include <functional>
@@ -11,7 +11,7 @@
 
 namespace mha2mla {
 
-/// A text and the words it is cut into, which do not overlap and come in order.
+/// A text and its words, which are in order and do not overlap.
 struct Words {
     struct Range {
         std::size_t begin;
@@ -19,14 +19,14 @@ struct Words {
     };
     std::string text;  // valid UTF-8
     std::vector<Range> ranges;
-    bool begins_input = false;  // whether the text is the beginning of what the user gave
+    bool begins_input = false;  // whether the text is the start of the input
 
     [[nodiscard]] std::string_view view(Range r) const {
         return std::string_view(text).substr(r.begin, r.end - r.begin);
     }
 };
 
-/// Cuts words into smaller ones and may rewrite them.
+/// Splits words into smaller ones and may rewrite them.
 using PreTokenizer = std::function<void(Words& words)>;
 
 /// @throws Error{unsupported} for a type this version does not know.

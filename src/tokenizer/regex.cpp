@@ -11,7 +11,7 @@
 namespace mha2mla {
 namespace {
 
-// Bounds on what one match may cost; ordinary patterns use a thousandth of it.
+// Limits on the cost of one match; ordinary patterns need a thousandth of them.
 constexpr std::size_t kJitStackBytes = 8u << 20;
 constexpr std::uint32_t kMatchSteps = 20'000'000;
 constexpr std::uint32_t kHeapKibibytes = 64u << 10;
@@ -34,7 +34,7 @@ std::string message_of(int error) {
 }
 
 PCRE2_SPTR bytes_of(std::string_view text) {
-    // An empty view may have no address, which some versions of PCRE2 refuse.
+    // The data pointer of an empty view may be null, which some versions of PCRE2 refuse.
     return reinterpret_cast<PCRE2_SPTR>(text.data() == nullptr ? "" : text.data());
 }
 
@@ -70,7 +70,7 @@ Regex Regex::compile(std::string_view pattern, std::string_view shown, unsigned 
         node.fail(ErrorCode::unsupported, "cannot compile the regular expression " + code->shown + " (" +
                                               message_of(error) + "); rewrite it in Perl's syntax");
     }
-    // Where there is no JIT matching is slower and otherwise the same.
+    // Without JIT, matching is slower but otherwise the same.
     pcre2_jit_compile(code->code.get(), PCRE2_JIT_COMPLETE);
     Regex regex;
     regex.code_ = std::move(code);
@@ -78,7 +78,7 @@ Regex Regex::compile(std::string_view pattern, std::string_view shown, unsigned 
 }
 
 Regex::Regex(std::string_view pattern, const JsonNode& node)
-    // In Ruby's syntax ^ and $ stand at the ends of lines.
+    // In Ruby's syntax ^ and $ match at line boundaries.
     : Regex(compile(translate_regex(pattern, node), pattern, PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE, node)) {}
 
 Regex Regex::parse(const JsonNode& node) {
@@ -104,19 +104,19 @@ Regex::Run::~Run() = default;
 
 void Regex::Run::split(std::string_view text, std::vector<Match>& out) {
     out.clear();
-    std::size_t done = 0;  // everything before is in `out`
+    std::size_t done = 0;  // everything before this position is in `out`
     for (std::size_t at = 0; at <= text.size();) {
         const int status = pcre2_match(code_->code.get(), bytes_of(text), text.size(), at, PCRE2_NO_UTF_CHECK,
                                        resources_->data.get(), resources_->context.get());
         if (status == PCRE2_ERROR_NOMATCH) break;
         if (status < 0) {
-            code_->fail("gave up at byte " + std::to_string(at) + " of the text (" + message_of(status) +
+            code_->fail("exceeded its limits at byte " + std::to_string(at) + " of the text (" + message_of(status) +
                         "); split the text into smaller ones");
         }
         const PCRE2_SIZE* bounds = pcre2_get_ovector_pointer(resources_->data.get());
         const std::size_t begin = bounds[0];
         const std::size_t end = bounds[1];
-        // Only \K inside of a lookaround can do this.
+        // Only \K inside a lookaround can cause this.
         if (begin > end || begin < done) code_->fail("matches backwards; remove \\K");
         at = end;
         if (begin == end) {

@@ -1,5 +1,5 @@
 #pragma once
-/// Regular expressions as the Rust tokenizers library understands them (Oniguruma's Ruby syntax), run by PCRE2.
+/// Regular expressions in the syntax of the Rust tokenizers library (Oniguruma's Ruby syntax), executed by PCRE2.
 
 #include <cstddef>
 #include <memory>
@@ -11,7 +11,7 @@
 
 namespace mha2mla {
 
-/// A stretch of a text and whether the pattern matched it.
+/// A part of a text, and whether the pattern matched it.
 struct Match {
     std::size_t begin = 0;
     std::size_t end = 0;
@@ -21,14 +21,14 @@ struct Match {
 /// An immutable compiled pattern. Copies share it.
 class Regex {
 public:
-    /// What matching needs besides the pattern. Make one for a series of texts; each thread needs its own.
+    /// Working memory for matching. Use one for a series of texts; each thread needs its own.
     class Run;
 
     /// Compiles `pattern`, which is written at `node`.
-    /// @throws Error{unsupported} if PCRE2 has no equal for it.
+    /// @throws Error{unsupported} if PCRE2 has no equivalent.
     Regex(std::string_view pattern, const JsonNode& node);
 
-    /// Reads {"String": ...}, which is matched as it is, or {"Regex": ...}.
+    /// Reads {"String": ...}, which is matched literally, or {"Regex": ...}.
     /// @throws Error{unsupported} also for an empty pattern.
     [[nodiscard]] static Regex parse(const JsonNode& node);
 
@@ -47,9 +47,9 @@ public:
     Run(const Run&) = delete;
     Run& operator=(const Run&) = delete;
 
-    /// Cuts `text` (valid UTF-8) into stretches that match and the stretches between them; together they are the text.
-    /// Empty matches are listed too, except right behind another match. What was in `out` is lost.
-    /// @throws Error{unsupported} if the engine gives up for want of stack or after too many steps.
+    /// Splits `text` (valid UTF-8) into the parts that match and the parts between them; their concatenation is the
+    /// text. Empty matches are included unless they directly follow another match. Overwrites `out`.
+    /// @throws Error{unsupported} if the engine runs out of stack or exceeds its limit of steps.
     void split(std::string_view text, std::vector<Match>& out);
 
 private:
@@ -58,10 +58,10 @@ private:
     std::unique_ptr<Resources> resources_;
 };
 
-/// `pattern` in PCRE2's syntax, with the same meaning. The differences that matter: what \s, \w, \b and \h stand for,
-/// that \p{Han} is about scripts and not script extensions, and the set operations inside of [...] that PCRE2 does
-/// not have.
-/// @throws Error{unsupported} through `node` for what cannot be said in PCRE2.
+/// Translates `pattern` to an equivalent in PCRE2's syntax. The relevant differences: the meaning of \s, \w, \b and \h;
+/// \p{Han}, which refers to scripts and not to script extensions; and set operations inside [...], which PCRE2 does not
+/// have.
+/// @throws Error{unsupported} through `node` if PCRE2 has no equivalent.
 [[nodiscard]] std::string translate_regex(std::string_view pattern, const JsonNode& node);
 
 }  // namespace mha2mla

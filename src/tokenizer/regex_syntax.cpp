@@ -1,4 +1,4 @@
-/// From the Ruby syntax of Oniguruma to that of PCRE2.
+/// Translation of regular expressions from Oniguruma's Ruby syntax to that of PCRE2.
 
 #include <array>
 #include <cctype>
@@ -8,13 +8,13 @@
 namespace mha2mla {
 namespace {
 
-/// What an escape stands for, as the inside of a [...].
+/// The characters of an escape, as the content of a [...].
 struct Shorthand {
     char escape;
     std::string_view set;
 };
 
-// PCRE2's own \s has U+180E, which is not White_Space; its \w lacks marks (before 10.43); its \h is blank space where
+// PCRE2's own \s has U+180E, which is not White_Space; its \w lacks marks (before 10.43); its \h is a blank, but
 // Ruby's is a hexadecimal digit.
 constexpr Shorthand kShorthands[] = {
     {'s', R"(\p{White_Space})"},
@@ -46,7 +46,7 @@ public:
 private:
     [[noreturn]] void refuse(std::string_view what) const {
         node_.fail(ErrorCode::unsupported, "the regular expression " + in_quotes(in_) + " uses " + std::string(what) +
-                                               ", which has no equal in PCRE2; rewrite it");
+                                               ", which has no equivalent in PCRE2; rewrite it");
     }
 
     char peek(std::size_t ahead) const { return at_ + ahead < in_.size() ? in_[at_ + ahead] : '\0'; }
@@ -70,7 +70,7 @@ private:
         }
     }
 
-    /// (?m) lets the dot match line ends in Ruby, which is (?s) in PCRE2.
+    /// Ruby's (?m), which makes the dot match line ends, is (?s) in PCRE2.
     void group_flags() {
         copy(2);
         for (; peek(0) == '-' || std::isalpha(static_cast<unsigned char>(peek(0))) != 0; ++at_) {
@@ -79,18 +79,18 @@ private:
         }
     }
 
-    /// {n,m} is the same in both, but a + behind it repeats it in Ruby and makes it possessive in PCRE2.
+    /// {n,m} is the same in both, but a + after it repeats it in Ruby and makes it possessive in PCRE2.
     void interval() {
         const std::size_t close = in_.find('}', at_);
         const std::string_view body = close == std::string_view::npos ? "" : in_.substr(at_ + 1, close - at_ - 1);
         const bool is_interval = !body.empty() && body.find_first_not_of("0123456789,") == std::string_view::npos;
         if (!is_interval) return copy(1);
         copy(body.size() + 2);
-        if (peek(0) == '+') refuse("a + behind {n,m}");
+        if (peek(0) == '+') refuse("a + after {n,m}");
     }
 
     void inside_set(char c) {
-        if (c == '[' && peek(1) != ':') refuse("a set inside of a set (write \\[ for the character)");
+        if (c == '[' && peek(1) != ':') refuse("a set inside a set (write \\[ for the character)");
         if (c == '[') {
             const std::size_t close = in_.find(":]", at_ + 2);
             if (close == std::string_view::npos) refuse("an unfinished [:class:]");
@@ -125,7 +125,7 @@ private:
         } else if (set == kShorthands[0].set) {
             out_ += R"(\P{White_Space})";
         } else {
-            refuse("\\W or \\H inside of [...]");
+            refuse("\\W or \\H inside [...]");
         }
     }
 

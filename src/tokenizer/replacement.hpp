@@ -16,7 +16,7 @@ public:
     /// versions of the Rust library read differently.
     explicit Replacement(const JsonNode& node);
 
-    /// Replaces every match in each text. An unfinished character at a text's end is left alone.
+    /// Replaces every match in each text. An incomplete character at the end of a text is not changed.
     /// @throws Error{unsupported} if a text grows beyond 1 GiB.
     void apply(std::span<std::string> texts) const;
 

@@ -19,9 +19,9 @@ SplitBehavior parse_split_behavior(const JsonNode& node) {
 void append_split(const std::vector<Match>& matches, SplitBehavior behavior, std::size_t offset,
                   std::vector<Words::Range>& out) {
     const std::size_t first = out.size();
-    bool previous = false;  // whether the stretch before was a delimiter
+    bool previous = false;  // whether the preceding part was a delimiter
     for (const Match& m : matches) {
-        bool joins = false;  // this stretch continues the word before
+        bool joins = false;  // whether this part continues the preceding word
         switch (behavior) {
             case SplitBehavior::removed:
             case SplitBehavior::isolated:
@@ -30,7 +30,7 @@ void append_split(const std::vector<Match>& matches, SplitBehavior behavior, std
                 joins = m.matched && !previous;
                 break;
             case SplitBehavior::merged_with_next:
-                // Of several delimiters in a row only the last one goes with what follows.
+                // Of several consecutive delimiters, only the last one joins the following word.
                 joins = !m.matched && previous;
                 break;
             case SplitBehavior::contiguous:

@@ -1,5 +1,5 @@
 #pragma once
-/// What becomes of the delimiters when a text is split at them.
+/// Splitting at delimiters, and the treatment of the delimiters.
 
 #include <vector>
 
@@ -21,12 +21,12 @@ enum class SplitBehavior {
 /// @throws Error{unsupported} for another name.
 [[nodiscard]] SplitBehavior parse_split_behavior(const JsonNode& node);
 
-/// Appends the words that `matches` (delimiters are the matched ones) make of a text at `offset`. Empty ones are left
-/// out.
+/// Appends the words into which `matches` splits a text at `offset`; the matched parts are the delimiters. Empty words
+/// are omitted.
 void append_split(const std::vector<Match>& matches, SplitBehavior behavior, std::size_t offset,
                   std::vector<Words::Range>& out);
 
-/// Splits each word at the delimiters, or where `invert` is set at everything but them.
+/// Splits each word at the delimiters or, if `invert` is set, at everything except them.
 void split_words(Words& words, const Regex& delimiter, SplitBehavior behavior, bool invert);
 
 }  // namespace mha2mla

@@ -16,7 +16,7 @@
 namespace mha2mla {
 namespace {
 
-/// Collects ids, checks each, and says when enough are there.
+/// Collects ids, checks each, and knows when there are enough.
 class Collector {
 public:
     Collector(std::string file, std::int64_t vocab_size, std::optional<std::int64_t> max_tokens)
@@ -59,7 +59,7 @@ void add_raw(std::span<const std::byte> data, Collector& out) {
     }
 }
 
-/// The text of one value of the Python dict literal in a NumPy header: what stands between "'key': " and `end`.
+/// The text of a value of the Python dict literal in a NumPy header: the text between "'key': " and `end`.
 std::string_view npy_value(std::string_view header, std::string_view key, char end, const Collector& out) {
     const std::string start = "'" + std::string(key) + "': ";
     const std::size_t at = header.find(start);
@@ -68,7 +68,7 @@ std::string_view npy_value(std::string_view header, std::string_view key, char e
     return header.substr(at + start.size(), stop - at - start.size());
 }
 
-/// Elements of a shape such as "(4, 3" or "(8,".
+/// The number of elements of a shape such as "(4, 3" or "(8,".
 std::uint64_t npy_elements(std::string_view shape, const Collector& out) {
     std::uint64_t count = 1;
     while (!shape.empty()) {
@@ -130,7 +130,7 @@ void add_json_lines(std::string_view text, Collector& out) {
         text.remove_prefix(std::min(end + 1, text.size()));
         ++number;
         if (line.find_first_not_of(" \t\r") == std::string_view::npos) continue;
-        // The parser takes a NUL for the end of its input.
+        // The parser would read a NUL as the end of its input.
         const bool has_nul = line.find('\0') != std::string_view::npos;
         const auto json = has_nul ? nlohmann::json() : nlohmann::json::parse(line, nullptr, false);
         const std::string where = "line " + std::to_string(number);

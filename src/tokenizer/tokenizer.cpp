@@ -17,7 +17,7 @@
 
 namespace mha2mla {
 
-/// The parts of a tokenizer.json, in the order in which a text meets them. Empty functions are null in the file.
+/// The parts of a tokenizer.json, in the order of processing. An empty function means null in the file.
 struct Tokenizer::Impl {
     Impl(const JsonNode& root, TokenizerFile& file)
         : model(root.at("model"), file),
@@ -33,7 +33,7 @@ struct Tokenizer::Impl {
         return node ? parse(*node) : Part();
     }
 
-    /// Appends the ids of what stands between two added tokens that are looked for in the raw text.
+    /// Appends the ids of the text between two added tokens that are matched in the original text.
     void encode_raw(std::string_view text, bool begins_input, BpeEncoder& bpe, std::vector<TokenId>& ids) const {
         std::string normalized(text);
         if (normalizer) normalizer(normalized);
@@ -124,7 +124,7 @@ std::string Tokenizer::decode(std::span<const TokenId> ids, bool skip_special_to
     if (impl_->decoder) impl_->decoder(tokens);
     std::string text;
     for (std::size_t i = 0; i < tokens.size(); ++i) {
-        // Without decoder the Rust library writes the tokens with spaces between them.
+        // Without a decoder, the Rust library joins the tokens with spaces.
         if (i > 0 && !impl_->decoder) text += ' ';
         text += tokens[i];
     }

@@ -110,12 +110,12 @@ private:
              "the id of " + in_quotes(keys_.back()) + " must be an integer from 0 to " + std::to_string(kMaxTokenId));
     }
 
-    /// Whether the value that comes is the member `key` of the member `model` of the file.
+    /// Whether the next value is the member `key` of the file's member `model`.
     [[nodiscard]] bool is_in_model(std::string_view key) const {
         return open_.size() == 2 && keys_[0] == "model" && keys_[1] == key;
     }
 
-    /// Where the value that comes belongs.
+    /// The place of the next value in `rest`.
     json* place() {
         if (open_.empty()) return &out_.rest;
         json& parent = *open_.back();
@@ -156,8 +156,8 @@ private:
 
     TokenizerFile& out_;
     std::string name_;
-    std::vector<json*> open_;        // the objects and arrays that the value that comes is in
-    std::vector<std::string> keys_;  // of each of them, the last key
+    std::vector<json*> open_;        // the objects and arrays around the next value
+    std::vector<std::string> keys_;  // the last key of each of them
     Table table_ = Table::none;
     bool in_pair_ = false;
     std::vector<std::string> pair_;

@@ -11,21 +11,22 @@
 
 namespace mha2mla {
 
-/// The contents of a file. The two tables of the model, which are nearly all of it, are not kept as JSON: that would
-/// take ten times their memory and most of the time to load.
+/// The contents of a file. The two tables of the model, which are most of it, are not stored as JSON, because that
+/// would take ten times the memory and most of the loading time.
 struct TokenizerFile {
-    /// `name` stands for the file in messages.
-    /// @throws Error{format} if it is not JSON or nested deeper than 100, if model.vocab has an id that is no integer,
+    /// @param name the file name in messages.
+    /// @throws Error{format} if it is not JSON or nested deeper than 100, if model.vocab has an id that is not an
+    /// integer,
     ///         negative, beyond 2^24, or shared, or model.merges has an entry that is neither "left right" nor
-    ///         [left, right]. Tables of other shapes, as other models have them, stay in `rest`.
+    ///         [left, right]. Tables of other forms, which other models have, stay in `rest`.
     TokenizerFile(std::string_view json_text, std::string_view name);
 
     struct MergeNames {
         std::string left, right;
     };
-    nlohmann::json rest;  // all the file, but `true` in place of the tables
+    nlohmann::json rest;  // the whole file, with `true` in place of the tables
     Vocabulary vocabulary;
-    std::vector<MergeNames> merges;  // by rank
+    std::vector<MergeNames> merges;  // in order of rank
     bool has_vocabulary = false;     // whether model.vocab is an object
     bool has_merges = false;         // whether model.merges is an array
 };

@@ -32,7 +32,7 @@ void decompose(char32_t c, utf8proc_option_t options, std::vector<DecomposedChar
     }
 }
 
-/// Sorts each run of combining marks. The library's own way is quadratic in the length of a run.
+/// Sorts each run of combining marks. The library's own sorting is quadratic in the length of a run.
 void order_marks(std::vector<DecomposedChar>& chars) {
     const auto is_starter = [](const DecomposedChar& c) { return c.combining_class == 0; };
     for (auto begin = chars.begin(); begin != chars.end();) {

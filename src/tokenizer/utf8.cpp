@@ -7,8 +7,8 @@ namespace {
 
 constexpr char32_t kReplacement = 0xFFFD;
 
-/// What the first byte of a character says: how many bytes follow, and the range of the second one, which is what
-/// keeps out overlong forms and surrogates.
+/// The properties of a character that its first byte determines: the number of bytes that follow, and the range of the
+/// second byte, which excludes overlong forms and surrogates.
 struct Lead {
     std::size_t length;
     unsigned char low, high;
@@ -27,7 +27,7 @@ Lead lead(unsigned char byte) {
     return {0, 0, 0};
 }
 
-/// How many bytes from `at` on are a character or the beginning of one; 0 for a byte that begins none.
+/// The number of bytes from `at` that form a character or the beginning of one; 0 if no character starts there.
 std::size_t well_formed_prefix(std::string_view text, std::size_t at) {
     const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[at + i]); };
     const Lead first = lead(byte(0));
@@ -113,7 +113,8 @@ bool is_white_space(char32_t c) {
 }
 
 bool is_word(char32_t c) {
-    // Alphabetic beyond letters and letter numbers: circled and squared Latin letters, which are symbols by category.
+    // Alphabetic characters other than letters and letter numbers: circled and squared Latin letters, whose category is
+    // symbol.
     const auto within = [c](char32_t low, char32_t high) { return c >= low && c <= high; };
     if (within(0x24B6, 0x24E9) || within(0x1F130, 0x1F149) || within(0x1F150, 0x1F169) || within(0x1F170, 0x1F189)) {
         return true;

@@ -1,5 +1,5 @@
 #pragma once
-/// UTF-8 in and out, and the three questions about characters that tokenizers ask.
+/// Decoding and encoding of UTF-8, and the character properties that tokenizers need.
 
 #include <cstddef>
 #include <optional>
@@ -14,33 +14,33 @@ struct CodePoint {
     std::size_t length = 0;
 };
 
-/// The character at `text[at]`, strictly: no overlong forms, no surrogates, nothing above U+10FFFF.
+/// Decodes the character at `text[at]` strictly: no overlong forms, no surrogates, nothing above U+10FFFF.
 [[nodiscard]] CodePoint decode(std::string_view text, std::size_t at);
 
-/// Offset of the first byte that does not belong to valid UTF-8, or nothing.
+/// The offset of the first byte that is not valid UTF-8, if there is one.
 [[nodiscard]] std::optional<std::size_t> find_invalid(std::string_view text);
 
-/// Whether `bytes` is the beginning of some character, and not the whole of it.
+/// Whether `bytes` is an incomplete beginning of a character.
 [[nodiscard]] bool is_unfinished(std::string_view bytes);
 
 /// `value` must be a code point and not a surrogate.
 void append(std::string& out, char32_t value);
 
-/// `bytes` with each maximal ill-formed part as one U+FFFD, as Unicode recommends. An unfinished character at the very
-/// end is kept as it is.
+/// `bytes` with each maximal ill-formed part replaced by one U+FFFD, as Unicode recommends. An incomplete character at
+/// the end is kept unchanged.
 [[nodiscard]] std::string replace_invalid(std::string_view bytes);
 
-/// The property White_Space.
+/// Whether the character has the property White_Space.
 [[nodiscard]] bool is_white_space(char32_t c);
 
-/// What Unicode's recommendation for regular expressions (UTS 18) calls \w: Alphabetic, marks, decimal digits,
-/// connector punctuation, join controls.
+/// Whether the character is in \w of Unicode's recommendation for regular expressions (UTS 18): Alphabetic, marks,
+/// decimal digits, connector punctuation, join controls.
 [[nodiscard]] bool is_word(char32_t c);
 
-/// Length of the white space that `text` begins with, in bytes. `text` must be valid UTF-8; so below.
+/// The number of bytes of white space at the start of `text`, which must be valid UTF-8, as for the next function.
 [[nodiscard]] std::size_t leading_white_space(std::string_view text);
 
-/// Offset where the white space that `text` ends with begins.
+/// The offset of the white space at the end of `text`.
 [[nodiscard]] std::size_t trailing_white_space(std::string_view text);
 
 [[nodiscard]] bool starts_with_word(std::string_view text);

@@ -1,5 +1,5 @@
 #pragma once
-/// Names of tokens and their ids.
+/// Token names and ids.
 
 #include <cstdint>
 #include <functional>
@@ -12,23 +12,23 @@
 
 namespace mha2mla {
 
-/// Lets a container with std::string keys be asked with a std::string_view.
+/// Allows look-ups by std::string_view in a container with std::string keys.
 struct StringHash {
     using is_transparent = void;
     std::size_t operator()(std::string_view text) const { return std::hash<std::string_view>()(text); }
 };
 
-/// A one-to-one relation between names and ids. All names lie in one string and are found through one table, because
-/// reading a file looks up three names for each of its merges.
+/// A one-to-one map between names and ids. All names are stored in one string and found through one hash table, because
+/// reading a file takes three look-ups per merge.
 class Vocabulary {
 public:
-    /// `id` must not be negative. False if the name or the id is taken.
+    /// Adds a token. `id` must not be negative. @return false if the name or the id is already used.
     [[nodiscard]] bool add(std::string_view name, TokenId id);
 
     [[nodiscard]] std::optional<TokenId> id(std::string_view name) const;
-    /// The view is good until the next add().
+    /// The result is valid until the next add().
     [[nodiscard]] std::optional<std::string_view> name(TokenId id) const;
-    /// Highest id + 1.
+    /// The highest id + 1.
     [[nodiscard]] std::size_t size() const { return by_id_.size(); }
 
     /// Calls `visit(name, id)` for every token, in the order in which they were added.
@@ -51,7 +51,7 @@ private:
     [[nodiscard]] std::string_view view(const Entry& e) const {
         return std::string_view(names_).substr(e.begin, e.size);
     }
-    /// Where a name is or would be.
+    /// The slot of a name, or the free slot where it would be inserted.
     [[nodiscard]] std::size_t place(std::string_view name, std::uint32_t hash) const;
     void grow(std::size_t slots);
 

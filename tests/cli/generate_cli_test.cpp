@@ -156,8 +156,8 @@ TEST(EvalCli, ChoicesThatCannotBeScored) {
     refused(R"({"query":"a","choices":[" b"]})", {"line 1", "'gold' not found"});
     refused(R"({"query":"a","choices":" b","gold":0})", {"line 1", "must be array"});
     refused(R"({"query":"a","choices":[],"gold":0})", {"line 1", "no choices"});
-    refused(R"({"query":"a","choices":[" b"," c"],"gold":2})", {"line 1", "none of the 2"});
-    refused(R"({"query":"a","choices":[" b"," c"],"gold":-1})", {"line 1", "none of the 2"});
+    refused(R"({"query":"a","choices":[" b"," c"],"gold":2})", {"line 1", "not among the 2"});
+    refused(R"({"query":"a","choices":[" b"," c"],"gold":-1})", {"line 1", "not among the 2"});
     refused(R"({"query":"a","choices":[" b"," c"],"gold":0.5})", {"line 1", "0.5", "whole number"});
     refused(R"({"query":"a","choices":[" b"," c"],"gold":"1x"})", {"line 1", "1x", "whole number"});
     refused(R"({"goal":"a","sol1":"b","sol2":"c","label":""})", {"line 1", "whole number"}, "piqa");

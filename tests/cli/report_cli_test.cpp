@@ -137,8 +137,8 @@ TEST_F(ReportCli, ThePageHoldsItsNumbersWithoutScripts) {
 TEST_F(ReportCli, MistakesAreNamed) {
     const std::string html = path("out.html");
     expect_failure({stats_}, 2, {"--html", "--csv", "--json"});
-    expect_failure({stats_, "--html", html, "--rope-dim", "5"}, 2, {"rope-dim must be even", "32"});
-    expect_failure({stats_, "--html", html, "--rope-dim", "34"}, 2, {"rope-dim must be even", "32", "34"});
+    expect_failure({stats_, "--html", html, "--rope-dim", "5"}, 2, {"rope-dim must be an even number", "32"});
+    expect_failure({stats_, "--html", html, "--rope-dim", "34"}, 2, {"rope-dim must be an even number", "32", "34"});
     expect_failure({stats_, "--html", html, "--no-spectra"}, 2, {"--checkpoint"});
     expect_failure({stats_, "--html", html, "--rope-theta", "0"}, 2, {"--rope-theta"});
     expect_failure({stats_, "--html", html, "--rope-theta", "9", "--checkpoint", kModel}, 2, {"--checkpoint"});
@@ -171,7 +171,7 @@ TEST_F(ReportCli, StatisticsOfAnotherModelAreRefused) {
         s.mean_query_norm.clear();
         s.mean_key_norm.clear();
     });
-    expect_failure({nothing, "--html", html}, 1, {"statistics of nothing", "[0, 6, 3, 16]"});
+    expect_failure({nothing, "--html", html}, 1, {"the statistics are empty", "[0, 6, 3, 16]"});
 }
 
 }  // namespace

@@ -150,7 +150,7 @@ TEST(Choices, ReadersMakeLightevalsPrompts) {
     EXPECT_EQ(item.query, "The following are questions about high school physics.\nQuestion: g?\nAnswer:");
     EXPECT_EQ(item.choices, (Texts{" 1", " 9.8"}));
     expect_error(ErrorCode::format, {"line 1", "piqa needs", "sol1"}, [] { (void)one("piqa", R"({"goal":"a"})"); });
-    expect_error(ErrorCode::format, {"none of the 2"},
+    expect_error(ErrorCode::format, {"not among the 2"},
                  [] { (void)one("items", R"({"query":"a","choices":["b","c"],"gold":2})"); });
 }
 

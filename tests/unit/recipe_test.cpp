@@ -52,7 +52,7 @@ TEST(Recipe, MistakesAreNamedWithTheirPlace) {
     expect_refused(R"({"jobs": [{"source": "a"}], "defaults": {"ropes": "high"}})", {"defaults", "'ropes'"});
     expect_refused(R"({"jobs": [{"rope": "high"}]})", {"job 1", "no source"});
     expect_refused(R"({"jobs": [{"source": "a", "stts": "b"}]})", {"did you mean 'stats'?"});
-    expect_refused(R"({"jobs": [{"source": "a", "rope": "low", "rope": "high"}]})", {"\"rope\" stands twice"});
+    expect_refused(R"({"jobs": [{"source": "a", "rope": "low", "rope": "high"}]})", {"\"rope\" appears twice"});
     expect_refused(R"({"jobs": [{"source": "a", "rope": ["high"]}]})", {"job 1, rope", "string"});
     expect_refused(R"({"jobs": [{"source": "a", "grid": {"rope": []}}]})", {"job 1, grid", "'rope'"});
     expect_refused(R"({"jobs": [{"source": "a", "grid": {"speed": [1]}}]})", {"grid", "'speed'"});
