@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Measures what --rope-dim and --kv-rank cost on a checkpoint, and draws it: NLL against the size of the KV cache.
+"""Measures the NLL of conversions of a checkpoint with several --rope-dim and --kv-rank, and plots it against the cache size.
 
-For every rope-dim a curve over kv-rank, by driving `mha2mla calibrate` (once), `convert` and `eval`. Writes NAME.json
-(the figures) and NAME.svg. Nothing but Python's standard library is needed.
+Runs `mha2mla calibrate` once, then `convert` and `eval` for every rope-dim and kv-rank. Writes the figures to NAME.json and a curve
+over kv-rank for each rope-dim to NAME.svg. Needs only Python's standard library.
 
   python3 bench/choosing_curves.py examples/kjv-1.8M --calibration-text examples/kjv-calibration.txt \\
       --text examples/kjv-eval.txt --name docs/choosing-kjv-1.8M

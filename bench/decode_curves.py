@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Time of one decoding step's attention against context length: original against converted, by KV-cache format, and
-PyTorch's scaled dot-product attention on the original's shapes, in one run and by turns. Prints the table and writes
-NAME.json and NAME.svg, with the time in which memory could be read drawn in.
+"""Measures the attention of one decoding step by context length and KV-cache format: for the original, the converted model, and
+PyTorch's scaled dot-product attention with the shapes of the original, alternately in one run. Prints a table and writes NAME.json
+and NAME.svg, which also shows the time for reading the cache from memory.
 
   /usr/bin/python3 bench/decode_curves.py --shape llama3-8b --threads 1 --name docs/figures/decode-llama3-8b
 """
@@ -24,7 +24,7 @@ WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 760, 470, 70, 52, 34, 190
 
 
 def ours(program, options, context):
-    """Rows of bench/decode.cpp for one context, and the bytes per second of reading memory."""
+    """The rows of bench/decode.cpp for one context, and the memory bandwidth in bytes per second."""
     output = json.loads(subprocess.run(
         [program, "--threads", str(options.threads), "--repeats", str(options.repeats), "--shape", options.shape,
          "--context", str(context), "--format", *FORMATS], check=True, capture_output=True, text=True).stdout)
@@ -32,7 +32,7 @@ def ours(program, options, context):
 
 
 def pytorch(torch, options, context):
-    """The queries of a KV head's group attend together, so that keys and values are read once and never repeated."""
+    """PyTorch's attention with the queries of a KV head's group in one batch entry, so that keys and values are not repeated."""
     functional = torch.nn.functional
     name = next((n for n in ("scaled_dot_product_attention", "_scaled_dot_product_attention")
                  if hasattr(functional, n)), None)
@@ -59,7 +59,7 @@ def pytorch(torch, options, context):
 
 
 def measure(options, torch, program):
-    """The least time of each case over `rounds`; a case's rounds are as far apart as the run allows."""
+    """The minimum time of each case over `rounds`; the rounds of a case are spread over the whole run."""
     best, rates = {}, []
     for _ in range(options.rounds):
         for context in options.contexts:
@@ -89,7 +89,7 @@ def table(data):
 
 
 def draw(data):
-    """Both axes logarithmic; thin lines are the bytes of a cache over the rate at which memory is read."""
+    """Draws time against context on logarithmic axes; thin lines are the bytes of a cache divided by the memory bandwidth."""
     results = data["results"]
     contexts = sorted({r["context"] for r in results})
     rate = data["read_bytes_per_second"]
@@ -150,8 +150,8 @@ def main():
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--contexts", type=int, nargs="+", default=[1024 * 2**i for i in range(6)])
     parser.add_argument("--rounds", type=int, default=2, help="passes over all contexts (default: %(default)s)")
-    parser.add_argument("--repeats", type=int, default=5, help="of a case in a pass (default: %(default)s)")
-    parser.add_argument("--draw-only", action="store_true", help="from NAME.json")
+    parser.add_argument("--repeats", type=int, default=5, help="repetitions of a case in a pass (default: %(default)s)")
+    parser.add_argument("--draw-only", action="store_true", help="draw NAME.svg from an existing NAME.json")
     measuring.add_build_option(parser)
     options = parser.parse_args()
     if options.draw_only:

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Tokens per second of whole decoding steps, original against converted: random checkpoints with the shapes of real
-models, some layers of them, by `mha2mla generate` after prompts of some lengths. Prints a Markdown table, or with --json
-the figures.
+"""Measures complete decoding steps of original and converted checkpoints in tokens per second. The checkpoints are random, with
+the shapes of real models and some of their layers; `mha2mla generate` continues prompts of several lengths. Prints a Markdown
+table, or JSON with --json.
 
   /usr/bin/python3 bench/decode_tokens.py --program build/bench/bin/mha2mla --threads 2
 """
@@ -16,8 +16,8 @@ from pathlib import Path
 import measuring
 import synthetic_checkpoint
 
-# preset of bench/synthetic_checkpoint.py: what is changed, and the conversion. Few layers and words keep it small; a
-# step's time is then that of its layers.
+# preset of bench/synthetic_checkpoint.py: the changes to it, and the options of the conversion. A small number of layers and words
+# keeps the checkpoint small; the time of a step is then that of its layers.
 MODELS = {
     "smollm-135m": (dict(), 8, 32),
     "llama-3-8b": (dict(layers=2, vocab=4096), 16, 32),

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Truncated SVD of one layer's joint matrix: this library against torch.linalg.svd and numpy.linalg.svd in float32, as
-the reference implementation calls them (full_matrices=False), in turns within one run and with the same number of
-threads. Prints seconds, ratios and how far each error is above the smallest possible one."""
+"""Compares the truncated SVD of one layer's joint matrix by this library with torch.linalg.svd and numpy.linalg.svd in float32, as
+the reference implementation calls them (full_matrices=False), alternately in one run and with the same number of threads. Prints
+seconds, ratios, and the error of each relative to the smallest possible one."""
 import argparse
 import json
 import math
@@ -38,7 +38,7 @@ def spectrum(count):
 
 
 def optimal_error(sigma, rank):
-    """Frobenius norm of what rank `rank` must lose (Eckart-Young)."""
+    """The smallest possible error of rank `rank` in the Frobenius norm (Eckart-Young)."""
     import numpy as np
     return math.sqrt(np.sum(np.sort(sigma)[:-rank] ** 2))
 
@@ -49,7 +49,7 @@ def random_orthonormal(generator, rows, columns):
 
 
 def make_matrix(rows, columns, seed):
-    """float32 with the singular values spectrum(), exact in double but for the last rounding."""
+    """A float32 matrix with the singular values spectrum(), computed in double before the final rounding."""
     import numpy as np
     generator = np.random.default_rng(seed)
     count = min(rows, columns)
@@ -59,7 +59,7 @@ def make_matrix(rows, columns, seed):
 
 
 def error_in_double(matrix, up, down, block=512):
-    """‖matrix - up · down‖ in float64, some rows at a time."""
+    """‖matrix - up · down‖ in float64, computed in blocks of rows."""
     import numpy as np
     down = down.astype(np.float64)
     total = 0.0
@@ -72,7 +72,7 @@ def error_in_double(matrix, up, down, block=512):
 
 
 class Ours:
-    """bench/factorize_once, which takes a turn for each line that it is sent."""
+    """The program bench/factorize_once, which factorises once for each line on its standard input."""
 
     def __init__(self, options, method, matrix_file, shape, directory):
         self.name, self.shape = f"mha2mla {method}", shape
@@ -92,7 +92,7 @@ class Ours:
         return json.loads(line)["seconds"]
 
     def finish(self):
-        """Factors of the last turn."""
+        """The factors of the last call."""
         import numpy as np
         self.process.stdin.close()
         if self.process.wait() != 0:
@@ -103,7 +103,7 @@ class Ours:
 
 
 class Peer:
-    """A function matrix -> (U, sigma, Vᵀ) in this process."""
+    """A function matrix -> (U, sigma, Vᵀ) that runs in this process."""
 
     def __init__(self, name, svd, matrix, rank, layers):
         self.name, self.svd, self.matrix, self.rank, self.layers = name, svd, matrix, rank, layers
@@ -135,7 +135,7 @@ def make_peers(options, matrix, rank):
 
 
 def take_turns(runners, rounds):
-    """Seconds of each runner by round. One round before the first is not counted; every other one runs backwards."""
+    """The seconds of each runner and round. A first round is not counted; every second round runs in reverse order."""
     for runner in runners:
         runner.turn()
     seconds = {runner.name: [] for runner in runners}
@@ -179,18 +179,18 @@ def parse_options():
     parser = argparse.ArgumentParser(description=__doc__)
     measuring.add_build_option(parser)
     parser.add_argument("--shapes", nargs="+", choices=LAYERS, default=list(LAYERS), metavar="MODEL",
-                        help="layers to measure, of " + ", ".join(LAYERS) + " (default: all)")
+                        help="layers to measure, from " + ", ".join(LAYERS) + " (default: all)")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS, metavar="METHOD",
-                        help="our methods, of " + ", ".join(METHODS) + " (default: all)")
+                        help="methods of this library, from " + ", ".join(METHODS) + " (default: all)")
     parser.add_argument("--peers", nargs="+", choices=("torch", "numpy"), default=("torch", "numpy"), metavar="PEER",
                         help="torch, numpy (default: both)")
-    parser.add_argument("--repeat", type=int, default=5, metavar="N", help="rounds of turns (default: %(default)s)")
+    parser.add_argument("--repeat", type=int, default=5, metavar="N", help="number of rounds (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=measuring.all_threads(), metavar="N",
-                        help="for all alike (default: all, %(default)s)")
+                        help="number of threads of all programs (default: all, %(default)s)")
     parser.add_argument("--layers", type=int, default=1, metavar="N",
                         help="factorise N matrices in each turn: we one on each thread, peers one after another with "
                              "all threads (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=1, help="of the matrices (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="random seed of the matrices (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print every figure as JSON instead of text")
     options = parser.parse_args()
     if min(options.repeat, options.threads, options.layers) < 1:

@@ -1,8 +1,7 @@
 #!/usr/bin/env python3
-"""What a conversion costs: seconds and bytes per second of `mha2mla convert` and `mha2mla calibrate` beside a plain
-copy of the checkpoint and the bare writing of as many bytes, and the most private memory that each takes. The
-checkpoint is synthetic unless --checkpoint gives one. All programs take turns within one run, over files that were read
-once before (warm page cache)."""
+"""Cost of a conversion: seconds and bytes per second of `mha2mla convert` and `mha2mla calibrate` compared with a plain
+copy of the checkpoint and with writing the same number of bytes, and the largest private memory of each. The checkpoint
+is synthetic unless --checkpoint is given. All programs run alternately in one run, on files that are in the page cache."""
 import argparse
 import json
 import mmap
@@ -24,7 +23,7 @@ STEPS = ("copy", "write", "convert", "calibrate")
 
 
 def private_bytes(pid):
-    """Anonymous pages of a process; mapped files are not among them. None if it is gone."""
+    """The anonymous memory of a process, without mapped files; None if the process has ended."""
     try:
         with open(f"/proc/{pid}/status") as status:
             return int(re.search(r"^RssAnon:\s+(\d+) kB$", status.read(), re.MULTILINE)[1]) * 1024
@@ -33,7 +32,7 @@ def private_bytes(pid):
 
 
 def run_measured(command):
-    """Seconds and largest private bytes of a child process, sampled every 2 ms."""
+    """The seconds of a child process, and its largest private memory in bytes, sampled every 2 ms."""
     with tempfile.TemporaryFile() as log:
         start = time.perf_counter()
         process = subprocess.Popen([str(part) for part in command], stdout=log, stderr=log)
@@ -91,7 +90,7 @@ class Bench:
         self.tokens = write_random_tokens(work / "tokens", self.config, options.samples * options.seq_len)
 
     def fresh(self, name):
-        """A path that does not exist. Old output is removed and what is still to be flushed is, off the clock."""
+        """A path that does not exist. Removes the old output and flushes pending writes; this is not timed."""
         path = self.work / name
         shutil.rmtree(path, ignore_errors=True)
         os.sync()
@@ -105,7 +104,7 @@ class Bench:
         return {"seconds": time.perf_counter() - start, "bytes": 2 * self.source_bytes}
 
     def write(self):
-        """What any conversion takes at least on this disk: as many bytes as the checkpoint has, past the page cache."""
+        """Writes as many bytes as the checkpoint has, without the page cache: a lower bound for any conversion on this disk."""
         target = self.fresh("written")
         target.mkdir()
         block = mmap.mmap(-1, WRITE_BYTES)
@@ -160,7 +159,7 @@ def as_float32(tensor):
 
 
 def nope_rows(config):
-    """Key rows that lose RoPE under `--rope uniform` with the default --rope-dim, of all KV heads."""
+    """The key rows of all KV heads that lose RoPE with `--rope uniform` and the default --rope-dim."""
     head_dim = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
     pairs, kept_pairs = head_dim // 2, max(head_dim // 16, 1)
     kept = {k * pairs // kept_pairs for k in range(kept_pairs)}
@@ -169,7 +168,7 @@ def nope_rows(config):
 
 
 def time_torch_loop(checkpoint, config):
-    """Seconds of torch.linalg.svd in float32 over the joint matrix of every layer; nothing is written."""
+    """The seconds of torch.linalg.svd in float32 on the joint matrix of every layer, without writing anything."""
     import numpy as np
     import torch
     tensors, rows = open_tensors(checkpoint), nope_rows(config)
@@ -182,7 +181,7 @@ def time_torch_loop(checkpoint, config):
 
 
 def measure(bench, steps):
-    """Results by step, one for each round; every other round runs backwards."""
+    """The results of each step and round; every second round runs in reverse order."""
     read_once(bench.checkpoint)
     results = {step: [] for step in steps}
     for index in range(bench.options.repeat):
@@ -223,7 +222,7 @@ def peak(results, step):
 
 
 def print_depths(everything, steps):
-    """How the peaks of the first depth and of the others compare."""
+    """Prints the peak memory of each depth relative to the first."""
     print()
     for step in steps:
         peaks = [(entry["config"]["num_hidden_layers"], peak(entry["results"], step)) for entry in everything]
@@ -239,17 +238,17 @@ def parse_options():
     parser.add_argument("--compare-layers", type=lambda text: [int(n) for n in text.split(",")], metavar="N,N",
                         help="measure synthetic checkpoints of these depths one after another, such as 8,80")
     parser.add_argument("--steps", nargs="+", choices=STEPS, metavar="STEP", default=[*STEPS],
-                        help=f"what to run, of {', '.join(STEPS)} (default: all)")
+                        help=f"steps to run, from {', '.join(STEPS)} (default: all)")
     parser.add_argument("--against-pytorch", action="store_true",
-                        help="also time a bare loop of torch.linalg.svd over the layers' joint matrices")
+                        help="also time a loop of torch.linalg.svd over the joint matrices of the layers")
     parser.add_argument("--convert-options", type=str.split, default=[], metavar="'OPTIONS'",
-                        help="further options of mha2mla convert, in one word: --convert-options='--layers-at-once 2'")
+                        help="further options of mha2mla convert, as one argument: --convert-options='--max-memory 2G'")
     parser.add_argument("--samples", type=int, default=4, metavar="N",
                         help="sequences of random tokens to calibrate on (default: %(default)s)")
-    parser.add_argument("--seq-len", type=int, default=512, metavar="N", help="of them (default: %(default)s)")
-    parser.add_argument("--repeat", type=int, default=3, metavar="N", help="rounds of turns (default: %(default)s)")
+    parser.add_argument("--seq-len", type=int, default=512, metavar="N", help="tokens per sequence (default: %(default)s)")
+    parser.add_argument("--repeat", type=int, default=3, metavar="N", help="number of rounds (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=measuring.all_threads(), metavar="N",
-                        help="for all alike (default: all, %(default)s)")
+                        help="number of threads of all programs (default: all, %(default)s)")
     parser.add_argument("--work", type=Path, metavar="DIR",
                         help="existing directory for the checkpoints; default: the system's temporary directory")
     parser.add_argument("--json", action="store_true", help="print every figure as JSON instead of text")
@@ -262,7 +261,7 @@ def parse_options():
 
 
 def checkpoints(options, work):
-    """Those to measure, each made when its turn comes and removed after it."""
+    """The checkpoints to measure, each created before its measurement and removed after it."""
     if options.checkpoint:
         yield options.checkpoint
         return

@@ -1,4 +1,4 @@
-"""What the benchmark scripts share. Run as a program it prints one line that describes this machine."""
+"""Functions that the benchmark scripts share. As a program it prints one line that describes this machine."""
 import importlib
 import json
 import os
@@ -39,7 +39,7 @@ def all_threads():
 
 
 def spread(values):
-    """Median, smallest and largest."""
+    """The median, the minimum and the maximum."""
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
@@ -61,7 +61,7 @@ def built(build, program):
 
 
 def run_json(program, *arguments):
-    """What a command of mha2mla prints with --json."""
+    """The output of a command of mha2mla with --json."""
     command = [str(program), *map(str, arguments)]
     result = subprocess.run([*command, "--json"], capture_output=True, text=True)
     if result.returncode != 0:

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Would layers with splits of their own be worth it? Puts a model together from layers of several conversions.
+"""Measures the NLL if each layer has its own split, by combining layers of several conversions.
 
 Converts a small Llama checkpoint with `--rope attention --svd weighted` once for every split. Without refinement layers do not
-depend on each other, so any layer of any of these can be combined; NLL is computed by PyTorch, with keys and values multiplied
-out. Splits are chosen on calibration text, for the same cache in sum, by the error of a layer's attention output or by the
-NLL itself, changing one layer, or two against each other, as long as that helps. Token files are raw uint16, without BOS.
+depend on each other, so layers of all these conversions can be combined; PyTorch computes the NLL, with the factors of keys and
+values multiplied. Splits are chosen on calibration text for the same total cache, by the error of a layer's attention output or by
+the NLL, changing one layer, or two in opposite directions, as long as this improves it. Token files are raw uint16, without BOS.
 
   GOLDEN=../shared/golden/TinyStories-656K
   /usr/bin/python3 bench/ragged_splits.py ../shared/models/TinyStories-656K $GOLDEN/calibration_tokens.u16 \\
@@ -123,7 +123,7 @@ def converted_layers(torch, directory, model):
 
 
 def conversions(torch, options, model, numbers):
-    """(layer, split) -> part, for splits of about `numbers` in sum."""
+    """(layer, split) -> part, for splits with a sum near `numbers`."""
     parts = {}
     with tempfile.TemporaryDirectory() as directory:
         stats, out = Path(directory, "stats.safetensors"), Path(directory, "out")
@@ -149,7 +149,7 @@ def layer_errors(torch, model, tokens, parts):
 
 
 def least_error(errors, layers, numbers):
-    """The splits of all layers with the least sum of errors, for layers * numbers in sum."""
+    """The splits of all layers with the least sum of errors, for a total of layers * numbers."""
     best = {0: (0.0, ())}  # numbers so far -> (error, splits)
     for layer in range(layers):
         reached = {}
@@ -162,7 +162,7 @@ def least_error(errors, layers, numbers):
 
 
 def improve(measure, splits, chosen):
-    """Changes one layer's split, or moves numbers between two, while that lowers `measure`."""
+    """Changes the split of one layer, or moves numbers between two layers, as long as that reduces `measure`."""
     value, moved = measure(chosen), True
     while moved:
         moved = False
@@ -229,13 +229,13 @@ def main():
     parser.add_argument("evaluation", type=Path)
     parser.add_argument("--program", default="build/release/bin/mha2mla")
     parser.add_argument("--reduction", type=float, default=0.6875)
-    parser.add_argument("--spread", type=int, default=6, help="how far d_r + d_kv of a layer may be from the mean")
-    parser.add_argument("--step", type=int, default=2, help="between sums of a layer")
+    parser.add_argument("--spread", type=int, default=6, help="largest difference of a layer's d_r + d_kv from the mean")
+    parser.add_argument("--step", type=int, default=2, help="step between the sums d_r + d_kv of a layer")
     parser.add_argument("--nll-windows", type=int, default=16, metavar="N",
-                        help="of calibration text, to choose by NLL (default: %(default)s)")
+                        help="windows of calibration text for the choice by NLL (default: %(default)s)")
     parser.add_argument("--refine", type=int, default=0, metavar="STEPS",
                         help="then refine every case by gradient descent on the divergence from the original")
-    parser.add_argument("--rate", type=float, default=0.05, help="of these steps (default: %(default)s)")
+    parser.add_argument("--rate", type=float, default=0.05, help="learning rate of these steps (default: %(default)s)")
     options = parser.parse_args()
     measuring.limit_threads(1)
     torch = measuring.import_torch(1)

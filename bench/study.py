@@ -1,21 +1,21 @@
 #!/usr/bin/env python3
 """Measures every selection and factorisation, and the aligned method, on small real checkpoints, before any fine-tuning.
 
-Drives `mha2mla calibrate`, `convert` and `eval`, one conversion after the other, and evaluates on text that was not used for
-calibration. NAME-MODEL.json holds a row for every conversion, NAME-MODEL.svg draws them, and tables go to stdout. A row
-that is in the file is not measured again, so that a run that was cut off goes on. Nothing but Python's standard library
-is needed.
+Runs `mha2mla calibrate`, `convert` and `eval` for one conversion after the other, and evaluates on text that was not used for
+calibration. Writes a row for every conversion to NAME-MODEL.json, a drawing of them to NAME-MODEL.svg, and tables to stdout. Rows
+that are already in the file are not measured again, so that an interrupted run can be resumed. Needs only Python's standard
+library.
 
   python3 bench/study.py
   python3 bench/study.py --models kjv-1.8M --parts fast stages
 
 Parts:
   fast         the default method at each budget
-  stages       every selection x factorisation x budget x split; one statistics file a model
+  stages       every selection x factorisation x budget x split; one statistics file per model
   sensitivity  `fast` at -68.75% on other texts, more or less text, longer and shorter sequences, and with other splits;
-               its texts without refinement too
+               also without refinement on the same texts
   pieces       the attention order from disjoint pieces of the calibration text
-  best         --quality best at each budget, which takes longest
+  best         --quality best at each budget, which takes the longest time
 """
 import argparse
 import itertools
@@ -47,7 +47,7 @@ PIECES = 8
 
 
 class Study:
-    """The rows of one model, by a key that says how each was made."""
+    """The rows of one model, by a key that identifies the conversion."""
 
     def __init__(self, options, model):
         self.program, self.model, self.best_budgets = options.program, model, options.best_budgets
@@ -65,7 +65,7 @@ class Study:
         return measuring.run_json(self.program, *arguments)
 
     def evaluate(self, checkpoint, contexts=(CONTEXT,)):
-        """NLL for each context, on the same tokens but for the last few."""
+        """The NLL for each context, on the same tokens except for the last few."""
         text = self.model.evaluation.options("")
         return {str(c): self.run("eval", checkpoint, *text, "--context", c, "--max-windows", CONTEXT * WINDOWS // c)["nll"]
                 for c in contexts}
@@ -78,7 +78,7 @@ class Study:
         return path
 
     def convert(self, key, *options, contexts=(CONTEXT,), pairs=False, **fields):
-        """The row of `key`, converting and evaluating if there is none yet. `seconds` is processor time."""
+        """The row of `key`; converts and evaluates if it does not exist yet. `seconds` is processor time."""
         if key in self.rows:
             return self.rows[key]
         out = self.work / "converted"
@@ -97,7 +97,7 @@ class Study:
         return row
 
     def save(self):
-        """One row a line; never half a file."""
+        """Writes one row per line, atomically."""
         head = {k: v for k, v in self.data.items() if k != "rows"}
         rows = ",\n".join(f"  {json.dumps(k)}: {json.dumps(v)}" for k, v in self.rows.items())
         text = json.dumps(head)[:-1] + ', "rows": {\n' + rows + "\n}}\n"
@@ -106,7 +106,7 @@ class Study:
         partial.replace(self.path)
 
     def aligned(self, quality, budget, text=None, samples=ALIGN_SAMPLES, seq_len=SEQ_LEN):
-        """Evaluated in every context where the text is the usual. `best` takes the whole text."""
+        """Measures the aligned method, in every context if the text is the usual one. `best` uses the whole text."""
         usual = (text, samples, seq_len) == (None, ALIGN_SAMPLES, SEQ_LEN)
         contexts = self.model.contexts(CONTEXTS) if text is None else (CONTEXT,)
         text = text or self.model.calibration
@@ -118,7 +118,7 @@ class Study:
                             samples=None if quality == "best" else samples, seq_len=seq_len)
 
     def aligned_split(self, budget, rope_dim):
-        """`fast` with a split that it need not have chosen."""
+        """Measures `fast` with a given split."""
         return self.convert(f"aligned fast {budget} rope-dim {rope_dim}", *self.model.calibration.options("calibration-"),
                             "--method", "aligned", "--seq-len", SEQ_LEN, "--samples", ALIGN_SAMPLES, "--kv-reduction", budget,
                             "--rope-dim", rope_dim, part="aligned split", budget=budget)
@@ -136,18 +136,18 @@ class Study:
 
 
 def default_rope_dim(head_dim):
-    """The paper's."""
+    """The paper's rope-dim."""
     return max(2, head_dim // 8)
 
 
 def budgets(model, head_dim):
-    """Those of the study, and every other one that heads so small have."""
+    """The budgets of the study, and for small heads all others that are possible."""
     every = [1 - numbers / (2 * head_dim) for numbers in range(3, 2 * head_dim - 1)] if model.every_budget else []
     return list(dict.fromkeys([*BUDGETS, *every]))
 
 
 def splits(study, budget):
-    """Rope-dims in steps of an eighth of a head, and what `fast` chose, that leave something for the latent."""
+    """The rope-dims in steps of an eighth of a head, and the one that `fast` chose, if they leave room for the latent."""
     step, numbers = default_rope_dim(study.head_dim), round(2 * study.head_dim * (1 - budget))
     steps = range(step, min(study.head_dim, numbers), step)
     return numbers, sorted({study.aligned("fast", budget)["rope_dim"], *steps})
@@ -191,7 +191,7 @@ def measure_sensitivity(study):
 
 
 def measure_pieces(study):
-    """Partial RoPE alone, with K and V at full rank, so that nothing but the order of pairs differs."""
+    """Measures partial RoPE with K and V at full rank, so that only the order of pairs differs."""
     for i, text in enumerate(study.model.calibration.pieces(PIECES, study.work)):
         stats = study.work / f"piece-{i}.safetensors"
         for rope_dim in (study.head_dim // 4, study.head_dim // 2):
@@ -211,15 +211,15 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--program", default="build/release/bin/mha2mla")
     parser.add_argument("--shared", type=Path, default=Path("../shared"), metavar="DIR",
-                        help="where the checkpoints and texts lie that are not in examples/ (default: %(default)s)")
+                        help="directory of the checkpoints and texts that are not in examples/ (default: %(default)s)")
     parser.add_argument("--name", default="docs/figures/study", help="NAME-MODEL.json and .svg (default: %(default)s)")
     parser.add_argument("--work", type=Path, default=Path("build/study"), metavar="DIR",
-                        help="statistics and the conversion at hand (default: %(default)s)")
+                        help="directory for statistics and the current conversion (default: %(default)s)")
     parser.add_argument("--models", nargs="+", choices=study_models.NAMES, default=study_models.NAMES)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--best-budgets", nargs="+", type=float, default=BUDGETS, metavar="X",
                         help="savings for which `best` is measured (default: %(default)s)")
-    parser.add_argument("--report-only", action="store_true", help="tables and drawings of the files that are there")
+    parser.add_argument("--report-only", action="store_true", help="only make tables and drawings of the existing files")
     options = parser.parse_args()
     for name, value in (("OMP_NUM_THREADS", "1"), ("OMP_WAIT_POLICY", "passive")):
         os.environ.setdefault(name, value)  # `seconds` are of one thread

@@ -1,4 +1,4 @@
-"""The checkpoints of bench/study.py, and the texts that go with each: calibration and evaluation text never overlap."""
+"""The checkpoints of bench/study.py with their texts. Calibration and evaluation text never overlap."""
 import sys
 from array import array
 from dataclasses import dataclass, field
@@ -24,7 +24,7 @@ class Text:
         return [f"--{prefix}{'tokens' if self.are_tokens else 'text'}", self.path]
 
     def pieces(self, count, directory):
-        """Disjoint pieces of equal length, of text cut at line breaks."""
+        """Disjoint pieces of equal length, cut at line breaks if they are text."""
         content = self.path.read_bytes()
         size = len(content) // count // 2 * 2
         for i in range(count):
@@ -46,12 +46,12 @@ class StudyModel:
     every_budget: bool = False
 
     def contexts(self, contexts):
-        """Sequences that were drawn are no longer than that."""
+        """The largest length of generated sequences."""
         return [c for c in contexts if not self.evaluation.are_tokens or c == DRAWN_LENGTH + 1]
 
 
 def draw_tokens(options, checkpoint, path, first_seed, count):
-    """Sequences that the model says itself after BOS, at temperature 1, for want of a tokenizer."""
+    """Sequences that the model generates after BOS at temperature 1, because it has no tokenizer."""
     if path.exists():
         return
     bos = path.with_name("bos.u16")
@@ -76,7 +76,7 @@ def stories_260k(options):
 
 
 def find(options):
-    """The models of `options.models` that are there; says which are not."""
+    """The models of `options.models` whose files exist; prints the names of the others."""
     data, examples = options.shared / "data", Path(__file__).parent.parent / "examples"
     stories, bible = Text(data / "tinystories-calibration.txt"), Text(examples / "kjv-calibration.txt")
     wiki = Text(data / "wikitext-2-raw.test.txt")
@@ -89,6 +89,6 @@ def find(options):
         model = made[name]()
         missing = [p for p in (model.checkpoint, model.calibration.path, model.evaluation.path) if not p.exists()]
         if missing:
-            print(f"{name} is left out: {missing[0]} is not there", file=sys.stderr)
+            print(f"{name} is skipped: {missing[0]} does not exist", file=sys.stderr)
         else:
             yield model

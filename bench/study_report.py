@@ -1,4 +1,4 @@
-"""Tables and drawings of what bench/study.py measured."""
+"""Tables and drawings of the measurements of bench/study.py."""
 import math
 import statistics
 
@@ -14,7 +14,7 @@ def percent(budget):
 
 
 def table(header, rows):
-    """Markdown; nothing without rows."""
+    """A Markdown table; empty if there are no rows."""
     if not rows:
         return ""
     lines = ["| " + " | ".join(map(str, line)) + " |" for line in (header, *rows)]
@@ -31,7 +31,7 @@ def one(data, **wanted):
 
 
 def usual(data, selection, factorisation, budget):
-    """Rows of the stages over splits, calibrated as most are."""
+    """The rows of the stages for all splits, with the usual calibration."""
     return [row for row in select(data, part="stages", selection=selection, factorisation=factorisation, budget=budget)
             if row["samples"] == 160 and row["text"] == data["calibration"]]
 
@@ -50,7 +50,7 @@ def thorough(data, budget):
 
 
 def paper(data, budget):
-    """2-norm and joint with the paper's rope-dim."""
+    """The row of 2-norm and joint with the paper's rope-dim."""
     rows = usual(data, "2-norm", "joint", budget)
     return min(rows, key=lambda row: row["rope_dim"]) if rows else None
 
@@ -115,7 +115,7 @@ def stage_table(data):
 
 
 def comparison(data, field, better, other, **fixed):
-    """How often and by how much `better` beats `other`, all else equal, over every budget and split."""
+    """How often `better` has a lower NLL than `other`, and the smallest and largest difference, over all budgets and splits."""
     cells = {}
     for row in select(data, part="stages", text=data["calibration"], samples=160, **fixed):
         cells.setdefault((row["selection"] if field != "selection" else row["factorisation"], row["budget"],
@@ -186,7 +186,7 @@ def split_table(studies):
 
 
 def agreement(rows):
-    """Mean share of kept pairs that two pieces have in common, over layers, heads and pairs of pieces."""
+    """The mean share of kept pairs that two pieces have in common, over layers, heads and pairs of pieces."""
     heads = [[set(head) for layer in row["pairs"] for head in layer] for row in rows]
     shares = [len(a & b) / len(a) for i, one_ in enumerate(heads) for other in heads[:i] for a, b in zip(one_, other)]
     return statistics.mean(shares)
@@ -217,7 +217,7 @@ def tables(studies):
 
 
 def points(data, budget):
-    """Rows of the drawing: a name and (gap, colour, filled, what it is)."""
+    """The rows of the drawing: a name and (gap, colour, filled, description)."""
     selections, factorisations = stage_names(data)
     chosen = fast(data, budget)["rope_dim"]
     for selection in selections:
@@ -232,7 +232,7 @@ def points(data, budget):
 
 
 def draw(data):
-    """A panel for each budget, a line for each selection, a mark for each factorisation and split, over the gap."""
+    """Draws a panel for each budget, with a line for each selection and a mark at the gap of each factorisation and split."""
     panels = [(budget, list(points(data, budget))) for budget in budgets_of(data)]
     gaps = [mark[0] for _, lines in panels for _, marks in lines for mark in marks]
     positive = [g for g in gaps if g > 0]

@@ -1,7 +1,6 @@
 #!/usr/bin/env python3
-"""Makes a Hugging Face checkpoint of random weights with the shapes of a real model: config.json and sharded
-safetensors, written as a stream. For benchmarks: the weights have a realistic scale and nothing else in common with a
-trained model's."""
+"""Writes a Hugging Face checkpoint of random weights with the shapes of a real model, for benchmarks: config.json and sharded
+safetensors, written as a stream. The weights have a realistic scale, but otherwise nothing in common with trained ones."""
 import argparse
 import json
 import re
@@ -40,7 +39,7 @@ def config_of(model):
 
 
 def tensors_of(model):
-    """(name, shape) in the order of the files."""
+    """The (name, shape) of all tensors, in the order of the files."""
     hidden, inner = model["hidden"], model["intermediate"]
     kv = hidden // model["heads"] * model["kv_heads"]
     yield "model.embed_tokens.weight", (model["vocab"], hidden)
@@ -88,7 +87,7 @@ def header_of(shard, dtype):
 
 
 def as_dtype(values, dtype):
-    """float32 values as the raw elements of `dtype`, rounded to nearest even."""
+    """float32 values as raw elements of `dtype`, rounded to nearest even."""
     import numpy as np
     if dtype == "F32":
         return values
@@ -116,7 +115,7 @@ def write_tensor(out, block, first, count):
 
 
 def make_checkpoint(directory, model, shard_size, seed=1):
-    """Writes the checkpoint and returns its bytes of weights."""
+    """Writes the checkpoint and returns the number of bytes of its weights."""
     import numpy as np
     directory.mkdir(parents=True)
     tensors = list(tensors_of(model))
@@ -158,12 +157,12 @@ def parse_size(text):
 
 
 def add_model_options(parser):
-    """The options that model_of() reads."""
+    """Adds the options that model_of() reads."""
     parser.add_argument("--preset", choices=PRESETS, default="smollm-135m",
-                        help="the model whose shapes to take (default: %(default)s)")
+                        help="model with the wanted shapes (default: %(default)s)")
     for name in OVERRIDES:
-        parser.add_argument("--" + name.replace("_", "-"), type=int, metavar="N", help=f"instead of the preset's {name}")
-    parser.add_argument("--dtype", choices=DTYPES, help="of the weights, instead of the preset's")
+        parser.add_argument("--" + name.replace("_", "-"), type=int, metavar="N", help=f"{name}, instead of that of the preset")
+    parser.add_argument("--dtype", choices=DTYPES, help="element type of the weights, instead of that of the preset")
     parser.add_argument("--shard-size", type=parse_size, default=parse_size("5GB"), metavar="SIZE",
                         help="largest weight file (default: 5GB)")
 
@@ -182,9 +181,9 @@ def model_of(options):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("directory", type=Path, help="where to write; must not exist")
+    parser.add_argument("directory", type=Path, help="output directory; must not exist")
     add_model_options(parser)
-    parser.add_argument("--seed", type=int, default=1, help="of the random weights (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="random seed of the weights (default: %(default)s)")
     options = parser.parse_args()
     if options.directory.exists():
         sys.exit(f"error: {options.directory} exists; choose another place")
