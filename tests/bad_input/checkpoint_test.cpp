@@ -1,4 +1,4 @@
-// Checkpoint directories that are incomplete, contradict themselves or hold values that cannot be converted.
+// Checkpoint directories that are incomplete, contradictory or hold values that cannot be converted.
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
@@ -54,7 +54,7 @@ TEST(BadCheckpoint, MissingDirectory) {
     const TemporaryDirectory root;
     expect_error(ErrorCode::io, {(root / "nowhere").string(), "no such directory", "config.json"},
                  [&] { (void)Checkpoint::open(root / "nowhere"); });
-    // A mistyped path is the commonest mistake, so the words are the same for a whole model.
+    // A mistyped path is the most common mistake, so reading a whole model gives the same message.
     expect_error(ErrorCode::io, {(root / "nowhere").string(), "no such directory"},
                  [&] { (void)Model::open(root / "nowhere"); });
 }
@@ -72,7 +72,7 @@ TEST(BadCheckpoint, NoWeights) {
                  [&] { (void)Checkpoint::open(root.path()); });
 }
 
-TEST(BadCheckpoint, PickledWeightsNameTheWayOut) {
+TEST(BadCheckpoint, PickledWeightsNameTheRemedy) {
     for (const char* name : {"pytorch_model.bin", "pytorch_model.bin.index.json"}) {
         const TemporaryDirectory root;
         write_text(root / name, "pickled");
@@ -104,7 +104,7 @@ TEST(BadCheckpoint, PipeInsteadOfWeightsIsRefusedAtOnce) {
     });
     if (opening.wait_for(std::chrono::milliseconds(500)) != std::future_status::ready) {
         ADD_FAILURE() << "opening waits for somebody to write into the pipe";
-        const int writer = ::open(pipe.c_str(), O_WRONLY | O_NONBLOCK);  // lets it go on
+        const int writer = ::open(pipe.c_str(), O_WRONLY | O_NONBLOCK);  // unblocks the reader
         opening.wait();
         ::close(writer);
     }
@@ -320,12 +320,12 @@ TEST(BadModel, MissingHeadSaysThatItIsNotTied) {
     Json config = tiny_config();
     expect_model_error(ErrorCode::format, {"'lm_head.weight'", "tie_word_embeddings false"}, config,
                        tiny_tensors({.tied = true}));
-    config.erase("tie_word_embeddings");  // false where absent
+    config.erase("tie_word_embeddings");  // false if absent
     expect_model_error(ErrorCode::format, {"'lm_head.weight'", "tie_word_embeddings"}, config,
                        tiny_tensors({.tied = true}));
 }
 
-TEST(BadModel, MissingTiedEmbeddingGoesByItsUsualName) {
+TEST(BadModel, MissingTiedEmbeddingHasItsUsualName) {
     auto tensors = tiny_tensors({.tied = true});
     tensors.erase(tensors.begin());
     expect_model_error(ErrorCode::format, {"model.embed_tokens.weight", "missing"}, tiny_config({.tied = true}),
@@ -389,7 +389,7 @@ void expect_convert_error(const std::string& tensor, float value, const ConvertO
     run("empty", options);
     EXPECT_TRUE(fs::is_empty(root / "empty"));
 
-    // What --overwrite was going to replace is still there, whole.
+    // The checkpoint that --overwrite would have replaced is still complete.
     write_tiny_model(root / "old");
     const std::string config = read_text(root / "old" / "config.json");
     const std::string weights = read_text(root / "old" / "model.safetensors");
@@ -402,7 +402,7 @@ void expect_convert_error(const std::string& tensor, float value, const ConvertO
 }
 
 TEST(BadWeights, NaNInAttentionIsNamed) {
-    // In the last layer, when most of the output is written already.
+    // In the last layer, after most of the output was written.
     for (const char* projection : {"q_proj", "k_proj", "v_proj"}) {
         for (const char* part : {".weight", ".bias"}) {
             const std::string name = "model.layers.1.self_attn." + std::string(projection) + part;

@@ -1,4 +1,4 @@
-// Configurations that are no configuration, contradict themselves or ask for what is not supported.
+// Configurations that are not valid JSON objects, contradictory or not supported.
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
@@ -90,7 +90,7 @@ TEST(BadConfig, NumbersOfTheWrongKind) {
         for (const std::int64_t value : {std::int64_t{0}, std::int64_t{-1}, INT64_MIN, (std::int64_t{1} << 31) + 1}) {
             expect_config_error(ErrorCode::format, key, value, {named, "out of range", std::to_string(value)});
         }
-        // What does not fit 63 bits must not turn into some other number on its way into the message.
+        // A number that does not fit 63 bits must appear unchanged in the message.
         expect_config_error(ErrorCode::format, key, UINT64_MAX, {named, "18446744073709551615"});
         std::string text = config_with(key, "HUGE").dump();
         text.replace(text.find("\"HUGE\""), 6, "99999999999999999999");
@@ -98,7 +98,7 @@ TEST(BadConfig, NumbersOfTheWrongKind) {
     }
 }
 
-TEST(BadConfig, WhatIsInRangeNeverOverflowsAPlan) {
+TEST(BadConfig, TheLargestNumbersDoNotOverflowAPlan) {
     Json config = tiny_config();
     config["vocab_size"] = 1 << 26;
     config["hidden_size"] = config["intermediate_size"] = 1 << 22;
@@ -108,7 +108,7 @@ TEST(BadConfig, WhatIsInRangeNeverOverflowsAPlan) {
     const TemporaryDirectory root;
     write_text(root / "config.json", config.dump());
     const ModelConfig largest = read_config(root / "config.json");
-    const Plan plan = plan_conversion(largest, {64, 256, Factorization::joint, 16});  // UBSan watches
+    const Plan plan = plan_conversion(largest, {64, 256, Factorization::joint, 16});  // UBSan would report an overflow
     EXPECT_GT(plan.parameters_original, plan.parameters_converted);
     EXPECT_GT(plan.parameters_converted, 0);
     config["num_attention_heads"] = 1 << 14;
@@ -210,7 +210,7 @@ TEST(BadConfig, RopeScaling) {
             expect_config_error(ErrorCode::format, outer, {{"rope_type", "linear"}, {"factor", factor}},
                                 {outer, "'factor'", "positive"});
         }
-        // A stretch by 1 would silently give another model.
+        // Ignoring the scaling would silently give another model.
         expect_config_error(ErrorCode::format, outer, {{"rope_type", "linear"}}, {outer, "'factor'", "missing"});
     }
 }

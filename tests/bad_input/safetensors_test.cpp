@@ -1,4 +1,4 @@
-// Every rule of the safetensors format, one broken file each, and that everything valid is accepted.
+// Every rule of the safetensors format, with a file that violates it, and valid files, which are accepted.
 
 #include <gtest/gtest.h>
 
@@ -104,7 +104,7 @@ const std::vector<BadHeader> kEntries = {
     {"DtypeNumber", entry("32", "[1]", "[0,4]"), 4, {"'a'"}},
     {"DtypeNull", entry("null", "[1]", "[0,4]"), 4, {"'a'"}},
     {"DtypeArray", entry(R"(["F32"])", "[1]", "[0,4]"), 4, {"'a'"}},
-    // Names and values come from outside, so they must not break the message into lines.
+    // Names and values come from files, so they must not add line breaks to the message.
     {"NameWithLineBreak", R"({"a\nb":{"dtype":"F32","shape":[1],"data_offsets":[0,8]}})", 8, {"b"}},
     {"DtypeWithLineBreak", entry(R"("F\r\n32")", "[1]", "[0,4]"), 4, {"'a'"}},
     {"KeyWithLineBreak", R"({"a":{"x\ny":1}})", 0, {"'a'"}},
@@ -178,7 +178,7 @@ const std::vector<BadHeader> kMetadata = {
     {"KeyTwice", R"({"__metadata__":{"k":"v","k":"w"}})", 0, {"__metadata__", "'k'", "twice"}},
 };
 
-// Nested so deep that a recursive reader would run out of stack.
+// Nested so deeply that a recursive reader would run out of stack.
 const std::vector<BadHeader> kNesting = {
     {"ArraysInShape", R"({"a":{"shape":)" + repeat("[", 1'000'000), 0, {"'a'"}},
     {"ArraysAsEntry", R"({"a":)" + repeat("[", 1'000'000), 0, {"'a'"}},
@@ -195,7 +195,7 @@ INSTANTIATE_TEST_SUITE_P(Tiling, BadSafetensorsHeader, testing::ValuesIn(kTiling
 INSTANTIATE_TEST_SUITE_P(Metadata, BadSafetensorsHeader, testing::ValuesIn(kMetadata), kRowName);
 INSTANTIATE_TEST_SUITE_P(Nesting, BadSafetensorsHeader, testing::ValuesIn(kNesting), kRowName);
 
-/// Two tensors, a scalar and an empty one, with metadata: what the tests below cut and damage.
+/// A file with a scalar, an empty tensor and metadata, which the tests below truncate and damage.
 std::string valid_file() {
     return safetensors_bytes(
         R"({"__metadata__":{"format":"pt"},"w":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]},)"
@@ -345,7 +345,8 @@ void damage(std::string& file, std::mt19937& random) {
     }
 }
 
-/// What every caller relies on: ranges in order, inside the data, without gap or overlap, as large as the shapes say.
+/// Checks the guarantees for callers: ranges are in order, inside the data, without gaps and overlaps, and fit the
+/// shapes.
 void expect_tiled(const SafetensorsHeader& header, const std::string& file) {
     std::uint64_t position = 0;
     for (const auto& tensor : header.entries) {
@@ -365,7 +366,7 @@ TEST(SafetensorsProperty, DamagedFilesAreRefusedOrTiled) {
         const auto changes = 1 + random() % 2;
         for (unsigned change = 0; change < changes; ++change) damage(file, random);
         if (random() % 2 == 0 && file.size() > 8) {
-            // Without this most insertions would only show that the length is wrong.
+            // Otherwise most insertions would be refused only because the length is wrong.
             const std::size_t header = std::min(file.size(), std::max<std::size_t>(file.rfind('}') + 4, 8)) - 8;
             file.replace(0, 8, little_endian(header, 8));
         }
@@ -383,7 +384,7 @@ TEST(SafetensorsProperty, DamagedFilesAreRefusedOrTiled) {
             FAIL() << "not an Error: " << error.what() << " for " << testing::PrintToString(file);
         }
     }
-    // The damage must be neither too weak nor too strong to test anything.
+    // Some damaged files must be accepted and some refused, otherwise the test shows nothing.
     EXPECT_GT(accepted, 200);
     EXPECT_GT(refused, 2000);
 }

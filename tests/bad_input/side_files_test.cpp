@@ -53,7 +53,7 @@ std::string zip_of(const std::vector<ZipEntry>& entries) {
            little_endian(directory.size(), 4) + little_endian(archive.size(), 4) + std::string(2, '\0');
 }
 
-/// What torch.save pickles for a uint8 tensor, byte for byte, with what tests change as parameters.
+/// The pickle that torch.save writes for a uint8 tensor, byte for byte; tests change its parts by parameters.
 struct Pickle {
     std::string storage_class = "ByteStorage";
     std::string elements = "K\x20";
@@ -181,7 +181,7 @@ TEST(BadRankFile, StorageOfAnotherSize) {
 }
 
 TEST(BadRankFile, StorageThatFailsItsChecksum) {
-    // Still a permutation in both halves, so only the checksum tells.
+    // Still a permutation in both halves, so only the checksum shows the damage.
     std::string file = zip_of(rank_entries());
     const auto at = file.find(kRanks);
     ASSERT_NE(at, std::string::npos);
@@ -297,14 +297,14 @@ TEST(BadStatsFile, MissingOrMisshapenTensors) {
     expect_stats_error({.key = {2, 0, 4}}, {"[2, 4, 4]", "[2, 0, 4]"});
 }
 
-TEST(BadStatsFile, NormsThatAreNoNorms) {
+TEST(BadStatsFile, NormsThatAreNegativeOrNotFinite) {
     for (const double value :
          {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity(), -1.0}) {
         expect_stats_error({.special = value}, {"'mean_key_norm'", "not finite", "calibrate"});
     }
 }
 
-TEST(BadStatsFile, MetadataThatAreNoNumbers) {
+TEST(BadStatsFile, MetadataThatAreNotNumbers) {
     for (const char* number : {"", "two", "-2", "2x", " 2", "1.5", "99999999999999999999"}) {
         SCOPED_TRACE(number);
         expect_stats_error({.metadata = R"({"format":"mha2mla statistics 1","seq_len":"16","sequences":")" +
@@ -373,7 +373,7 @@ TEST(BadTokenFile, Missing) {
                  [&] { (void)read_token_file(root / "none.u16", TokenFormat::u16, kVocab); });
 }
 
-TEST(BadTokenFile, BytesThatAreNoWholeTokens) {
+TEST(BadTokenFile, BytesThatAreNotWholeTokens) {
     expect_token_error("t.u16", "\1\0\2"s, {"3 bytes", "2-byte"});
     for (const int size : {1, 2, 3, 5, 6, 7}) {
         expect_token_error("t.u32", std::string(static_cast<std::size_t>(size), '\0'),
@@ -411,7 +411,7 @@ TEST(BadTokenFile, BrokenNpyHeaders) {
         file[6] = version;
         expect_token_error("t.npy", file, {"NumPy"});
     }
-    // A version that is not known yet may mean something else, however familiar the rest looks.
+    // A file of an unknown version is refused even if the rest looks familiar.
     expect_token_error("t.npy", "\x93NUMPY\x04\0"s + little_endian(valid.size() - 14, 4) + valid.substr(10), {"NumPy"});
     // Length of a 2.0 header that wraps around if the prefix is added to it.
     expect_token_error("t.npy", "\x93NUMPY\x02\0\xff\xff\xff\xff{}"s, {"NumPy", "header"});
@@ -428,7 +428,7 @@ TEST(BadTokenFile, ArraysOfAnotherKind) {
 }
 
 TEST(BadTokenFile, NpyWithLessOrMoreThanItsShape) {
-    // A copy that broke off on a token's border is still incomplete.
+    // A copy that was truncated between two tokens is still incomplete.
     expect_token_error("t.npy", npy("'<u2'", "(4,)", "\1\0\2\0"s), {"t.npy"});
     expect_token_error("t.npy", npy("'<u2'", "(1,)", "\1\0\2\0"s), {"t.npy"});
     expect_token_error("t.npy", npy("'<u2'", "(2, 2)", "\1\0\2\0"s), {"t.npy"});
@@ -449,7 +449,7 @@ TEST(BadTokenFile, JsonLinesSayWhichLine) {
     expect_token_error("t.jsonl", good + std::string(100'000, '['), {"line 2"});
 }
 
-TEST(BadTokenFile, ReadingStopsBeforeWhatWasNotAskedFor) {
+TEST(BadTokenFile, ReadingStopsAtTheLimit) {
     const TemporaryDirectory root;
     write_text(root / "t.u16", "\1\0\2\0\xff\xff"s);
     EXPECT_EQ(read_token_file(root / "t.u16", TokenFormat::automatic, kVocab, 2), (std::vector<TokenId>{1, 2}));

@@ -1,4 +1,4 @@
-// Files that are no tokenizer.json, or one that asks for what this reader does not know.
+// Files that are not a tokenizer.json, and features that the reader does not know.
 
 #include "mha2mla/tokenizer.hpp"
 
@@ -14,7 +14,7 @@
 namespace mha2mla::test {
 namespace {
 
-TEST(BadInput, FilesThatAreNoTokenizer) {
+TEST(BadInput, FilesThatAreNotATokenizer) {
     const auto parse = [](const std::string& text) { return [text] { return Tokenizer::parse(text, "test.json"); }; };
     expect_error(ErrorCode::io, {"no/such/tokenizer.json"}, [] { return Tokenizer::load("no/such/tokenizer.json"); });
     expect_error(ErrorCode::io, {"/"}, [] { return Tokenizer::load("/"); });
@@ -58,7 +58,7 @@ TEST(BadInput, VocabulariesAndMerges) {
     expect_refused(ErrorCode::format, {"model.merges", "array"}, with({{"a", 0}}, "a b"));
 }
 
-TEST(BadInput, StepsThatAreNotKnownAreNamed) {
+TEST(BadInput, UnknownStepsAreNamed) {
     expect_refused(ErrorCode::unsupported, {"test.json: normalizer", "BertNormalizer"},
                    file_with("normalizer", {{"type", "BertNormalizer"}}));
     expect_refused(ErrorCode::unsupported, {"pre_tokenizer.pretokenizers[1]", "Whitespace"},

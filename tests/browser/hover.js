@@ -1,11 +1,11 @@
-// Appended to a report's page by report_test.sh: points at every cell of every heat map, and leaves what the page says
-// there as CSV in an element of its own, with how long the slowest step of each kind took.
+// Appended to a report's page by report_test.sh: points at every cell of every heat map, and writes the text that the page shows
+// as CSV to an element, with the time of the slowest step of each kind.
 {
   const lines = [], slowest = {draw: 0, hover: 0, slider: 0, scale: 0};
   const timed = (kind, step) => {
     const begin = performance.now();
     step();
-    document.body.offsetHeight;  // layout belongs to it
+    document.body.offsetHeight;  // includes the layout
     slowest[kind] = Math.max(slowest[kind], performance.now() - begin);
   };
   for (const f of figures) {

@@ -1,5 +1,5 @@
 // make_stats FILE LAYERS HEADS KV_HEADS PAIRS MODEL: a statistics file of any shape, for the report's browser test. The
-// same arguments give the same bytes. Norms fall with the pair and differ from head to head, as those of models do.
+// same arguments give the same bytes. Norms decrease with the pair and differ between heads, as in real models.
 #include <cmath>
 #include <cstdlib>
 #include <random>

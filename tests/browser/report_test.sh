@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Opens the HTML report in a headless Chromium and looks at what it drew. Exits with 77, which CTest shows as skipped,
+# Opens the HTML report in a headless Chromium and checks its content. Exits with 77, which CTest shows as skipped,
 # where there is no Chromium.
 # Usage: report_test.sh MHA2MLA MAKE_STATS EXAMPLES
 set -euo pipefail
@@ -11,7 +11,7 @@ trap 'rm -rf "$work"' EXIT
 failures=0
 
 fail() { echo "FAILED: $*"; failures=$((failures + 1)); }
-# The page's DOM after its scripts ran. The window is tall, so that every layer of a small model comes into view.
+# The page's DOM after its scripts ran. The window is tall, so that every layer of a small model is visible.
 dom() {
   timeout 120 "$browser" --headless --no-sandbox --disable-gpu --user-data-dir="$work/profile" --window-size="1280,${2:-9000}" \
     --virtual-time-budget=10000 --dump-dom "file://$1" 2>/dev/null
@@ -39,14 +39,14 @@ for figure in kept-by-pair kept-by-layer agreement concentration retained spectr
   grep -q "id=\"$figure\">.*<svg" "$work/full.dom" || fail "figure $figure was not drawn"
 done
 
-# The script's tables at the rope-dim that the program used are the program's own.
+# At the program's rope-dim the tables of the script equal those of the program.
 table() { sed -n "/<table id=\"$1\"/,/<\/table>/p" "$2" | grep -o '<t[dh][^<]*' | sed 's/.*>//'; }
 for id in layer-table strategy-table comparison-table; do
   [ "$(table $id "$work/full.html" | wc -l)" -gt 8 ] || fail "$id is empty"
   [ "$(table $id "$work/full.html")" = "$(table $id "$work/full.dom")" ] || fail "$id: the script and the program disagree"
 done
 
-# Another rope-dim by the fragment: outlines move, and tables become what the program writes for it.
+# With another rope-dim in the fragment, outlines change, and the tables equal those that the program writes for it.
 dom "$work/full.html#rope-dim=8" >"$work/eight.dom"
 "$program" report "$work/b.safetensors" --compare "$work/a.safetensors" --rope-dim 8 --html "$work/eight.html" >/dev/null
 expect_count "outlines at 8" 'class="layer" data-layer="[0-9]*" data-drawn="true" data-rope-dim="8"' "$work/eight.dom" 4
@@ -58,7 +58,7 @@ done
 dom "$work/full.html#rope-dim=7" >"$work/odd.dom"
 [ "$(marks "$work/full.dom")" = "$(marks "$work/odd.dom")" ] || fail "an odd rope-dim in the fragment was taken"
 
-# Names from files are text, and the page asks the network for nothing.
+# Names from files are escaped, and the page makes no network requests.
 dom "$work/hostile.html" >"$work/hostile.dom"
 expect_count "heat maps of the hostile page" 'data-drawn="true"' "$work/hostile.dom" 4
 grep -q 'id="owned"\|<title>owned' "$work/hostile.dom" && fail "a model name became markup"
@@ -78,7 +78,7 @@ expect_count "layers of the large model" 'class="layer" data-layer="[0-9]' "$wor
 [ "$drawn" -lt 32 ] || fail "layers out of view were drawn"
 echo "large model: $bytes bytes, $drawn of 32 layers drawn at once"
 
-# Whatever cell one points at, the page says what the CSV has, to the digits that it shows.
+# For every cell, the page shows the numbers of the CSV, to the digits that it shows.
 { cat "$work/big.html"; echo "<script>"; cat "$(dirname "$0")/hover.js"; echo "</script>"; } >"$work/hover.html"
 dom "$work/hover.html" 1000 >"$work/hover.dom"
 sed -n '/id="hover"/,/<\/pre>/p' "$work/hover.dom" | grep '^[0-9]' >"$work/hover.csv" || true

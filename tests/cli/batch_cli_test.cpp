@@ -1,4 +1,4 @@
-// Recipes as a person runs them, and the cards of what comes out.
+// Running recipes, and the model cards of their outputs.
 #include <algorithm>
 
 #include "support/program.hpp"
@@ -52,7 +52,7 @@ TEST(BatchCli, JobsShareStatisticsAndRunOnce) {
     ASSERT_EQ(run_program({"batch", recipe.string()}).exit_code, 0);
     EXPECT_EQ(states(read_json(out / "summary.json")), (nlohmann::json{"skipped", "skipped"}));
 
-    // A file that is gone makes its job run again, and no other.
+    // If a file of an output is missing, only its job runs again.
     fs::remove(out / "kjv-1.8M-mla-kv-rank-8/model.safetensors");
     const auto partly = run_program({"batch", recipe.string(), "--overwrite"});
     EXPECT_EQ(partly.exit_code, 0) << partly.err;
@@ -185,7 +185,7 @@ TEST(CardCli, SaysWhatWasDoneMeasuredAndLeftOut) {
     EXPECT_NE(card.find("mha2mla convert model out --rope uniform --eval-text kjv-eval.txt"), std::string::npos)
         << card;
     const auto record = read_json(out / "mha2mla.json");
-    // What is published does not say where its author keeps things.
+    // Published files do not contain local paths.
     for (const auto& text : {card, record.dump()}) EXPECT_EQ(text.find(directory.path().string()), std::string::npos);
     const auto verified = run_program(
         {"verify", model.string(), out.string(), "--text", kText, "--context", "128", "--max-windows", "4", "--json"});

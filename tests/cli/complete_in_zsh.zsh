@@ -1,4 +1,4 @@
-# What an interactive zsh makes of each line when TAB is pressed behind it, one a line.
+# Prints the completion by an interactive zsh for each line when TAB is pressed after it, one per line.
 # Usage: zsh -f complete_in_zsh.zsh DIRECTORY_OF_COMPLETION LINE...
 zmodload zsh/zpty
 zpty shell "TERM=dumb zsh -f -i"

@@ -1,4 +1,4 @@
-// What convert leaves on disk.
+// The files that convert writes.
 #include <algorithm>
 
 #include "support/program.hpp"

@@ -1,4 +1,4 @@
-// doctor names everything that is wrong at once, and agrees with what convert does.
+// doctor reports all problems at once, and agrees with convert.
 #include <cstring>
 
 #include "support/program.hpp"

@@ -1,5 +1,4 @@
-// Help, man pages, completions and the pages in docs/commands: made of one description, and what they are made for
-// works.
+// Help, man pages, completions and the pages in docs/commands, all generated from one description.
 #include <algorithm>
 
 #include "support/program.hpp"
@@ -11,7 +10,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// The output of a shell command and its exit code behind it.
+/// The output of a shell command, followed by its exit code.
 std::string shell(const std::string& command) {
     const TemporaryDirectory directory;
     const fs::path out = directory / "out";
@@ -79,7 +78,7 @@ TEST(DocumentsCli, ManPagesRenderWithoutWarnings) {
         EXPECT_TRUE(fs::exists(directory / "man1" / ("mha2mla-" + name + ".1"))) << name;
     const std::string pages = directory.path().string() + "/man1/*.1";
     if (has_tool("groff")) {
-        // A long list of choices has no place to break a line; that is all that may be said.
+        // A long list of choices cannot be broken into lines; no other warning is allowed.
         EXPECT_EQ(
             shell("groff -man -ww -Tascii -z " + pages + " 2>&1 | grep -v 'cannot adjust line\\|t break line' || true"),
             "[0]");
@@ -90,7 +89,7 @@ TEST(DocumentsCli, ManPagesRenderWithoutWarnings) {
     if (!has_tool("groff") && !has_tool("mandoc")) GTEST_SKIP() << "neither groff nor mandoc is installed";
 }
 
-/// What bash offers for the last of `words`.
+/// The completions that bash offers for the last of `words`.
 std::string complete_in_bash(const std::string& words, std::size_t index) {
     return shell("bash -c 'source <(\"" MHA2MLA_PROGRAM "\" completion bash); COMP_WORDS=(" + words +
                  "); COMP_CWORD=" + std::to_string(index) + "; _mha2mla; echo \"${COMPREPLY[*]}\"'");
@@ -119,7 +118,7 @@ TEST(DocumentsCli, ZshCompletes) {
     ASSERT_EQ(shell("\"" MHA2MLA_PROGRAM "\" completion zsh >" + at + "/_mha2mla"), "[0]");
     fs::create_directory(directory / "model");
     write_text(directory / "mixed.txt", "");
-    // An interactive shell, in which TAB is pressed behind each of these lines.
+    // An interactive shell, in which TAB is pressed after each of these lines.
     const std::vector<std::pair<std::string, std::string>> lines = {
         {"mha2mla conv", "mha2mla convert "},
         {"mha2mla help conv", "mha2mla help convert "},

@@ -1,4 +1,4 @@
-// Errors as a person at the terminal sees them: one line that names the thing and the remedy, and the exit code.
+// Error messages of the program: one line that names the problem and the remedy, and the exit code.
 #include <algorithm>
 
 #include "support/program.hpp"
@@ -54,7 +54,8 @@ TEST(ErrorCli, MissingFilesExitWith1AndAreNamed) {
     expect_failure({"eval", "/no/such/dir", "--text", kText}, 1, {"/no/such/dir"});
     expect_failure({"eval", kModel, "--text", "/no/such.txt"}, 1, {"/no/such.txt", "No such file"});
     expect_failure({"convert", kModel, "/tmp/x", "--stats", "/no/such.safetensors"}, 1, {"/no/such.safetensors"});
-    expect_failure({"convert", "/no/such/dir", "/tmp/x"}, 1, {"/no/such/dir"});  // before what else is missing
+    expect_failure({"convert", "/no/such/dir", "/tmp/x"}, 1,
+                   {"/no/such/dir"});  // reported before other missing arguments
     expect_failure({"plan", "/no/config.json"}, 1, {"/no/config.json"});
 }
 

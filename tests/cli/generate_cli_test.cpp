@@ -1,4 +1,4 @@
-// generate and eval with a KV cache, as a user meets them.
+// The commands generate and eval with a KV cache.
 #include <gtest/gtest.h>
 
 #include <algorithm>

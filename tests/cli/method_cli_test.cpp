@@ -1,4 +1,4 @@
-// Which method a command line gives, where statistics come from, and that nothing is refined or ignored unasked.
+// The method that a command line selects, the source of the statistics, and options that must not be ignored.
 #include <algorithm>
 
 #include "mha2mla/checkpoint.hpp"
@@ -43,7 +43,7 @@ protected:
     TemporaryDirectory directory_;
 };
 
-/// o_proj is changed by aligning and by nothing else.
+/// Only aligning changes o_proj.
 bool is_aligned(const fs::path& output) {
     const Checkpoint source = Checkpoint::open(kModel), made = Checkpoint::open(output);
     const std::string name = "model.layers.1.self_attn.o_proj.weight";

@@ -1,4 +1,4 @@
-// `report` as a person runs it: files, stdout, exit codes.
+// The command report: files, stdout, exit codes.
 #include <cmath>
 #include <sstream>
 
@@ -88,7 +88,7 @@ TEST_F(ReportCli, JsonAndCsvHoldTheScoresAndRanksOfTheStatistics) {
     for (std::size_t i = 1; i < retained.size(); ++i) EXPECT_GT(retained[i].at("joint"), retained[i - 1].at("joint"));
 }
 
-TEST_F(ReportCli, FrequenciesComeFromThoseWhoKnowThem) {
+TEST_F(ReportCli, FrequenciesComeFromTheModelOrTheOption) {
     const auto source = [&](const std::vector<std::string>& more) {
         std::vector<std::string> arguments = {"--json", "-"};
         arguments.insert(arguments.end(), more.begin(), more.end());

@@ -1,4 +1,4 @@
-// What scripts rely on: results as JSON on stdout, nothing else there, exit codes.
+// The interface for scripts: only JSON results on stdout, and exit codes.
 #include <cmath>
 
 #include "support/program.hpp"
@@ -41,7 +41,7 @@ TEST(ResultCli, InspectCountsEveryTensor) {
     EXPECT_EQ(json.at("bytes"), std::filesystem::file_size(kModel + "/model.safetensors") - 8 - 4400);
 }
 
-TEST(ResultCli, TheWholeLine) {
+TEST(ResultCli, CalibrateConvertAndVerifyAgree) {
     const TemporaryDirectory directory;
     const std::string stats = (directory.path() / "stats.safetensors").string();
     const std::string ranks = (directory.path() / "ranks.pth").string();
@@ -79,7 +79,7 @@ TEST(ResultCli, TheWholeLine) {
     }
 }
 
-TEST(ResultCli, AutoTakesAsManySamplesAsItTakes) {
+TEST(ResultCli, AutoStopsWhenTheSelectionIsStable) {
     const TemporaryDirectory directory;
     const auto stats = [&](const char* name) { return (directory.path() / name).string(); };
     const std::vector<std::string> common = {"calibrate", kModel, "--text", kCalibration, "--seq-len", "256"};
@@ -93,7 +93,7 @@ TEST(ResultCli, AutoTakesAsManySamplesAsItTakes) {
     EXPECT_EQ(found.at("settled"), found.at("unsettled_layers") == 0);
     EXPECT_GE(sequences, 36);
     run({"--samples", std::to_string(sequences), "--output", stats("fixed")});
-    const auto data = [](const std::string& file) {  // behind the header, whose metadata differ
+    const auto data = [](const std::string& file) {  // after the header, whose metadata differ
         const std::string bytes = read_text(file);
         return bytes.substr(bytes.size() - 4 * (6 + 3) * 16 * 8);
     };
@@ -107,7 +107,7 @@ TEST(ResultCli, AutoTakesAsManySamplesAsItTakes) {
     EXPECT_NE(short_of.err.find("4 of 4 layers had not settled"), std::string::npos) << short_of.err;
 }
 
-TEST(ResultCli, TokenFilesStandForText) {
+TEST(ResultCli, TokenFilesReplaceText) {
     const TemporaryDirectory directory;
     const std::string ids = "{\"input_ids\": [5, 6, 7, 8, 9, 10, 11]}\n{\"input_ids\": [12]}\n";
     write_text(directory.path() / "a.jsonl", ids);

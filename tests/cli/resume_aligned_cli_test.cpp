@@ -1,4 +1,4 @@
-// An aligned conversion that is killed or interrupted in the middle, and goes on behind the layers that are finished.
+// Resuming an aligned conversion, after a kill or an interruption, behind its finished layers.
 #include <algorithm>
 
 #include "support/program.hpp"

@@ -1,4 +1,4 @@
-// A conversion that is killed, interrupted or refused, and goes on.
+// Resuming a conversion after a kill, an interruption or an error.
 #include <algorithm>
 #include <map>
 
@@ -32,7 +32,7 @@ std::vector<std::string> convert(const fs::path& model, const fs::path& out,
     return arguments;
 }
 
-/// Everything but the two files that name the output's own path.
+/// All files except the two that contain the path of the output.
 std::map<std::string, std::string> files_in(const fs::path& directory) {
     std::map<std::string, std::string> files;
     for (const auto& entry : fs::directory_iterator(directory)) {
@@ -100,7 +100,7 @@ TEST(ResumeCli, AnInterruptionKeepsPiecesThatAreNeitherRedoneNorTrustedUnseen) {
     EXPECT_EQ(refused.exit_code, 1);
     EXPECT_NE(refused.err.find("--resume"), std::string::npos) << refused.err;
 
-    // One byte of a recorded piece changes behind our back, and the last line of the journal is cut off.
+    // One byte of a recorded piece is changed, and the last line of the journal is truncated.
     const auto journal = read_text(out / "mha2mla.journal.jsonl");
     write_text(out / "mha2mla.journal.jsonl", journal.substr(0, journal.size() - 5));
     std::vector<fs::path> shards;

@@ -1,4 +1,4 @@
-// What a person sees: progress on a terminal of any width, plain lines elsewhere, messages in the log file.
+// Output for users: progress on terminals of any width, plain lines elsewhere, messages in the log file.
 #include <poll.h>
 #include <pty.h>
 #include <sys/wait.h>
@@ -17,7 +17,7 @@ const std::string kModel = example("kjv-1.8M").string();
 const std::string kText = example("kjv-eval.txt").string();
 const std::vector<std::string> kEval = {"eval", kModel, "--text", kText, "--context", "256", "--max-windows", "40"};
 
-/// Everything that the program writes to a terminal of so many columns, stdout and stderr alike.
+/// Everything that the program writes to stdout and stderr on a terminal with this number of columns.
 std::string run_in_terminal(const std::vector<std::string>& arguments, unsigned short columns) {
     winsize size{};
     size.ws_col = columns;
@@ -50,7 +50,7 @@ TEST(TerminalCli, ProgressFitsIntoTwentyColumnsAndIsErased) {
     ASSERT_NE(result, std::string::npos) << text;
     const std::string before = text.substr(0, result);
     EXPECT_NE(before.find('%'), std::string::npos) << before;
-    EXPECT_EQ(before.find('\n'), std::string::npos) << before;  // one line, drawn over itself
+    EXPECT_EQ(before.find('\n'), std::string::npos) << before;  // one line that is overwritten
     EXPECT_TRUE(before.ends_with("\r\x1b[K")) << before;
     std::istringstream lines(before);
     for (std::string line; std::getline(lines, line, '\r');) {
@@ -77,7 +77,7 @@ TEST(TerminalCli, HelpWrapsAtTwentyColumns) {
         wide += line.size() > 21 && line.find(' ', line.find_first_not_of(' ')) != std::string::npos ? 1 : 0;
     }
     EXPECT_GT(all, 50U);
-    EXPECT_EQ(wide, 0U);  // only single words may stick out
+    EXPECT_EQ(wide, 0U);  // only single words may be wider
 }
 
 TEST(TerminalCli, WithoutATerminalThereAreOnlyPlainLines) {

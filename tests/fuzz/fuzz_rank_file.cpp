@@ -1,4 +1,4 @@
-// Bytes of a rank file. What is accepted must survive being written and read again.
+// Bytes of a rank file. A file that is accepted must be equal after writing and reading it again.
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>

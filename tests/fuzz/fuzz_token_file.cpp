@@ -1,4 +1,4 @@
-// One byte that chooses the format, one for the vocabulary's size, then the bytes of a token file.
+// One byte that selects the format, one for the size of the vocabulary, then the bytes of a token file.
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>

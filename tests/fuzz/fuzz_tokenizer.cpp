@@ -1,4 +1,4 @@
-// A tokenizer.json, then, behind a NUL byte, a text for it. JSON holds no NUL, so every file is also a seed.
+// A tokenizer.json and, after a NUL byte, a text for it. JSON has no NUL, so every tokenizer.json is also a seed.
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>

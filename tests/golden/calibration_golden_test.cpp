@@ -1,4 +1,4 @@
-// Statistics of TinyStories-656K against those of the reference implementation.
+// Statistics of TinyStories-656K compared with those of the reference implementation.
 #include "mha2mla/calibration.hpp"
 #include "mha2mla/rope.hpp"
 #include "mha2mla/threads.hpp"

@@ -1,4 +1,4 @@
-// NLL of conversions against the figures that the reference implementation and transformers computed.
+// NLL of conversions compared with figures of the reference implementation and of transformers.
 #include <cmath>
 
 #include "mha2mla/convert.hpp"
@@ -24,8 +24,8 @@ std::vector<TokenId> tiny_stories_tokens() {
     return read_token_file(shared(kGolden) / "eval_tokens.u16", TokenFormat::u16, 2048);
 }
 
-/// One recorded case of reference.json as our options. The reference gives `low_rank` to keys and to values each
-/// with `split`, so our d_kv is twice that.
+/// A recorded case of reference.json as options of this library. With `split` the reference's `low_rank` is that of
+/// keys and of values each, so d_kv is twice that.
 ConvertOptions options_of(const nlohmann::json& recorded) {
     ConvertOptions options;
     options.rope = {recorded.at("partial_rope_version"), recorded.at("rope_dim_for_mla"), 0};
@@ -37,7 +37,7 @@ ConvertOptions options_of(const nlohmann::json& recorded) {
     return options;
 }
 
-/// Logits of the 32 probe tokens against those that the reference recorded.
+/// Compares the logits of the 32 probe tokens with the recorded ones of the reference.
 void expect_logits(const Model& model, const std::vector<TokenId>& probe, const std::vector<float>& recorded,
                    const std::string& name) {
     Observer observer;
@@ -97,7 +97,7 @@ TEST(ConversionGolden, SigmaPlacementDoesNotChangeTheModel) {
     EXPECT_NEAR(results[0], results[2], 1e-4);
 }
 
-/// With every pair rotated and the full rank, nothing is approximated.
+/// With all pairs rotated and full rank the conversion is exact.
 class FullRank : public testing::TestWithParam<const char*> {};
 
 TEST_P(FullRank, LogitsEqualTheOriginals) {
@@ -159,7 +159,7 @@ TEST(ConversionGolden, BfloatSiblingAndStories260KConvertAndEvaluate) {
     const auto ids = tiny_stories_tokens();
     check("models/TinyStories-656K", ids, 1.0);
     check("models/TinyStories-656K-bf16", ids, 1.0);
-    // stories260K has no tokenizer here; ids below its vocabulary only have to run.
+    // stories260K has no tokenizer here; any ids below its vocabulary size are valid.
     std::vector<TokenId> small;
     for (const TokenId id : ids) small.push_back(id % 512);
     const Model stories = Model::open(shared("models/stories260K"));

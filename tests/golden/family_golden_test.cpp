@@ -1,4 +1,4 @@
-// Logits of small random checkpoints of several shapes, as transformers computes them.
+// Logits of small random checkpoints of several shapes compared with those of transformers.
 #include "mha2mla/runtime.hpp"
 #include "support/shared.hpp"
 

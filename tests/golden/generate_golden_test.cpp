@@ -1,4 +1,4 @@
-// Greedy continuations as transformers computes them.
+// Greedy continuations compared with those of transformers.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -36,8 +36,8 @@ TEST(GenerateGolden, GreedyTextsOfTinyStories) {
 TEST(GenerateGolden, GreedyIdsOfKjv) {
     MHA2MLA_NEEDS_SHARED("golden/kjv-1.8M/expected.json");
     const Model model = Model::open(example("kjv-1.8M"));
-    // The recorded run took BOS, which is also the padding token there, for padding once there was a second token, and
-    // masked it. What follows is the continuation of the second token alone.
+    // In the recorded run BOS is also the padding token and was masked as padding after the second token. So the
+    // recorded continuation is that of the second token alone.
     auto expected =
         read_json(shared("golden/kjv-1.8M/expected.json")).at("greedy_ids_from_bos").get<std::vector<TokenId>>();
     EXPECT_EQ(continued(model, {expected[0]}, 1)[1], expected[1]);
@@ -45,7 +45,7 @@ TEST(GenerateGolden, GreedyIdsOfKjv) {
     EXPECT_EQ(continued(model, {expected[0]}, static_cast<std::int64_t>(expected.size()) - 1), expected);
 }
 
-/// What a cache format costs a converted model against its own 16-bit cache, on its evaluation text.
+/// The NLL of a converted model with a cache format minus that with a 16-bit cache, on its evaluation text.
 void expect_small_losses(const std::string& model, const std::string& calibration, const std::string& text) {
     const TemporaryDirectory directory;
     const std::string converted = directory / "mla";

@@ -1,4 +1,4 @@
-// The parameter counts and cache sizes that the paper prints (MHA2MLA, tables 1 and 2).
+// Parameter counts and cache sizes compared with those of the paper (MHA2MLA, tables 1 and 2).
 #include <cmath>
 
 #include "mha2mla/plan.hpp"
@@ -12,7 +12,7 @@ struct Row {
     ModelConfig config;
     double original_millions;
     std::vector<double> converted_millions;  // at d_kv 32, 16, 8
-    double unit;                             // what the paper rounds to, in millions
+    double unit;                             // precision of the paper's figures, in millions
 };
 
 ModelConfig smollm(std::int64_t hidden, std::int64_t intermediate, std::int64_t layers, std::int64_t heads,

@@ -1,4 +1,4 @@
-// Rank files that the reference implementation wrote or published, and what PyTorch makes of ours.
+// Rank files of the reference implementation, and reading of our files by PyTorch.
 #include <cstdlib>
 
 #include "mha2mla/atomic_file.hpp"

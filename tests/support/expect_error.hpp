@@ -1,5 +1,5 @@
 #pragma once
-/// Checks of what the library throws.
+/// Checks of the library's exceptions.
 
 #include <gtest/gtest.h>
 

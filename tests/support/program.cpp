@@ -23,7 +23,7 @@ ProgramResult run_program(const std::vector<std::string>& arguments, const std::
     const auto err = directory.path() / "err";
     std::string command = prefix + " " + quote(MHA2MLA_PROGRAM);
     for (const auto& argument : arguments) command += " " + quote(argument);
-    // The shell's own redirection comes first, so that a prefix such as ulimit does not touch these files.
+    // The redirection of the shell comes first, so that a prefix such as ulimit does not affect these files.
     const int status = std::system(("{ " + command + "; } >" + quote(out) + " 2>" + quote(err)).c_str());
     ProgramResult result;
     result.exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);

@@ -5,7 +5,7 @@
 namespace mha2mla::test {
 
 struct ProgramResult {
-    int exit_code = 0;  // 128 + signal where a signal ended it
+    int exit_code = 0;  // 128 + signal if a signal ended the program
     std::string out, err;
 };
 

@@ -1,5 +1,5 @@
 #pragma once
-/// A safetensors file from its parts, written out here so that no test trusts the library's own writer.
+/// A safetensors file from its parts, written without the library's writer, so that tests do not depend on it.
 
 #include <cstddef>
 #include <cstdint>
@@ -9,14 +9,14 @@
 
 namespace mha2mla::test {
 
-/// Little-endian, as all lengths and offsets of the file formats in these tests.
+/// The little-endian bytes of a number, as in all file formats of these tests.
 inline std::string little_endian(std::uint64_t value, unsigned bytes) {
     std::string text;
     for (unsigned i = 0; i < bytes; ++i) text += static_cast<char>(value >> (8 * i) & 0xffU);
     return text;
 }
 
-/// 8-byte header length, header, data. Nothing is checked: tests pass what is wrong on purpose.
+/// 8-byte header length, header, data. Nothing is checked, because tests also make invalid files.
 inline std::string safetensors_bytes(std::string_view header_json, std::string_view data = {}) {
     return little_endian(header_json.size(), 8) + std::string(header_json) + std::string(data);
 }

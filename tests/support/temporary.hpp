@@ -1,5 +1,5 @@
 #pragma once
-/// Places for test files that clean up after themselves, and plain reading and writing.
+/// Temporary directories and files that are removed automatically, and reading and writing of files.
 
 #include <sys/mman.h>
 #include <unistd.h>
@@ -36,7 +36,7 @@ private:
     std::filesystem::path path_;
 };
 
-/// A regular file that lives in memory only; fuzz targets use it where the library wants a path.
+/// A regular file in memory, for fuzz targets of functions that take a path.
 class MemoryFile {
 public:
     explicit MemoryFile(std::string_view content) : descriptor_(::memfd_create("mha2mla-test", MFD_CLOEXEC)) {
@@ -56,7 +56,7 @@ private:
     int descriptor_;
 };
 
-/// Byte for byte.
+/// The bytes of a file.
 inline void write_text(const std::filesystem::path& path, std::string_view text) {
     std::ofstream out(path, std::ios::binary | std::ios::trunc);
     out.write(text.data(), static_cast<std::streamsize>(text.size()));

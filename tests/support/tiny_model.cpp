@@ -12,14 +12,15 @@
 namespace mha2mla::test {
 namespace {
 
-/// Upper half of the float32, to nearest even.
+/// The BF16 nearest to a float32, ties to even.
 std::uint16_t to_bf16(float value) {
     const auto bits = std::bit_cast<std::uint32_t>(value);
     if (std::isnan(value)) return 0x7fc0;
     return static_cast<std::uint16_t>((bits + 0x7fffU + (bits >> 16U & 1U)) >> 16U);
 }
 
-/// To nearest even. 2^(exponent - 10) is the step between neighbours; counting steps carries into the exponent.
+/// The F16 nearest to a float32, ties to even. 2^(exponent - 10) is the step between neighbours; a full mantissa
+/// carries into the exponent.
 std::uint16_t to_f16(float value) {
     const std::uint32_t sign = std::signbit(value) ? 0x8000U : 0U;
     if (std::isnan(value)) return 0x7e00;
@@ -54,12 +55,13 @@ std::string encode(const TinyTensor& tensor) {
     return bytes;
 }
 
-/// Fills tensors in a fixed order. The standard library's distributions differ between vendors, mt19937 does not.
+/// Fills tensors in a fixed order. The distributions of the standard library differ between implementations; mt19937
+/// does not.
 class Maker {
 public:
     explicit Maker(const TinyModel& model) : dtype_(model.dtype), random_(model.seed) {}
 
-    /// Uniform around `centre`, with the variance that keeps a linear map's output about as large as its input.
+    /// Uniform values around `centre`, with the variance for which a linear map preserves the size of its input.
     void add(const std::string& name, std::vector<std::int64_t> shape, float centre = 0.0F) {
         std::size_t count = 1;
         for (const auto dimension : shape) count *= static_cast<std::size_t>(dimension);

@@ -23,7 +23,7 @@ struct TinyModel {
     std::uint32_t seed = 1;
 };
 
-/// A tensor before it is encoded. Any name, dtype and shape may be put in; values are encoded for F32, BF16 and F16,
+/// A tensor before it is encoded. Name, dtype and shape are arbitrary; values are encoded for F32, BF16 and F16,
 /// other dtypes become zeros of the right size (whole bytes per element only).
 struct TinyTensor {
     std::string name;
@@ -32,15 +32,15 @@ struct TinyTensor {
     std::vector<float> values;  // row-major
 };
 
-/// What write_tiny_model writes, for tests that want to damage it first.
+/// The content of write_tiny_model(), for tests that damage it first.
 [[nodiscard]] nlohmann::ordered_json tiny_config(const TinyModel& model = {});
 [[nodiscard]] std::vector<TinyTensor> tiny_tensors(const TinyModel& model = {});
-/// The tensor of this name; throws if there is none.
+/// The tensor with this name; throws if there is none.
 [[nodiscard]] TinyTensor& find_tensor(std::vector<TinyTensor>& tensors, const std::string& name);
 
 /// One safetensors file with the tensors in this order.
 void write_tensors(const std::filesystem::path& file, const std::vector<TinyTensor>& tensors);
-/// config.json and model.safetensors, into `directory`, which is created.
+/// Creates `directory` and writes config.json and model.safetensors to it.
 void write_model(const std::filesystem::path& directory, const nlohmann::ordered_json& config,
                  const std::vector<TinyTensor>& tensors);
 void write_tiny_model(const std::filesystem::path& directory, const TinyModel& model = {});

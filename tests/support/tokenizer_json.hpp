@@ -1,5 +1,5 @@
 #pragma once
-/// Pieces of a tokenizer.json, on vocabularies small enough to see the answer.
+/// Parts of a tokenizer.json, with vocabularies that are small enough to check by hand.
 
 #include <nlohmann/json.hpp>
 #include <string>
@@ -28,7 +28,7 @@ inline Tokenizer make(const json& model, const json& parts = json::object()) {
     return Tokenizer::parse(file.dump(), "test.json");
 }
 
-/// All of ASCII as characters, and what a pre-tokenizer or normalizer may put in their place.
+/// All ASCII characters, and the characters by which pre-tokenizers and normalizers replace them.
 inline json ascii_model() {
     Names names;
     for (char c = 0; c >= 0 && c < 127; ++c) names.emplace_back(1, c);

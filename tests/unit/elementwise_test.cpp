@@ -1,4 +1,4 @@
-// The vector loops against double arithmetic of the standard library.
+// Compares the vector loops with double arithmetic of the standard library.
 #include "linalg/elementwise.hpp"
 
 #include <gtest/gtest.h>

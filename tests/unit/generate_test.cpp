@@ -1,4 +1,4 @@
-// Drawing tokens, streaming text, and reading multiple-choice data sets.
+// Sampling tokens, streaming text, and reading multiple-choice data sets.
 #include "mha2mla/generate.hpp"
 
 #include <cmath>
@@ -39,20 +39,20 @@ TEST(Sampler, DrawsFollowTheSoftmax) {
     EXPECT_EQ(draws({.temperature = 1, .seed = 7}, logits, 50), draws({.temperature = 1, .seed = 7}, logits, 50));
 }
 
-TEST(Sampler, TopKAndTopPLeaveTheLikeliest) {
+TEST(Sampler, TopKAndTopPKeepTheMostLikely) {
     const std::vector<float> logits = {std::log(1.0F), std::log(2.0F), std::log(5.0F)};
     EXPECT_EQ(draws({.temperature = 1, .top_k = 2}, logits, 400).count(0), 0U);
     EXPECT_EQ(draws({.temperature = 1, .top_p = 0.8}, logits, 400).count(0), 0U);  // 5/8 + 2/8 reach 0.8
-    EXPECT_EQ(draws({.temperature = 1, .top_p = 0.6}, logits, 400).at(2), 400);    // 5/8 does already
+    EXPECT_EQ(draws({.temperature = 1, .top_p = 0.6}, logits, 400).at(2), 400);    // 5/8 alone reaches 0.6
     EXPECT_EQ(draws({.temperature = 1, .top_p = 0.9}, logits, 4000).count(0), 1U);
     expect_error(ErrorCode::usage, {"top-p"}, [] { const Sampler sampler({.top_p = 0}); });
     expect_error(ErrorCode::usage, {"temperature"}, [] { const Sampler sampler({.temperature = -1}); });
 }
 
-TEST(TextStream, GivesWholeCharactersAndNothingTwice) {
+TEST(TextStream, ReturnsCompleteCharactersOnce) {
     const auto tokenizer = Tokenizer::load(example("kjv-1.8M/tokenizer.json"));
     std::string text = "And it came to pass € 漢字 😀 ";
-    for (int i = 0; i < 5; ++i) text += text.substr(0, 200);  // longer than the stream looks back
+    for (int i = 0; i < 5; ++i) text += text.substr(0, 200);  // longer than the context of the stream
     const auto ids = tokenizer.encode(text, false);
     TextStream stream(tokenizer, {});
     std::string said;
@@ -69,7 +69,7 @@ TEST(TextStream, GivesWholeCharactersAndNothingTwice) {
     EXPECT_EQ(cut.finish(), "\xEF\xBF\xBD");
 }
 
-TEST(WholeCharacters, StopsBeforeWhatIsCutOff) {
+TEST(WholeCharacters, StopsBeforeAnIncompleteCharacter) {
     EXPECT_EQ(whole_characters("a\xE2\x82"), 1U);
     EXPECT_EQ(whole_characters("a\xE2\x82\xAC"), 4U);
     EXPECT_EQ(whole_characters("\xF0\x9F\x98"), 0U);

@@ -1,4 +1,4 @@
-// What the status line says in the room that it has, and which word an error suggests.
+// The text of the status line for a given width, and the word that an error suggests.
 #include "mha2mla/progress_text.hpp"
 
 #include <gtest/gtest.h>

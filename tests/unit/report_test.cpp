@@ -46,7 +46,7 @@ TEST(Report, ConcentrationOfKnownDistributions) {
     EXPECT_NEAR(even.layers[0].effective_pairs, 4, 1e-12);
     EXPECT_NEAR(even.layers[0].top_share[1], 0.5, 1e-12);
     const Report one = make_report(stats_of(1, 1, 1, {0, 7, 0, 0}), at(2));
-    EXPECT_NEAR(one.layers[0].gini, 0.75, 1e-12);  // 1 - 1/n where one of n has everything
+    EXPECT_NEAR(one.layers[0].gini, 0.75, 1e-12);  // 1 - 1/n if one of n has the whole score
     EXPECT_NEAR(one.layers[0].effective_pairs, 1, 1e-12);
     EXPECT_NEAR(one.layers[0].top_share[0], 1, 1e-12);
     // Gini of 1, 2, 3, 4: mean |difference| over all ordered pairs, 20/16, over twice the mean, 5. Entropy of tenths.
@@ -56,14 +56,14 @@ TEST(Report, ConcentrationOfKnownDistributions) {
     EXPECT_NEAR(rising.layers[0].top_share[3], 1, 1e-12);
     const double entropy = -(0.1 * std::log(0.1) + 0.2 * std::log(0.2) + 0.3 * std::log(0.3) + 0.4 * std::log(0.4));
     EXPECT_NEAR(rising.layers[0].effective_pairs, std::exp(entropy), 1e-12);
-    // Two heads: means. A head that never attends has no preference.
+    // With two heads: means. A head whose scores are zero has equal pairs.
     const Report two = make_report(stats_of(1, 2, 1, {0, 7, 0, 0, 0, 0, 0, 0}), at(2));
     EXPECT_NEAR(two.layers[0].gini, 0.375, 1e-12);
     EXPECT_NEAR(two.layers[0].effective_pairs, 2.5, 1e-12);
     EXPECT_NEAR(two.layers[0].top_share[0], 0.625, 1e-12);
 }
 
-TEST(Report, AgreementIsTheJaccardIndexOfWhatIsKept) {
+TEST(Report, AgreementIsTheJaccardIndexOfKeptPairs) {
     // 2-norm keeps 0, 1 in head 0 (as high) and 1, 2 in head 1; low keeps 2, 3; uniform keeps 0, 2.
     const Report report = make_report(stats_of(1, 2, 1, {9, 8, 1, 0, 1, 9, 8, 0}), at(4));
     const auto jaccard = [&](std::size_t a, std::size_t b) { return report.layers[0].agreement[1][a * 4 + b]; };
@@ -74,11 +74,11 @@ TEST(Report, AgreementIsTheJaccardIndexOfWhatIsKept) {
     EXPECT_NEAR(jaccard(1, 2), 0, 1e-12);
     for (std::size_t s = 0; s < 4; ++s) {
         EXPECT_EQ(jaccard(s, s), 1);
-        EXPECT_EQ(report.layers[0].agreement[3][s], 1);  // where all pairs are kept, all agree
+        EXPECT_EQ(report.layers[0].agreement[3][s], 1);  // all selections agree if all pairs are kept
     }
 }
 
-TEST(Report, TheOrderByAttentionStandsBesideTheOthersWhereThereIsOne) {
+TEST(Report, TheAttentionOrderIsShownIfTheStatisticsHaveIt) {
     NamedStats stats = stats_of(1, 2, 1, {9, 8, 1, 0, 1, 9, 8, 0});
     EXPECT_EQ(render("csv", make_report(stats, at(4))).find("attention"), std::string::npos);
     stats.stats.attention_ranks = {3, 2, 1, 0, 0, 1, 2, 3};  // keeps 2, 3 in head 0 and 0, 1 in head 1
@@ -93,7 +93,7 @@ TEST(Report, TheOrderByAttentionStandsBesideTheOthersWhereThereIsOne) {
     EXPECT_NE(json.dump().find("\"attention\":[2,3]"), std::string::npos);
 }
 
-TEST(Report, ComparisonNamesWhatChanges) {
+TEST(Report, ComparisonListsTheHeadsThatChange) {
     ReportOptions options = at(4);
     options.other = stats_of(1, 2, 1, {4, 3, 2, 1, 3, 4, 2, 1});
     options.other->name = "other.safetensors";
@@ -131,7 +131,7 @@ TEST(Report, ImpossibleInputsAreRefused) {
                  report(good, options));
 }
 
-TEST(Report, NothingFromAFileBecomesMarkup) {
+TEST(Report, TextFromFilesIsEscaped) {
     NamedStats stats = stats_of(1, 1, 1, {1, 2, 3, 4});
     stats.stats.model = "</script><script>alert('{{data}}')</script>";
     stats.stats.data = "<b>&\"";
@@ -141,11 +141,11 @@ TEST(Report, NothingFromAFileBecomesMarkup) {
     EXPECT_EQ(page.find("<b>&"), std::string::npos);
     EXPECT_EQ(page.find("<i>.safetensors"), std::string::npos);
     EXPECT_NE(page.find("&lt;b&gt;&amp;&quot;"), std::string::npos);
-    EXPECT_NE(page.find("alert(&#39;{{data}}&#39;)"), std::string::npos);  // what was put in is not filled in again
+    EXPECT_NE(page.find("alert(&#39;{{data}}&#39;)"), std::string::npos);  // inserted text is not replaced again
     EXPECT_NE(page.find("{{title}}&lt;i&gt;"), std::string::npos);
 }
 
-TEST(Report, FrequenciesAreGivenOrAbsentNeverGuessed) {
+TEST(Report, UnknownFrequenciesAreAbsent) {
     const Report without = make_report(stats_of(1, 1, 1, {1, 2}), at(2));
     EXPECT_NE(render("csv", without).find("\n0,0,0,,,1,1,"), std::string::npos);
     EXPECT_TRUE(nlohmann::json::parse(render("json", without)).at("frequencies").at("theta").is_null());

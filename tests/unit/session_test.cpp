@@ -1,4 +1,4 @@
-// A decoding step sees what a prefill sees, whatever the checkpoint, the form of attention and the pieces.
+// Decoding gives the logits of a prefill for every checkpoint, form of attention and division into pieces.
 #include "mha2mla/session.hpp"
 
 #include <cmath>
@@ -23,7 +23,7 @@ std::vector<TokenId> random_ids(const Model& model, std::int64_t count) {
     return ids;
 }
 
-/// Logits of all tokens, handed to a session in pieces of `step`.
+/// The logits of all tokens, processed by a session in pieces of `step` tokens.
 Matrix logits_in_steps(const Model& model, std::span<const TokenId> ids, std::int64_t step,
                        const SessionOptions& options) {
     SessionOptions with_room = options;
@@ -43,7 +43,7 @@ float difference(const Matrix& a, const Matrix& b) { return (a - b).cwiseAbs().m
 
 float mean_difference(const Matrix& a, const Matrix& b) { return (a - b).cwiseAbs().mean(); }
 
-/// Prefill against a session, token by token and in blocks, in all forms.
+/// Compares prefill with a session, token by token and in blocks, in all forms.
 void expect_decode_equals_prefill(const Model& model, std::int64_t count) {
     Observer observer;
     const auto ids = random_ids(model, count);
@@ -140,9 +140,9 @@ TEST_F(Decode, BlocksOfAQuantizedCacheEqualTokenByToken) {
                 EXPECT_EQ(loss > 0.0F, format.bits < 32) << format.name;
                 for (const auto form : {AttentionForm::absorbed, AttentionForm::expanded}) {
                     options.form = form;
-                    // Blocks sum in another order, so now and then a number at the border of two codes falls to the
-                    // other side, or HQQ ends a round earlier; a token that saw too much or too little in full would
-                    // be as far off as the format.
+                    // Blocks sum in another order, so a number between two codes may be rounded differently, or HQQ may
+                    // end a round earlier. With a wrong division into window and codes the difference would be that of
+                    // the format.
                     // The absorbed form may multiply BF16 rows as BF16, the expanded one does not.
                     const bool bf16_rows = format.format == KvCacheFormat::bf16 || (window > 0 && format.bits < 16);
                     const float arithmetic = form == AttentionForm::expanded && bf16_rows ? bf16_loss : 0.0F;

@@ -1,4 +1,4 @@
-// What a tokenizer.json means, on vocabularies small enough to see the answer.
+// The meaning of a tokenizer.json, on vocabularies that are small enough to check by hand.
 
 #include "mha2mla/tokenizer.hpp"
 
@@ -22,7 +22,8 @@ namespace {
 
 using Ids = std::vector<TokenId>;
 
-/// The words that a pre-tokenizer makes of a text, told apart by a vocabulary in which each expected word is one token.
+/// The words into which a pre-tokenizer splits a text, identified by a vocabulary in which each expected word is a
+/// token.
 Names words_of(const json& pre_tokenizer, const std::string& text, const Names& expected) {
     Names names = expected;
     std::sort(names.begin(), names.end());
@@ -39,7 +40,7 @@ void expect_words(const json& pre_tokenizer, const std::string& text, const Name
     EXPECT_EQ(words_of(pre_tokenizer, text, expected), expected) << pre_tokenizer << " on " << text;
 }
 
-/// Normalizes by taking the names of the characters that come out.
+/// Normalizes a text by encoding it and concatenating the names of its tokens.
 std::string normalized(const json& normalizer, const std::string& text) {
     const auto tokenizer = make(bpe_model({"<unk>"}, json::array(),
                                           {{"byte_fallback", true},
@@ -73,12 +74,12 @@ TEST(Bpe, PairsOfStringsMeanTheSameAsLines) {
     const auto pairs = make(bpe_model({"a", "b", "ab"}, json::array({json::array({"a", "b"})})));
     EXPECT_EQ(lines.encode("abab", false), (Ids{2, 2}));
     EXPECT_EQ(pairs.encode("abab", false), (Ids{2, 2}));
-    // Only pairs can say that a token has a space in it.
+    // Only the form with pairs allows tokens that contain a space.
     const auto space = make(bpe_model({"a", " ", "a "}, json::array({json::array({"a", " "})})));
     EXPECT_EQ(space.encode("a a", false), (Ids{2, 0}));
 }
 
-/// Cutting a word where no merge reaches and remembering parts must not show: a plain rescan gives the same.
+/// Cutting words between merges and caching their parts must not change the result of the simple algorithm.
 TEST(Bpe, AgreesWithTheDefinitionOnRandomMerges) {
     std::mt19937 random(7);
     for (int round = 0; round < 200; ++round) {
@@ -95,8 +96,8 @@ TEST(Bpe, AgreesWithTheDefinitionOnRandomMerges) {
         std::string text;
         for (int i = 0; i < 60; ++i) text += Names{"a", "b", "c", "é", "▁", "<", "x", "y", "?"}[random() % 9];
 
-        // The definition: of all neighbours the pair of least rank, the leftmost one, again and again. The symbols to
-        // begin with are those of the same vocabulary without merges.
+        // The definition: repeatedly merge the adjacent pair of lowest rank, the leftmost of equal ones. The initial
+        // symbols are those of the same vocabulary without merges.
         const auto spell =
             make(bpe_model(names, json::array(),
                            {{"unk_token", "<unk>"}, {"fuse_unk", round % 2 == 0}, {"byte_fallback", round % 3 != 0}}));
@@ -108,7 +109,7 @@ TEST(Bpe, AgreesWithTheDefinitionOnRandomMerges) {
             for (std::size_t at = 0; at + 1 < symbols.size(); ++at) {
                 for (std::size_t rank = merges.size(); rank-- > 0;) {
                     if (merges[rank][0] != symbols[at] || merges[rank][1] != symbols[at + 1]) continue;
-                    if (rank < best_rank) {  // of equal pairs in the file the last one counts
+                    if (rank < best_rank) {  // if a pair is repeated in the file, the last one counts
                         best_rank = rank;
                         best = at;
                     }
@@ -136,7 +137,7 @@ TEST(Bpe, UnknownCharactersAreFusedOnlyIfAsked) {
     });
 }
 
-TEST(Bpe, BytesStandForACharacterOnlyIfAllOfThemAreThere) {
+TEST(Bpe, BytesReplaceACharacterOnlyIfAllOfThemAreTokens) {
     const json more = {{"unk_token", "<unk>"}, {"byte_fallback", true}};
     const auto whole = make(bpe_model({"<unk>", "a", "<0xC3>", "<0xA9>"}, json::array(), more));
     EXPECT_EQ(whole.encode("aéa", false), (Ids{1, 2, 3, 1}));
@@ -248,7 +249,7 @@ TEST(Metaspace, BothSpellings) {
 
 TEST(Regex, ClassesAreThoseOfOniguruma) {
     const auto isolated = [](const char* regex) { return split({{"Regex", regex}}, "Isolated"); };
-    // White space: the next-line control is, the Mongolian vowel separator is not.
+    // The next-line control is white space, the Mongolian vowel separator is not.
     expect_words(isolated(R"(\s)"), "a\u0085b", {"a", "\u0085", "b"});
     expect_words(isolated(R"(\s)"), "a\u180Eb", {"a\u180Eb"});
     expect_words(isolated(R"([^\s\p{L}]+)"), "a\u180E b", {"a", "\u180E", " ", "b"});
@@ -299,7 +300,7 @@ TEST(AddedTokens, TheLeftmostAndThenTheLongestIsFound) {
     EXPECT_EQ(tokenizer.vocab_size(), 6u);
 }
 
-TEST(AddedTokens, TakeWhiteSpaceAlongAsAsked) {
+TEST(AddedTokens, IncludeWhiteSpaceIfAsked) {
     const auto tokenizer =
         make(bpe_model({"a", " "}),
              {{"added_tokens",
@@ -332,7 +333,7 @@ TEST(AddedTokens, EveryPieceBetweenThemIsNormalizedByItself) {
     EXPECT_EQ(tokenizer.encode("a<s>a<s>", false), (Ids{1, 0, 2, 1, 0, 2}));
 }
 
-TEST(AddedTokens, SpecialOnesAreLeftOutOfTextIfAsked) {
+TEST(AddedTokens, SpecialOnesAreOmittedIfAsked) {
     const auto tokenizer = make(
         bpe_model({"a"}),
         {{"added_tokens", {added(1, "<s>", {{"special", true}}), added(2, "<t>")}}, {"decoder", {{"type", "Fuse"}}}});
@@ -376,7 +377,7 @@ TEST(Decoders, DoWhatTheirNamesSay) {
     EXPECT_EQ(decoded({{"type", "Replace"}, {"pattern", {{"String", "▁"}}}, {"content", " "}}, {"a▁b", "▁"}), "a b ");
 }
 
-TEST(Decoders, BytesBecomeTextAndAnUnfinishedEndStaysAsItIs) {
+TEST(Decoders, BytesBecomeTextAndAnIncompleteEndIsKept) {
     const json fallback = {{"type", "ByteFallback"}};
     EXPECT_EQ(decoded(fallback, {"<0xE5>", "<0x8f>", "<0xab>", "a"}), "叫a");
     EXPECT_EQ(decoded(fallback, {"<0xE5>", "<0x8F>", "a"}), "\uFFFD\uFFFDa");
@@ -385,7 +386,7 @@ TEST(Decoders, BytesBecomeTextAndAnUnfinishedEndStaysAsItIs) {
     const json byte_level = {{"type", "ByteLevel"}};
     EXPECT_EQ(decoded(byte_level, {"å", "ı"}), "\xE5\x8F");
     EXPECT_EQ(decoded(byte_level, {"å", "ı", "a"}), "\uFFFDa");
-    // A later step must cope with the unfinished character.
+    // A later step must handle the incomplete character.
     const json then_replace = {
         {"type", "Sequence"},
         {"decoders", {byte_level, {{"type", "Replace"}, {"pattern", {{"Regex", "."}}}, {"content", "-"}}}}};
@@ -399,9 +400,9 @@ TEST(Decode, IdsWithoutTokenAddNothing) {
     EXPECT_FALSE(tokenizer.token_to_id("b"));
 }
 
-// the whole
+// the whole tokenizer
 
-TEST(Tokenizer, ByteLevelDecodesWhatItEncodesWhateverTheText) {
+TEST(Tokenizer, ByteLevelDecodesEveryTextThatItEncodes) {
     const auto tokenizer = Tokenizer::parse(byte_level_file().dump(), "test.json");
     std::mt19937 random(3);
     for (int round = 0; round < 100; ++round) {
@@ -427,7 +428,7 @@ TEST(Tokenizer, SeveralThreadsMayShareOne) {
     for (const auto& ids : got) EXPECT_EQ(ids, expected);
 }
 
-TEST(Tokenizer, NothingComesOfNothing) {
+TEST(Tokenizer, EmptyInputGivesEmptyOutput) {
     EXPECT_TRUE(make(ascii_model()).encode("", true).empty());
     EXPECT_TRUE(make(bpe_model({})).encode("abc", true).empty());
     EXPECT_EQ(make(bpe_model({})).vocab_size(), 0u);

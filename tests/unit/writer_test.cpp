@@ -36,7 +36,7 @@ void write_all(CheckpointWriter& writer) {
     writer.add_file("config.json", "{}");
 }
 
-TEST(Writer, OutputReadsBackWhateverTheShardSize) {
+TEST(Writer, OutputReadsBackForEveryShardSize) {
     for (const std::uint64_t shard_size : {std::uint64_t{1}, std::uint64_t{64}, std::uint64_t{5'000'000'000}}) {
         const TemporaryDirectory directory;
         const fs::path out = directory.path() / "out";
