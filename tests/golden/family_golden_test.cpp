@@ -8,7 +8,7 @@ namespace {
 class FamilyGolden : public testing::TestWithParam<const char*> {};
 
 TEST_P(FamilyGolden, LogitsEqualThoseOfTransformers) {
-    const std::string folder = std::string("golden/families/") + GetParam();
+    const std::string folder = std::string("golden/") + GetParam();
     MHA2MLA_NEEDS_SHARED(folder);
     const auto expected_ids = read_json(shared(folder) / "expected.json").at("ids");
     const SafetensorsFile expected_file(shared(folder) / "expected.safetensors");

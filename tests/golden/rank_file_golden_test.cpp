@@ -32,17 +32,15 @@ TEST(RankFileGolden, WhatWeWriteReadsBackEqual) {
 
 TEST(RankFileGolden, TorchLoadsWhatWeWrite) {
     MHA2MLA_NEEDS_SHARED("golden/reference_ranks");
-    if (std::system("/usr/bin/python3 -c 'import torch' >/dev/null 2>&1") != 0) {
-        GTEST_SKIP() << "python3-torch is not installed";
-    }
+    MHA2MLA_NEEDS_DOWNLOAD("venv/requirements");
     const auto reference = shared("golden/reference_ranks/smollm1_135M-2_norm_rank.pth");
     const TemporaryDirectory directory;
     const auto path = directory.path() / "ranks.pth";
     write_file_atomically(path, rank_file_bytes(read_rank_file(reference)));
-    const std::string command =
-        "/usr/bin/python3 -c 'import sys, torch; a, b = map(torch.load, sys.argv[1:]); "
-        "sys.exit(not (a.dtype == b.dtype and torch.equal(a, b)))' '" +
-        path.string() + "' '" + reference.string() + "'";
+    const std::string command = "'" + downloaded("venv/bin/python").string() +
+                                "' -c 'import sys, torch; a, b = map(torch.load, sys.argv[1:]); "
+                                "sys.exit(not (a.dtype == b.dtype and torch.equal(a, b)))' '" +
+                                path.string() + "' '" + reference.string() + "'";
     EXPECT_EQ(std::system(command.c_str()), 0);
 }
 

@@ -61,7 +61,7 @@ void expect_decode_equals_prefill(const Model& model, std::int64_t count) {
 class FamilyDecode : public testing::TestWithParam<const char*> {};
 
 TEST_P(FamilyDecode, OriginalAndConvertedEqualPrefill) {
-    const std::string folder = std::string("golden/families/") + GetParam();
+    const std::string folder = std::string("golden/") + GetParam();
     MHA2MLA_NEEDS_SHARED(folder);
     const Model model = Model::open(shared(folder));
     expect_decode_equals_prefill(model, 40);
