@@ -9,8 +9,8 @@
 #include "../latent/first_guess.hpp"
 #include "../support/hash.hpp"
 #include "mha2mla/checkpoint.hpp"
-#include "mha2mla/checkpoint_writer.hpp"
 #include "mha2mla/error.hpp"
+#include "mha2mla/safetensors_writer.hpp"
 
 namespace mha2mla {
 namespace {

@@ -2,8 +2,8 @@
 #include <cstring>
 
 #include "mha2mla/calibration.hpp"
-#include "mha2mla/checkpoint_writer.hpp"
 #include "mha2mla/error.hpp"
+#include "mha2mla/safetensors_writer.hpp"
 #include "stats_inputs.hpp"
 
 namespace mha2mla {

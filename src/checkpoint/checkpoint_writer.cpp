@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <cstring>
 #include <mutex>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -12,72 +11,11 @@
 #include "../support/hash.hpp"
 #include "../support/output_file.hpp"
 #include "mha2mla/error.hpp"
+#include "shard_layout.hpp"
 
 namespace mha2mla {
 namespace fs = std::filesystem;
 namespace {
-
-struct Slot {
-    TensorSpec spec;
-    std::size_t shard = 0;
-    std::uint64_t begin = 0;  // in the shard's data section
-    std::uint64_t bytes = 0;
-    std::uint64_t written = 0;
-    std::unique_ptr<Hasher> hasher = {};  // of an unfinished tensor; used by the thread that writes it
-    std::string hash = {};                // of a finished tensor
-
-    void add(std::span<const std::byte> data) {
-        if (!hasher) hasher = std::make_unique<Hasher>();
-        hasher->add(data);
-        if (written < bytes) return;
-        hash = hasher->hex();
-        hasher.reset();
-    }
-};
-
-/// Header of one file, padded with spaces so that the data starts at a multiple of 8, as the format advises.
-std::string header_text(std::span<const Slot* const> slots, const std::map<std::string, std::string>& metadata) {
-    // Built as text instead of one JSON object: names are known to be unique, and there may be thousands.
-    std::string text = "{\"__metadata__\":" + nlohmann::json(metadata).dump();
-    for (const Slot* slot : slots) {
-        nlohmann::ordered_json entry;
-        entry["dtype"] = dtype_name(slot->spec.dtype);
-        entry["shape"] = slot->spec.shape;
-        entry["data_offsets"] = {slot->begin, slot->begin + slot->bytes};
-        text += ',' + nlohmann::json(slot->spec.name).dump() + ':' + entry.dump();
-    }
-    text += '}';
-    text.append((8 - text.size() % 8) % 8, ' ');
-    const std::uint64_t length = text.size();
-    std::string prefix(8, '\0');
-    std::memcpy(prefix.data(), &length, 8);
-    return prefix + text;
-}
-
-/// Assigns ranges to the slots of one file. Wide elements come first, so that every tensor is aligned.
-std::vector<Slot*> lay_out(std::span<Slot> slots) {
-    std::vector<Slot*> order;
-    for (auto& slot : slots) order.push_back(&slot);
-    std::stable_sort(order.begin(), order.end(), [](const Slot* a, const Slot* b) {
-        return dtype_bits(a->spec.dtype) > dtype_bits(b->spec.dtype);
-    });
-    std::uint64_t position = 0;
-    for (Slot* slot : order) {
-        slot->begin = position;
-        position += slot->bytes;
-    }
-    return order;
-}
-
-std::vector<Slot> make_slots(std::vector<TensorSpec> tensors) {
-    std::vector<Slot> slots;
-    slots.reserve(tensors.size());
-    for (auto& spec : tensors) {
-        const std::uint64_t bytes = byte_count(spec.dtype, spec.shape);
-        slots.push_back({.spec = std::move(spec), .bytes = bytes});
-    }
-    return slots;
-}
 
 /// Reports a mistake of the calling code, not of its input.
 [[noreturn]] void misuse(const char* what, std::string_view tensor) {
@@ -377,17 +315,5 @@ void CheckpointWriter::commit() {
 }
 
 std::uint64_t CheckpointWriter::total_bytes() const { return impl_->total_bytes; }
-
-void write_safetensors(const fs::path& path, const std::vector<TensorSpec>& tensors,
-                       const std::function<std::span<const std::byte>(std::size_t)>& data,
-                       const std::map<std::string, std::string>& metadata) {
-    auto slots = make_slots(tensors);
-    const auto order = lay_out(slots);
-    const std::string header = header_text(std::vector<const Slot*>(order.begin(), order.end()), metadata);
-    OutputFile file(path);
-    file.write_at(0, std::as_bytes(std::span(header)));
-    for (std::size_t i = 0; i < slots.size(); ++i) file.write_at(header.size() + slots[i].begin, data(i));
-    file.publish();
-}
 
 }  // namespace mha2mla

@@ -9,9 +9,9 @@ using nlohmann::json;
 
 constexpr std::size_t kMaxDepth = 100;
 
-class Reader final : public nlohmann::json_sax<json> {
+class TokenizerReader final : public nlohmann::json_sax<json> {
 public:
-    Reader(TokenizerFile& out, std::string_view name) : out_(out), name_(name) {}
+    TokenizerReader(TokenizerFile& out, std::string_view name) : out_(out), name_(name) {}
 
     bool null() override { return value(nullptr); }
     bool boolean(bool v) override { return value(v); }
@@ -166,7 +166,7 @@ private:
 }  // namespace
 
 TokenizerFile::TokenizerFile(std::string_view json_text, std::string_view name) {
-    Reader reader(*this, name);
+    TokenizerReader reader(*this, name);
     json::sax_parse(json_text, &reader);
 }
 
