@@ -1,4 +1,5 @@
-// Time of one decoding step's attention over a KV cache, as JSON: original against converted, by format and context.
+// Measures the attention of one decoding step over a KV cache, for original and converted models, by format and
+// context. Prints JSON.
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
@@ -37,7 +38,8 @@ CacheLayout layout_of(const Shape& shape, bool converted) {
     return cache_layout(config, 64);
 }
 
-/// Seconds of one layer's attention, the least of `repeats` rounds over caches that together exceed the processor's.
+/// Seconds of one layer's attention: the minimum of `repeats` rounds over caches that together exceed the processor's
+/// cache.
 nlohmann::json measure(const Shape& shape, bool converted, KvCacheFormat format, std::int64_t context, int repeats) {
     const CacheLayout layout = layout_of(shape, converted);
     KvCacheOptions options;
@@ -79,7 +81,8 @@ nlohmann::json measure(const Shape& shape, bool converted, KvCacheFormat format,
             {"bytes", bytes}};
 }
 
-/// Bytes per second at which memory is read by all threads: the best of some rounds over more than the caches hold.
+/// The memory bandwidth of all threads in bytes per second: the best of several rounds over more bytes than the caches
+/// hold.
 double read_rate() {
     constexpr std::int64_t kPiece = std::int64_t{1} << 18U;
     const std::vector<std::uint64_t> numbers((std::size_t{256} << 20U) / sizeof(std::uint64_t), 1);

@@ -1,7 +1,7 @@
 // Times truncated_svd() alone, for bench/factorize_against_peers.py. The matrix is raw float32, row-major.
 //
 // Prints one JSON line per repetition: {"seconds": 1.25}. With --paced each repetition waits for a line on standard
-// input, so that a script can take turns with other programs.
+// input, so that a script can alternate with other programs.
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
@@ -23,7 +23,7 @@ namespace {
 
 using namespace mha2mla;
 
-/// The only place that knows what a method's name means to the library.
+/// The library's method with this name.
 struct Method {
     const char* name;
     SvdOptions options;
@@ -69,7 +69,7 @@ const SvdOptions& options_of(const std::string& method) {
     throw std::runtime_error("no method is called '" + method + "'");
 }
 
-/// One factorisation with all threads, or one on each thread where there are several layers, as convert() does.
+/// One factorisation with all threads or, for several layers, one per thread, as in convert().
 LowRank factorize_all(const std::vector<Matrix>& layers, std::int64_t rank, const SvdOptions& options) {
     if (layers.size() == 1) return truncated_svd(layers.front(), rank, options);
     LowRank first;

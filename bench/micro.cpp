@@ -1,4 +1,4 @@
-// Single stages in isolation. Compare two builds on one machine; the figures mean nothing across machines.
+// Benchmarks of single stages, for comparing two builds on one machine.
 #include <benchmark/benchmark.h>
 
 #include <filesystem>

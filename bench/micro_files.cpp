@@ -1,4 +1,4 @@
-// Reading and writing, in isolation. Files lie in the system's temporary directory and are in the page cache.
+// Benchmarks of reading and writing. The files are in the system's temporary directory and in the page cache.
 #include <benchmark/benchmark.h>
 
 #include <cstring>
@@ -30,7 +30,7 @@ std::vector<float> random_floats(std::int64_t count) {
 
 std::string dtype_label(benchmark::State& state) { return std::string(dtype_name(static_cast<Dtype>(state.range(0)))); }
 
-/// Bytes of a conversion are those read and those written.
+/// The bytes of a conversion of dtypes: those read plus those written.
 void set_bytes(benchmark::State& state, Dtype dtype) {
     state.SetBytesProcessed(state.iterations() * kElements *
                             static_cast<std::int64_t>(dtype_bits(dtype) / 8 + sizeof(float)));
@@ -112,7 +112,7 @@ constexpr std::int64_t kTensors = 64;  // of 4 MiB
 constexpr std::int64_t kRows = 2048;
 constexpr std::int64_t kBytes = kTensors * kRows * 1024 * 2;
 
-/// Opens and looks at every byte.
+/// Opens a checkpoint and reads every byte.
 void ReadCheckpoint(benchmark::State& state) {
     const test::TemporaryDirectory directory;
     write_checkpoint(directory.path(), make_specs(kTensors, kRows));
@@ -121,7 +121,7 @@ void ReadCheckpoint(benchmark::State& state) {
 }
 BENCHMARK(ReadCheckpoint)->Unit(benchmark::kMillisecond);
 
-/// From memory to disk, flushed.
+/// Writes from memory to disk, including the flush.
 void WriteCheckpoint(benchmark::State& state) {
     const test::TemporaryDirectory directory;
     const auto specs = make_specs(kTensors, kRows);
@@ -135,7 +135,7 @@ void WriteCheckpoint(benchmark::State& state) {
 }
 BENCHMARK(WriteCheckpoint)->Unit(benchmark::kMillisecond)->UseRealTime();
 
-/// From file to file by the kernel, flushed.
+/// Copies from file to file, including the flush.
 void CopyCheckpoint(benchmark::State& state) {
     const test::TemporaryDirectory directory;
     const auto specs = make_specs(kTensors, kRows);
@@ -152,7 +152,7 @@ void CopyCheckpoint(benchmark::State& state) {
 }
 BENCHMARK(CopyCheckpoint)->Unit(benchmark::kMillisecond)->UseRealTime();
 
-/// The example's tokenizer.json, grown to `vocabulary` tokens by random merges.
+/// The example's tokenizer.json, extended to `vocabulary` tokens by random merges.
 std::string grown_tokenizer(std::size_t vocabulary) {
     std::ifstream in(std::filesystem::path(MHA2MLA_EXAMPLES_DIR) / "kjv-1.8M/tokenizer.json");
     auto json = nlohmann::json::parse(in);

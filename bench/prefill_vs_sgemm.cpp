@@ -1,5 +1,5 @@
-// How much of the machine's matrix-product rate a prefill reaches, attention included: the two take turns, so that both
-// see the same clock and the same neighbours. Useful operations only: of attention, the causal half.
+// Compares the speed of a prefill, including attention, with that of the machine's matrix products. The two alternate,
+// so that clock and load are the same for both. Only useful operations are counted: of attention, the causal half.
 //   prefill_vs_sgemm [THREADS [SEQ_LEN [ROUNDS]]]
 #include <cblas.h>
 
@@ -75,7 +75,7 @@ int main(int argc, char** argv) {
     std::vector<double> ratios;
     std::printf("%d threads, %lld tokens\n", threads, static_cast<long long>(seq_len));
     std::printf("prefill GFLOP/s  sgemm GFLOP/s  ratio\n");
-    for (int round = -1; round < rounds; ++round) {  // the first one warms up
+    for (int round = -1; round < rounds; ++round) {  // the first one is a warm-up
         // sgemm with BLAS's own threads, several times around one prefill
         const auto product = [&] {
             openblas_set_num_threads(threads);

@@ -1,6 +1,6 @@
 # cmake -DOUTPUT=page_files.cpp -DINPUTS=a.html;b.css -P embed_text.cmake
-# Writes a C++ file that defines mha2mla::page_file_<name>_<ext> for each input: its text, in pieces that are cut at line
-# ends and stay far below what compilers take in one literal.
+# Writes a C++ file that defines mha2mla::page_file_<name>_<ext> for each input: its text, cut at line ends into literals that are
+# shorter than the limits of compilers.
 set(piece_bytes 12000)
 set(code "// Made by cmake/embed_text.cmake.\n#include \"page_files.hpp\"\n\nnamespace mha2mla {\n")
 foreach(input IN LISTS INPUTS)

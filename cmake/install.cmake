@@ -1,4 +1,4 @@
-# `cmake --install` gives the program, its man pages and completions, the library, its headers and a package for find_package(mha2mla).
+# `cmake --install` installs the program, its man pages and completions, the library, its headers and a package for find_package(mha2mla).
 include(CMakePackageConfigHelpers)
 
 install(TARGETS mha2mla EXPORT mha2mla-targets)

@@ -12,7 +12,7 @@
 
 namespace mha2mla {
 
-/// A setting that a recipe may give a job.
+/// A setting of a job in a recipe.
 struct RecipeSetting {
     std::string name;
     bool is_path = false;  // relative to the recipe's directory
@@ -21,21 +21,22 @@ struct RecipeSetting {
 struct BatchJob {
     std::string name;  // the last component of the destination
     std::filesystem::path source, destination;
-    nlohmann::ordered_json settings;  // name -> string, number or boolean; paths are absolute or as the recipe's is
+    /// Name -> string, number or boolean. Paths are absolute, or relative if the path of the recipe is.
+    nlohmann::ordered_json settings;
 };
 
 struct Recipe {
-    std::filesystem::path output;  // where outputs, statistics and the summary go
+    std::filesystem::path output;  // directory for outputs, statistics and the summary
     std::vector<BatchJob> jobs;    // grids expanded, in order
 };
 
-/// Reads a recipe and works everything out that does not need the checkpoints: variables, defaults, grids, paths.
+/// Reads a recipe and resolves everything that does not depend on the checkpoints: variables, defaults, grids, paths.
 /// @throws Error{io}, Error{format} naming the place in the recipe: an unknown key, a missing source, an unknown
 /// variable, a cycle of variables, a grid of more than 10,000 jobs, two jobs with one destination.
 [[nodiscard]] Recipe read_recipe(const std::filesystem::path& path, std::span<const RecipeSetting> settings);
 
-/// Values of variables by name. References "${name}" in strings are replaced; "$$" is a dollar sign. A string that is
-/// nothing but one reference takes the variable's type.
+/// Values of variables by name. References "${name}" in strings are replaced; "$$" is a dollar sign. A string that
+/// consists of one reference gets the variable's type.
 class Variables {
 public:
     /// @param where for messages, such as "recipe.json".

@@ -11,11 +11,11 @@
 
 namespace mha2mla {
 
-/// Where the singular values go. The product is the same.
+/// The factor that contains the singular values. The product does not depend on it.
 enum class SigmaPlacement : std::uint8_t {
-    balanced,  ///< Σ^½ into both factors
-    up,        ///< all into the up projection, as the reference implementation does
-    down,      ///< all into the down projection
+    balanced,  ///< Σ^½ in both factors
+    up,        ///< Σ in the up projection, as in the reference implementation
+    down,      ///< Σ in the down projection
 };
 
 struct SigmaPlacementRow {
@@ -25,11 +25,12 @@ struct SigmaPlacementRow {
 inline constexpr std::array<SigmaPlacementRow, 3> kSigmaPlacements = {
     {{SigmaPlacement::balanced, "balanced"}, {SigmaPlacement::up, "up"}, {SigmaPlacement::down, "down"}}};
 
-/// How the singular vectors are found. The approximation error exceeds the optimal one, relatively, by
+/// The algorithm for the singular vectors. Each enumerator states the largest relative excess of the approximation
+/// error over the optimal one.
 enum class SvdMethod : std::uint8_t {
-    standard,  ///< at most 1e-5: float32 where the spectrum allows it, otherwise double
-    strict,    ///< at most 1e-9, before the factors are rounded to float32: double throughout
-    fast,      ///< at most a bound that the caller gives: iterates until it is met if the rank is small
+    standard,  ///< 1e-5: float32 if the spectrum allows it, otherwise double
+    strict,    ///< 1e-9 before the factors are rounded to float32: double
+    fast,      ///< a bound given by the caller: iterates until it is reached if the rank is small
 };
 
 struct SvdMethodRow {
@@ -56,16 +57,16 @@ struct LowRank {
 
 /// Truncated SVD of A by the eigenvectors of the Gram matrix of its smaller side, of which only `rank` are computed,
 /// and one product for the other factor. Each component's sign is fixed, so that the factors do not depend on the BLAS
-/// in use beyond rounding, and the bits do not depend on the number of threads. docs/method.md says which method runs
-/// when, and how the excess is known.
+/// in use beyond rounding, and the bits do not depend on the number of threads. docs/method.md describes the choice
+/// of the algorithm and the prediction of the excess.
 ///
-/// Memory beside A: svd_bytes() at most; half of it where float32 will do.
+/// Memory besides A: at most svd_bytes(); half of it if float32 is sufficient.
 ///
 /// @param a [rows, columns], finite.
 /// @throws Error{usage} if rank is not in [1, min(rows, columns)], Error{numeric} if A is not finite or LAPACK fails.
 [[nodiscard]] LowRank truncated_svd(const Eigen::Ref<const Matrix>& a, std::int64_t rank, const SvdOptions& options);
 
-/// Memory that truncated_svd() may take beside the matrix and the result.
+/// The memory of truncated_svd() besides the matrix and the result.
 [[nodiscard]] std::uint64_t svd_bytes(std::uint64_t rows, std::uint64_t columns);
 
 /// Projections of one layer from the hidden state to NoPE keys and values. An empty down means that the up
@@ -74,20 +75,20 @@ struct KvFactors {
     Matrix down_k, down_v;                         // [rank, hidden]; joint: down_k is shared and down_v empty
     Matrix up_k;                                   // [num_kv_heads * (head_dim - rope_dim), rank of keys or hidden]
     Matrix up_v;                                   // [num_kv_heads * head_dim, rank of values or hidden]
-    double total_energy = 0, retained_energy = 0;  // of what was factorised
+    double total_energy = 0, retained_energy = 0;  // of the factorised matrices
 };
 
-/// How `whitened` measures errors: by what they do to layer inputs x, whose second moment is C = E xᵀx, instead of by
-/// the weights alone.
+/// The error measure of `whitened`: the error on layer inputs x, whose second moment is C = E xᵀx, instead of the error
+/// of the weights.
 class Whitening {
 public:
-    /// A share of C's mean diagonal that is added to the diagonal, so that C may be singular: a text that is too short,
-    /// or dimensions that it never uses.
+    /// The share of C's mean diagonal that is added to the diagonal, because C is singular if the text is short or does
+    /// not use all dimensions.
     static constexpr double kRidge = 1e-4;
 
     /// Takes the Cholesky factor L of C + ridge, in place.
     /// @param moment C, [hidden, hidden], symmetric.
-    /// @throws Error{numeric} if it is not finite or no second moment.
+    /// @throws Error{numeric} if it is not finite or not a second moment (not positive definite with the ridge).
     explicit Whitening(MatrixD moment);
 
     [[nodiscard]] std::int64_t hidden() const { return root_.rows(); }
@@ -100,21 +101,22 @@ private:
     MatrixD root_;  // L, its upper triangle zero
 };
 
-/// How the weight of keys against values is found for `whitened` and `weighted`.
+/// How `whitened` and `weighted` choose the weight of key errors relative to value errors.
 struct KvBalance {
     enum class How : std::uint8_t {
-        automatic,  ///< of several, the one with which the attention's output changes least on the calibration text
-        none,       ///< errors of keys and values count alike
-        factor,     ///< given
+        automatic,  ///< tries several values and keeps the one that changes the attention output least on the
+                    ///< calibration text
+        none,       ///< errors of keys and values have the same weight
+        factor,     ///< a given value
     };
     How how = How::automatic;
-    /// Errors count as if NoPE keys had this many times the root mean square of the values on the text: 1 is equal
-    /// energy, 2 counts keys more.
+    /// The root mean square of the weighted NoPE keys relative to that of the values on the text: 1 means equal energy;
+    /// a larger value gives more weight to keys.
     double factor = 1;
 };
 
-/// How much errors of a head count in which direction, for `weighted`: an error e of a key or value counts as eᵀMe, and
-/// this is the lower Cholesky factor of M, by KV head.
+/// Per-head error weights for `weighted`: the weight of an error e of a key or value is eᵀMe; each matrix is the lower
+/// Cholesky factor of M of a KV head.
 struct HeadWeights {
     std::vector<MatrixD> key;    // M: second moment of the group's NoPE queries, [head_dim - rope_dim, the same]
     std::vector<MatrixD> value;  // M: Σ W_oᵀW_o over the group's heads, [head_dim, head_dim]
@@ -122,28 +124,29 @@ struct HeadWeights {
 
 struct ErrorWeighting {
     const Whitening* whitening = nullptr;
-    double key_weight = 1;  // errors of NoPE keys count this many times as much as errors of values
+    double key_weight = 1;  // weight of errors of NoPE keys relative to errors of values
     const HeadWeights* heads = nullptr;
 };
 
 /// @param kv [num_kv_heads * (head_dim - rope_dim) + num_kv_heads * head_dim, hidden], the NoPE key rows above the
 ///           value rows.
-/// @param nope_rows how many of them are key rows.
+/// @param nope_rows the number of key rows.
 /// @param widths latent widths of the layer, see latent_widths().
-/// @param weighting of errors, which `whitened` and `weighted` need; heads are for `weighted` alone.
-/// @throws Error{usage} naming the largest possible rank, or if there is no weighting where one is needed,
-/// Error{numeric}.
+/// @param weighting of errors, required by `whitened` and `weighted`; its heads are used only by `weighted`.
+/// @throws Error{usage} naming the largest possible rank if the rank is too large, or if a required weighting is
+/// missing;
+///         Error{numeric}.
 [[nodiscard]] KvFactors factorize(Factorization factorization, const Matrix& kv, std::int64_t nope_rows,
                                   const LatentWidths& widths, const SvdOptions& options,
                                   const ErrorWeighting& weighting = {});
 
-/// How much more errors of NoPE keys have to count than those of values for both to count as if keys and values had the
-/// same mean square on the text: the ratio of the roots of these. 1 where either is zero.
-/// @param weighted_kv weigh_errors() or Whitening::apply() of what factorize() is given.
+/// The key weight for which keys and values have the same mean square on the text: the ratio of their root mean
+/// squares, or 1 if either is zero.
+/// @param weighted_kv weigh_errors() or Whitening::apply() of the matrix of factorize().
 [[nodiscard]] double equal_energy_weight(const Matrix& weighted_kv, std::int64_t nope_rows);
 
-/// The matrix whose Frobenius norm is the error that is minimised, for A an error of the joint matrix: W·A·L, where W
-/// has key_weight and the factors of `heads` transposed on its diagonal. [rows of A, hidden]
+/// For an error A of the joint matrix, the matrix whose Frobenius norm is minimised: W·A·L, in which the diagonal of W
+/// consists of key_weight and the transposed factors of `heads`. [rows of A, hidden]
 [[nodiscard]] Matrix weigh_errors(const Matrix& kv, std::int64_t nope_rows, const ErrorWeighting& weighting);
 
 }  // namespace mha2mla

@@ -1,5 +1,5 @@
 #pragma once
-/// How a KV cache stores its numbers.
+/// Formats of KV caches.
 
 #include <array>
 #include <cstdint>
@@ -22,10 +22,10 @@ enum class KvCacheFormat : std::uint8_t {
     int2_hqq,
 };
 
-/// How the offset of a quantised group is found; the step is (max - min) / (2^bits - 1) in any case.
+/// How the offset of a quantised group is computed; the step is always (max - min) / (2^bits - 1).
 enum class Quantizer : std::uint8_t {
     none,
-    affine,  ///< the minimum, as Quanto does
+    affine,  ///< the minimum, as in Quanto
     hqq,     ///< half-quadratic optimisation (Badri & Shaji 2023): an l_p norm of the error with p = 0.7
 };
 
@@ -51,7 +51,7 @@ static_assert(in_order(kKvCacheFormats, &KvCacheFormatRow::format));
     return kKvCacheFormats.at(static_cast<std::size_t>(format));
 }
 
-/// The format without loss or gain: what the checkpoint's own weights are stored in.
+/// The element type of the checkpoint's weights, as a cache format.
 [[nodiscard]] KvCacheFormat default_kv_cache_format(const Model& model);
 
 struct KvCacheOptions {
@@ -62,10 +62,10 @@ struct KvCacheOptions {
 
 struct KvCacheSize {
     std::uint64_t allocated = 0;         // bytes of all sequences and layers, window and scales included
-    std::uint64_t window = 0;            // of these, bytes for the newest tokens
-    std::int64_t tokens = 0;             // that there is room for, over all sequences
+    std::uint64_t window = 0;            // bytes of these for the newest tokens
+    std::int64_t tokens = 0;             // capacity over all sequences
     double bytes_per_token = 0;          // of a token outside the window, over all layers
-    double nominal_bytes_per_token = 0;  // bits of the format times numbers, as the paper counts
+    double nominal_bytes_per_token = 0;  // bits of the format times numbers, as in the paper
 };
 
 }  // namespace mha2mla

@@ -1,5 +1,5 @@
 #pragma once
-/// Stage 4: which rotary pairs of each KV head keep RoPE (MHA2MLA, section 3.1).
+/// Stage 4: selection of the rotary pairs of each KV head that keep RoPE (MHA2MLA, section 3.1).
 
 #include <cstdint>
 #include <filesystem>
@@ -30,15 +30,15 @@ struct RopeOptions {
     std::int64_t uniform_start = 0;  // first pair of `uniform`
 };
 
-/// One row per strategy; --rope's choices, its help and the tests come from here.
+/// One row per strategy. The program's choices, its help and the tests use this table.
 struct RopeStrategy {
     std::string_view name;
-    /// From statistics, ranks that serve every rope_dim; null if it needs none. @throws Error{usage} if they were not
-    /// gathered.
+    /// Computes from statistics the ranks for every rope_dim; null if the strategy needs none. @throws Error{usage} if
+    /// the statistics do not have the required data.
     PairRanks (*ranks)(const CalibrationStats&);
     bool by_attention;  // needs CalibrationStats::attention_ranks
     std::string_view good_for;
-    /// Ascending pairs of one KV head.
+    /// The selected pairs of one KV head, ascending.
     std::vector<std::int64_t> (*select)(const ModelConfig&, const RopeOptions&, const PairRanks*, std::int64_t layer,
                                         std::int64_t kv_head);
 };
@@ -49,36 +49,37 @@ struct RopeStrategy {
 /// @throws Error{usage} if rope_dim is odd or not from 0 to head_dim.
 void check_rope_dim(const ModelConfig& config, std::int64_t rope_dim);
 
-/// @param ranks only read, and then required, by strategies that need them.
+/// @param ranks required by strategies that need them, otherwise ignored.
 /// @throws Error{usage} if rope_dim is odd or out of range, or ranks are missing or of another shape.
 [[nodiscard]] RopeSelection select_rope(const ModelConfig& config, const RopeOptions& options, const PairRanks* ranks);
 
-/// 2-norm ranks: pairs by falling score, equal scores by rising pair.
+/// The ranks of 2-norm: pairs in order of descending score; of equal scores the smaller pair first.
 [[nodiscard]] PairRanks two_norm_ranks(const CalibrationStats& stats);
-/// Ranks of `attention`. @throws Error{usage} if add_attention_ranks() was not called.
+/// The ranks of `attention`. @throws Error{usage} if add_attention_ranks() was not called.
 [[nodiscard]] PairRanks attention_ranks(const CalibrationStats& stats);
 
-/// Ranks every pair by what the attention loses without its rotation, on stats.inputs->sample(): backward elimination,
-/// one layer at a time, its KV heads in parallel.
+/// Ranks every pair by the error of the attention output without its rotation, on stats.inputs->sample(): backward
+/// elimination, one layer at a time, with its KV heads in parallel.
 ///
-/// For each KV head the pair goes next whose removal, on top of those that went before, changes the attention's output
-/// least: Σ_heads ‖(A' − A) V W_oᵀ‖², A and A' the attention before and after. It takes at most pairs²/2 softmaxes and
-/// products of [512, 512] a head; in memory are queries, keys and values of the sample, W_o, and 1 MB a thread.
+/// For each KV head, each step removes the rotation of the pair for which the error Σ_heads ‖(A' − A) V W_oᵀ‖² of all
+/// removals so far is least; A and A' are the attention weights before and after. A head takes at most pairs²/2
+/// softmaxes and products of [512, 512]. The memory holds queries, keys and values of the sample, W_o, and 1 MB per
+/// thread.
 /// @throws Error{usage} without samples of this model, Error{interrupted}.
 void add_attention_ranks(const Model& model, CalibrationStats& stats, Observer& observer);
-/// Whether the 2-norm selection still changes as statistics grow: settled is a layer whose pairs stayed the same, in
-/// every KV head, over the last two rounds and while the number of sequences at least doubled.
+/// Observes whether the 2-norm selection still changes as the statistics grow. A layer is settled if the pairs of all
+/// its KV heads did not change over the last two rounds and at least a doubling of the number of sequences.
 class SelectionWatch {
 public:
     explicit SelectionWatch(std::int64_t rope_dim) : rope_dim_(rope_dim) {}
-    /// Takes in the statistics of a further round. @return whether all layers are settled.
+    /// Adds the statistics of a round. @return whether all layers are settled.
     bool add(const CalibrationStats& stats);
     [[nodiscard]] std::int64_t unsettled_layers() const { return unsettled_; }
 
 private:
     struct Layer {
         std::vector<bool> kept;                   // [kv_heads, pairs]
-        std::int64_t same_rounds = 0, since = 0;  // since so many sequences
+        std::int64_t same_rounds = 0, since = 0;  // number of sequences at the last change
     };
     std::int64_t rope_dim_;
     std::vector<Layer> layers_;
@@ -87,14 +88,14 @@ private:
 
 /// Ranks that make "rank < r" select exactly these pairs.
 [[nodiscard]] PairRanks ranks_selecting(const RopeSelection& selection, const ModelConfig& config);
-/// Whether the reference implementation picks the same pairs from `partial_rope_version` alone.
+/// Whether the reference implementation selects the same pairs from `partial_rope_version` alone.
 [[nodiscard]] bool reference_selects_the_same(const RopeSelection& selection, const ModelConfig& config,
                                               const RopeOptions& options);
 
 /// Reads a rank file of the reference implementation (`.pth`: a zip of a pickled uint8 tensor [layers, kv_heads,
 /// head_dim]). Nothing is unpickled; only this exact form is accepted. @throws Error{io}, Error{format}
 [[nodiscard]] PairRanks read_rank_file(const std::filesystem::path& path);
-/// The bytes of such a file, for torch.load. Depends on nothing but the ranks.
+/// The bytes of such a file, for torch.load. They depend only on the ranks.
 [[nodiscard]] std::string rank_file_bytes(const PairRanks& ranks);
 
 }  // namespace mha2mla

@@ -1,9 +1,9 @@
 #pragma once
 /// The Transformer's forward pass on the CPU in float32, for original and converted checkpoints.
 ///
-/// Weights stay in the mapped file and are converted tile by tile, so memory is the hidden states of the tokens that
-/// are passed in plus a workspace of about 2048 tokens or one sequence, whatever the depth of the model. Weights are
-/// read ahead by one layer and let go of behind it.
+/// Weights stay in the mapped file and are converted tile by tile. So the memory consists of the hidden states of the
+/// given tokens and a workspace of about 2048 tokens or one sequence, for any number of layers. The weights of the next
+/// layer are read ahead, and those of finished layers are released.
 
 #include <cstdint>
 #include <functional>
@@ -16,7 +16,7 @@
 
 namespace mha2mla {
 
-/// What a layer's attention starts from, for a block of whole sequences.
+/// The inputs of a layer's attention, for a block of whole sequences.
 struct TappedAttention {
     const Matrix& input;  // normed hidden states, [tokens, hidden]
     const Matrix& q;      // before RoPE, [tokens, num_heads * head_dim]
@@ -34,7 +34,7 @@ using AttentionTap = std::function<void(std::int64_t layer, const TappedAttentio
 [[nodiscard]] Matrix prefill(const Model& model, std::span<const TokenId> ids, std::int64_t seq_len, Observer& observer,
                              const AttentionTap& tap = {});
 
-/// Final norm and lm_head. @param hidden [tokens, hidden]. @return [tokens, vocab]
+/// Applies the final norm and lm_head. @param hidden [tokens, hidden]. @return [tokens, vocab]
 [[nodiscard]] Matrix logits(const Model& model, Eigen::Ref<const Matrix> hidden);
 
 }  // namespace mha2mla

@@ -1,10 +1,11 @@
 #pragma once
-/// Decoding: the Transformer's forward pass over the newest tokens of some sequences, with a KV cache for the others.
+/// Decoding: the Transformer's forward pass over new tokens of several sequences, with a KV cache for the preceding
+/// tokens.
 ///
-/// An original checkpoint caches keys after RoPE and values. A converted one caches the rotated keys and the latent
-/// (MHA2MLA, appendix B), and attends in the absorbed form
+/// For an original checkpoint the cache holds keys after RoPE and values; for a converted one, the rotated keys and the
+/// latent (MHA2MLA, appendix B), and attends in the absorbed form
 ///     softmax((q_rope·k_rope + (W_ukᵀ q_nope)·c) / √head_dim) c, then W_uv, then W_o,
-/// or, for many new tokens at once, in the expanded one, where keys and values are computed from the latent.
+/// or, for many new tokens, in the expanded form, in which keys and values are computed from the latent.
 
 #include <memory>
 #include <span>
@@ -15,13 +16,13 @@
 
 namespace mha2mla {
 
-/// Which form a converted checkpoint's attention takes. The results differ by rounding only.
+/// The form of a converted checkpoint's attention. The results differ only by rounding.
 enum class AttentionForm : std::uint8_t { cheaper, absorbed, expanded };
 
 struct SessionOptions {
     KvCacheOptions cache;
     std::int64_t sequences = 1;
-    std::int64_t capacity = 0;  // tokens of each sequence; memory for them is allocated at once
+    std::int64_t capacity = 0;  // largest number of tokens per sequence; the memory is allocated by the constructor
     AttentionForm form = AttentionForm::cheaper;
 };
 
@@ -42,11 +43,11 @@ public:
     Session(Session&&) = delete;
     Session& operator=(Session&&) = delete;
 
-    /// Appends new tokens, any number to each of some sequences, which are worked on together. However many come at
-    /// once, each token sees what it would see alone: with a quantised cache the newest `window` tokens in BF16 and
-    /// all before them quantised.
-    /// @return hidden states before the final norm, piece after piece, [new tokens, hidden]; see logits().
-    /// @throws Error{usage} if a sequence outgrows its capacity or occurs twice, Error{format} for an id outside the
+    /// Appends new tokens to several sequences, any number to each, and processes them together. The result does not
+    /// depend on the number of tokens per call: with a quantised cache each token attends to the newest `window` tokens
+    /// in BF16 and to all earlier ones in quantised form.
+    /// @return hidden states before the final norm, in the order of the pieces, [new tokens, hidden]; see logits().
+    /// @throws Error{usage} if a sequence exceeds its capacity or occurs twice, Error{format} for an id outside the
     ///         vocabulary, Error{numeric} if a number does not fit the cache's format.
     Matrix advance(std::span<const Piece> pieces);
 

@@ -23,7 +23,7 @@ constexpr std::array<AlignQuality, 2> kQualities = {{
 
 constexpr std::int64_t kSeqLen = 512;
 constexpr std::int64_t kMostSplits = 8;
-constexpr std::int64_t kLayerCopies = 7;  // weights, gradient, two moments of Adam, a candidate, what is gathered of it
+constexpr std::int64_t kLayerCopies = 7;  // weights, gradient, two moments of Adam, a candidate, a copy of its rows
 
 }  // namespace
 
@@ -95,14 +95,14 @@ std::uint64_t align_bytes(const ModelConfig& config, const AlignRequest& request
     const std::int64_t threads = thread_count();
     const AlignQuality& quality = request.options.quality;
     const std::int64_t window = std::clamp<std::int64_t>(quality.window, 1, config.num_hidden_layers);
-    // Hidden states of both models, what goes into a layer and what should come out of it; with windows also those
+    // The hidden states of both models, the input and the target of a layer; with windows also the hidden states
     // between their layers.
     std::uint64_t sum = bytes((window > 1 ? 5 : 4) * tokens * hidden);
     sum += bytes(window * kLayerCopies * layer);
-    // Activations of a step and their derivatives; the attention's probabilities are most of them.
+    // The activations of a step and their gradients, most of which are attention probabilities.
     sum += bytes((window + 1) * block * (2 * query + 3 * key + rank + 3 * hidden));
     sum += bytes(window * block * config.num_attention_heads * request.seq_len);
-    if (window > 1) {  // the MLPs', and logits of both models
+    if (window > 1) {  // activations of the MLPs, and logits of both models
         sum += bytes((2 * window + 3) * block * config.intermediate_size + 3 * window * block * hidden);
         sum += bytes(2 * kHeadTokens * config.vocab_size);
     }

@@ -15,11 +15,11 @@ namespace {
 
 constexpr std::int64_t kFirstRound = 16;  // sequences
 
-// What a run allocates besides: the program itself, and the buffers that BLAS packs its operands into.
+// Other memory of a run: the program itself, and the buffers into which BLAS packs its operands.
 constexpr std::uint64_t kProgramBytes = 4'000'000;
-constexpr std::uint64_t kBlasBytes = 2'000'000;  // of each thread
+constexpr std::uint64_t kBlasBytes = 2'000'000;  // per thread
 
-/// sums[head, k] += Σ_tokens ‖x^[k]‖. Each sum is taken over the tokens in order, by one thread, in double.
+/// sums[head, k] += Σ_tokens ‖x^[k]‖. Each sum is computed in the order of the tokens, by one thread, in double.
 void add_norms(const Matrix& x, std::int64_t pairs, std::span<double> sums) {
     const std::int64_t heads = x.cols() / (2 * pairs);
     parallel_for(heads, [&](std::int64_t head, std::vector<float>&) {
@@ -46,8 +46,8 @@ std::vector<double> means(std::vector<double> sums, double count) {
     return sums;
 }
 
-/// Sums that grow by whole sequences. Every sum is taken over the tokens in order, so how often add() is called does
-/// not matter where the calls begin at whole blocks of tokens.
+/// Sums over a growing number of whole sequences. Every sum is computed in the order of the tokens, so it does not
+/// depend on the number of calls of add() if each call begins at a whole block of tokens.
 class NormSums {
 public:
     NormSums(const Model& model, std::int64_t seq_len, const CalibrationOptions& options)
@@ -93,7 +93,7 @@ public:
     }
 
 private:
-    /// In memory if the budget allows it, or else on disk.
+    /// The hidden states: in memory if the budget allows it, otherwise on disk.
     [[nodiscard]] HiddenStates hidden_states(std::int64_t tokens) const {
         const std::int64_t hidden_size = model_.config.hidden_size;
         const std::int64_t block = std::min(tokens, block_tokens(seq_len_));

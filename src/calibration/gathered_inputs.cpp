@@ -9,8 +9,8 @@
 namespace mha2mla {
 namespace {
 
-constexpr std::int64_t kBlock = 256;  // tokens that are in double at a time
-constexpr std::int64_t kStrip = 128;  // rows of a moment that a thread adds to
+constexpr std::int64_t kBlock = 256;  // tokens that are converted to double at a time
+constexpr std::int64_t kStrip = 128;  // rows of a moment per work item of a thread
 
 std::uint64_t unsigned_of(std::int64_t value) { return static_cast<std::uint64_t>(value); }
 
@@ -23,7 +23,7 @@ std::uint64_t disk_bytes(const ModelConfig& config, CalibrationOptions::Inputs i
            (sample_bytes(config.hidden_size) + (moments ? moment_bytes(config.hidden_size) : 0));
 }
 
-/// Row `row` of an upper triangle within the packed numbers.
+/// The position of row `row` of an upper triangle in its packed numbers.
 std::int64_t packed_row(std::int64_t n, std::int64_t row) { return row * n - row * (row - 1) / 2; }
 
 }  // namespace

@@ -6,15 +6,15 @@
 
 namespace mha2mla {
 
-/// Layer inputs while they are gathered, in a temporary file. The sums of one layer are in memory at a time.
+/// Collects layer inputs in a temporary file. The sums of one layer are in memory at a time.
 class GatheredInputs final : public LayerInputs {
 public:
     /// @throws Error{io} if the temporary file does not fit its disk.
     GatheredInputs(const ModelConfig& config, std::int64_t seq_len, const CalibrationOptions& options);
 
-    /// Normed hidden states of whole sequences; layers and, in each of them, tokens in order.
+    /// Adds normed hidden states of whole sequences. Calls must be in order of layers and, within a layer, of tokens.
     void add(std::int64_t layer, const Matrix& input);
-    /// After the last layer: `tokens` more have passed through all of them.
+    /// Ends a round, in which `tokens` tokens passed through all layers.
     void end_round(std::int64_t tokens);
 
     void read_moment(std::int64_t layer, std::span<double> upper) const override;
@@ -30,15 +30,15 @@ private:
 
     std::int64_t seq_len_;
     SpillFile disk_;
-    std::int64_t layer_ = -1;          // that the sums belong to
-    std::int64_t tokens_ = 0;          // of the rounds before this one
-    std::int64_t sampled_ = 0;         // tokens of the sample that this layer has
-    std::int64_t sampled_before_ = 0;  // that the rounds before this one gave every layer
+    std::int64_t layer_ = -1;          // layer of the sums
+    std::int64_t tokens_ = 0;          // tokens of the previous rounds
+    std::int64_t sampled_ = 0;         // tokens in the sample of this layer
+    std::int64_t sampled_before_ = 0;  // tokens in the sample of each layer after the previous rounds
     MatrixD sum_;                      // Σ xᵀx in the upper triangle, [hidden, hidden]
-    MatrixD block_;                    // some x in double
+    MatrixD block_;                    // a block of x in double
 };
 
-/// What GatheredInputs keeps in memory.
+/// The bytes that GatheredInputs allocates.
 [[nodiscard]] std::uint64_t gathering_bytes(const ModelConfig& config, CalibrationOptions::Inputs inputs);
 
 }  // namespace mha2mla

@@ -17,7 +17,7 @@ std::vector<std::byte> bytes_of(const std::vector<Value>& values) {
     return {bytes.begin(), bytes.end()};
 }
 
-/// A non-negative F64 tensor of three dimensions.
+/// Reads a non-negative F64 tensor of three dimensions.
 std::vector<double> read_norms(const SafetensorsFile& file, const char* name, Shape& shape) {
     const TensorView* tensor = file.find(name);
     if (tensor == nullptr || tensor->dtype != Dtype::f64 || tensor->shape.size() != 3) {
@@ -38,7 +38,7 @@ std::vector<double> read_norms(const SafetensorsFile& file, const char* name, Sh
     return values;
 }
 
-/// Ranks of each head are a permutation.
+/// Checks that the ranks of each head are a permutation.
 std::vector<std::uint8_t> read_ranks(const SafetensorsFile& file, const Shape& norms) {
     const TensorView* tensor = file.find(kAttentionRank);
     if (tensor == nullptr) return {};

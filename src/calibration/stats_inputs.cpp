@@ -75,7 +75,7 @@ std::shared_ptr<const LayerInputs> inputs_of_file(std::shared_ptr<const Safetens
     extent.hidden = sample[1];
     for (std::int64_t layer = 0; layer < layers; ++layer) {
         const TensorView& moment = tensor_of(*file, moment_name(layer), Dtype::f64, {});
-        // Not n * (n + 1) / 2, which a lying file might overflow.
+        // Not n * (n + 1) / 2, which could overflow for a damaged file.
         const auto n = static_cast<std::uint64_t>(extent.hidden);
         const auto have = static_cast<std::uint64_t>(moment.rows());
         if (moment.shape.size() != 1 || n > (1U << 24U) || have != n * (n + 1) / 2) {

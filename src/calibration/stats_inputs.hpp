@@ -14,12 +14,12 @@ inline constexpr const char* kSampleSeqLenKey = "sample_seq_len";
 [[nodiscard]] std::string moment_name(std::int64_t layer);
 [[nodiscard]] std::string sample_name(std::int64_t layer);
 
-/// Layer inputs that a statistics file holds, read from it when they are asked for; null if it has none.
-/// @throws Error{format} if those of some layer are missing or of another shape.
+/// The layer inputs of a statistics file, which are read on request; null if the file has none.
+/// @throws Error{format} if those of a layer are missing or have another shape.
 [[nodiscard]] std::shared_ptr<const LayerInputs> inputs_of_file(std::shared_ptr<const SafetensorsFile> file,
                                                                 std::int64_t layers);
 
-/// @throws Error{format} unless metadata `key` is a whole number that is not negative.
+/// @throws Error{format} unless metadata `key` is a non-negative whole number.
 [[nodiscard]] std::int64_t metadata_number(const SafetensorsFile& file, const char* key);
 
 }  // namespace mha2mla

@@ -3,7 +3,7 @@
 namespace mha2mla {
 namespace {
 
-/// Factorises one of the two, or leaves it whole where its width is 0.
+/// Factorises keys or values; a width of 0 means that they are not factorised.
 void factorize_one(const Eigen::Ref<const Matrix>& weight, std::int64_t width, const SvdOptions& options, Matrix& down,
                    Matrix& up, KvFactors& factors) {
     if (width == 0) {
@@ -19,7 +19,7 @@ void factorize_one(const Eigen::Ref<const Matrix>& weight, std::int64_t width, c
 
 }  // namespace
 
-/// Split SVD (MHA2MLA, section 3.2): keys and values each get factors of their own, or stay whole.
+/// Split SVD (MHA2MLA, section 3.2): keys and values are factorised separately, or not at all.
 KvFactors factorize_apart(const Matrix& kv, std::int64_t nope_rows, const LatentWidths& widths,
                           const SvdOptions& options, const ErrorWeighting&) {
     KvFactors factors;

@@ -3,7 +3,7 @@
 
 namespace mha2mla {
 
-// Each is documented where it is defined.
+// Each is documented at its definition.
 KvFactors factorize_joint(const Matrix& kv, std::int64_t nope_rows, const LatentWidths& widths,
                           const SvdOptions& options, const ErrorWeighting& weighting);
 KvFactors factorize_whitened(const Matrix& kv, std::int64_t nope_rows, const LatentWidths& widths,

@@ -10,16 +10,16 @@
 namespace mha2mla {
 namespace {
 
-/// What the rounding errors are taken to be: entries of a symmetric perturbation, in units of float32 rounding. Those
-/// of the eigenvalue decomposition scale with the norm of the matrix over √n, those of the Gram matrix with its mean
-/// diagonal. Set from measurements (docs/method.md).
+/// The assumed rounding errors: entries of a symmetric perturbation in units of float32 rounding. Those of the
+/// eigenvalue decomposition are proportional to the norm of the matrix over √n, those of the Gram matrix to its mean
+/// diagonal. The constants are from measurements (docs/method.md).
 constexpr double kDecompositionRounding = 4.0;
 constexpr double kGramRounding = 2.0;
 
 /// Energy that a perturbation with entries of size `entry` moves from the first `kept` eigenvectors to the others,
 /// relative to the energy of the others (second-order perturbation theory; a pair that is closer than the perturbation
-/// may turn freely).
-/// @param values falling.
+/// may rotate freely).
+/// @param values in descending order.
 double predict_excess(std::span<const float> values, std::size_t kept, double entry, double norm_of_error) {
     double moved = 0;
     double tail = 0;

@@ -13,10 +13,11 @@
 namespace mha2mla {
 namespace {
 
-/// One block of the iteration: a little wider than the rank, which makes the last wanted vectors converge too.
+/// The width of a block of the iteration: slightly more than the rank, so that the last wanted vectors converge as
+/// well.
 std::int64_t block_width(std::int64_t rank) { return rank + std::max<std::int64_t>(8, rank / 8); }
 
-/// Rows over the smaller side to rows over the larger one and back.
+/// Maps rows over the smaller side of A to rows over the larger side and back.
 Matrix to_larger(const Matrix& rows, const MatrixRef& a) {
     return a.rows() <= a.cols() ? project_left<float>(rows, a) : Matrix(project_right<float>(a, rows).transpose());
 }
@@ -37,7 +38,7 @@ void orthonormalise(Matrix& rows) {
 }
 
 void remove_components(Matrix& rows, const Matrix& basis) {
-    for (int pass = 0; pass < 2; ++pass) {  // the second pass removes what rounding left in the first
+    for (int pass = 0; pass < 2; ++pass) {  // the second pass removes the rounding errors of the first
         Matrix overlap(rows.rows(), basis.rows());
         gemm(CblasNoTrans, CblasTrans, rows.rows(), basis.rows(), rows.cols(), 1.0F, rows.data(), rows.cols(),
              basis.data(), basis.cols(), 0.0F, overlap.data(), overlap.cols());
@@ -58,11 +59,11 @@ bool suits_krylov(std::int64_t rows, std::int64_t columns, std::int64_t rank) {
 }
 
 /// Musco and Musco 2015 (randomised block Krylov). After each step the best approximation in the whole Krylov space is
-/// known exactly; the gains of the steps fall geometrically, and what the further ones would sum to is the excess.
+/// known exactly; the gains of the steps decrease geometrically, and the sum of all further gains is the excess.
 SingularBasis<float> krylov_basis(const MatrixRef& a, std::int64_t rank, double max_excess) {
     const std::int64_t n = std::min(a.rows(), a.cols());
     const std::int64_t width = std::min(block_width(rank), n);
-    std::mt19937 generator(0);  // any start will do, the same for everyone
+    std::mt19937 generator(0);  // any start works; a fixed seed makes results repeatable
     Matrix block = Matrix::NullaryExpr(width, n, [&] { return static_cast<float>(generator()) * 0x1p-32F - 0.5F; });
     const double total = squared_norm(a);
     Matrix basis(0, n), image(0, std::max(a.rows(), a.cols()));

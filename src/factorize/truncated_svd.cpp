@@ -13,9 +13,9 @@ namespace mha2mla {
 namespace {
 
 constexpr double kStandardExcess = 1e-5;
-/// Below this double costs next to nothing.
+/// Below this size double costs almost nothing.
 constexpr std::int64_t kSmall = 256;
-/// Columns whose lengths one thread sums up.
+/// Columns per work item of a thread.
 constexpr std::int64_t kTile = 256;
 
 /// Makes the entry of largest magnitude of each row positive.
@@ -53,7 +53,7 @@ std::vector<double> lengths(const Matrix& matrix, bool of_columns) {
     return {squares.begin(), squares.end()};
 }
 
-/// Row i times singular[i]^power, a singular value of 0 left aside.
+/// Multiplies row i by singular[i]^power; rows with a singular value of 0 are not changed.
 void scale_rows(Matrix& rows, const std::vector<double>& singular, double power) {
     if (power == 0) return;
     parallel_for(rows.rows(), [&](std::int64_t i, std::vector<float>&) {
@@ -62,7 +62,7 @@ void scale_rows(Matrix& rows, const std::vector<double>& singular, double power)
     });
 }
 
-/// The same for columns.
+/// Multiplies column i in the same way.
 void scale_columns(Matrix& columns, const std::vector<double>& singular, double power) {
     if (power == 0) return;
     Eigen::RowVectorXf factors(columns.cols());
@@ -74,14 +74,14 @@ void scale_columns(Matrix& columns, const std::vector<double>& singular, double 
                  [&](std::int64_t i, std::vector<float>&) { columns.row(i).array() *= factors.array(); });
 }
 
-/// A ≈ U (Uᵀ A) or (A V) Vᵀ: a projection, and so the best approximation whatever the size of the singular values.
+/// A ≈ U (Uᵀ A) or (A V) Vᵀ: a projection, and therefore the best approximation for any size of the singular values.
 template <typename Real>
 LowRank project(const MatrixRef& a, SingularBasis<Real> basis, SigmaPlacement sigma) {
     fix_signs(basis.vectors);
     LowRank result;
     result.excess = basis.excess;
     const bool wide = a.rows() <= a.cols();
-    // The projection has vectors of length σ, of which σ^kept stays with it.
+    // The projection has vectors of length σ and keeps the factor σ^kept.
     const double kept = sigma == SigmaPlacement::balanced ? 0.5 : (sigma == SigmaPlacement::down) == wide ? 1.0 : 0.0;
     Matrix& projected = wide ? result.down : result.up;
     projected = in_float(wide ? project_left<Real>(basis.vectors, a) : project_right<Real>(a, basis.vectors));
@@ -99,7 +99,7 @@ LowRank project(const MatrixRef& a, SingularBasis<Real> basis, SigmaPlacement si
     return result;
 }
 
-/// The cheapest basis that is good enough, in float32; nothing if only double will do.
+/// The cheapest sufficient basis in float32, or nothing if double is required.
 std::optional<SingularBasis<float>> cheap_basis(const MatrixRef& a, std::int64_t rank, const SvdOptions& options) {
     if (options.method == SvdMethod::strict || std::min(a.rows(), a.cols()) < kSmall) return std::nullopt;
     const bool fast = options.method == SvdMethod::fast;
@@ -120,7 +120,7 @@ LowRank decompose(const MatrixRef& a, std::int64_t rank, const SvdOptions& optio
 }  // namespace
 
 std::uint64_t svd_bytes(std::uint64_t rows, std::uint64_t columns) {
-    // In double: the Gram matrix, the eigenvectors of the tridiagonal matrix, and the workspace that finds them.
+    // In double: the Gram matrix, the eigenvectors of the tridiagonal matrix, and the workspace for them.
     const std::uint64_t n = std::min(rows, columns);
     return 3 * sizeof(double) * n * n;
 }
@@ -134,11 +134,11 @@ LowRank truncated_svd(const Eigen::Ref<const Matrix>& a, std::int64_t rank, cons
     }
     const double norm = std::sqrt(squared_norm(a));
     if (!std::isfinite(norm)) throw Error(ErrorCode::numeric, "the matrix to factorise is not finite");
-    // Extreme weights are scaled by a power of two, which changes no digit, to keep their squares in range.
+    // Extreme weights are scaled by a power of two, which is exact, so that their squares stay in range.
     const bool extreme = norm > 0 && (norm < 1e-9 || norm > 1e9);
     const float scale = extreme ? static_cast<float>(std::exp2(-std::floor(std::log2(norm)))) : 1.0F;
     LowRank result = extreme ? decompose(a * scale, rank, options) : decompose(a, rank, options);
-    // What was scaled goes back to where Σ is.
+    // The scale is undone in the factor that contains Σ.
     const float share = options.sigma == SigmaPlacement::balanced ? std::sqrt(scale) : scale;
     if (extreme && options.sigma != SigmaPlacement::down) result.up *= 1.0F / share;
     if (extreme && options.sigma != SigmaPlacement::up) result.down *= 1.0F / share;

@@ -4,11 +4,11 @@
 
 namespace mha2mla {
 
-/// W_ukᵀ q_nope for every query head (MHA2MLA, appendix B): what meets the latent in place of the keys. The bias of
-/// up_k is left out: it adds the same to all logits of a query.
+/// W_ukᵀ q_nope for every query head (MHA2MLA, appendix B), which is multiplied by the latent instead of the keys. The
+/// bias of up_k is omitted because it adds the same to all logits of a query.
 ///
-/// The factors stay apart: merged, W_ukᵀ W_q would have rank·hidden numbers to read per head and step, instead of
-/// nope_dim·hidden and, once for all heads of a KV head, nope_dim·rank; and nope_dim is less than the rank.
+/// The factors are not merged: W_ukᵀ W_q would have rank·hidden numbers per head to read in each step; the factors have
+/// nope_dim·hidden per head and nope_dim·rank per KV head, and nope_dim is less than the rank.
 /// @param q [tokens, num_heads * nope_dim at a stride], out [tokens, num_heads * rank]
 void absorb_queries(const LinearView& up_k, std::int64_t num_kv_heads, std::int64_t tokens, MatrixIn q,
                     std::int64_t group, float* out);

@@ -11,14 +11,14 @@
 namespace mha2mla {
 namespace {
 
-// Logits of a block, kRows x kKeyBlock floats, and what they are made from fit a level-2 cache of 512 KiB.
+// The logits of a block, kRows x kKeyBlock floats, and the queries and keys for them fit a level-2 cache of 512 KiB.
 constexpr std::int64_t kRows = 256;
 constexpr std::int64_t kKeyBlock = 256;
 constexpr std::int64_t kLeastQueries = 16;
 
 std::int64_t query_block(std::int64_t group_size) { return std::max(kLeastQueries, kRows / group_size); }
 
-/// What one thread works on: a block of queries of all query heads of one KV head, row by row one head after another.
+/// The work of one thread: a block of queries of all query heads of one KV head; rows in order of heads.
 struct Block {
     Block(std::vector<float>& scratch, std::int64_t group_size, std::int64_t head_dim) {
         scratch.resize(static_cast<std::size_t>(attention_scratch(group_size, head_dim)));
@@ -57,7 +57,7 @@ void gather(const AttentionInput& in, MatrixIn LogitPart::*side, std::int64_t he
 void attend(const AttentionInput& in, std::int64_t queries, std::int64_t first_query, std::int64_t first_key,
             std::int64_t keys, MatrixIn v, const Block& block) {
     const std::int64_t rows = queries * (in.num_heads / in.num_kv_heads);
-    std::fill_n(block.logits, rows * keys, 0.0F);  // BLAS adds to what is there faster than it clears it
+    std::fill_n(block.logits, rows * keys, 0.0F);  // BLAS with beta 1 is faster than with beta 0
     multiply_abt(rows, keys, in.head_dim, 1.0F, {block.q, in.head_dim}, {block.k, in.head_dim}, 1.0F,
                  {block.logits, keys});
     for (std::int64_t row = 0; row < rows; ++row) {
@@ -88,7 +88,7 @@ void causal_attention(const AttentionInput& in, float* out) {
     const std::int64_t out_stride = in.num_heads * in.head_dim;
     const float scale = 1.0F / std::sqrt(static_cast<float>(in.head_dim));
     parallel_for(in.sequences * in.num_kv_heads * blocks, [&](std::int64_t item, std::vector<float>& scratch) {
-        // Later blocks see more keys and take longer, so they are handed out first.
+        // Later blocks have more keys and take longer, so they are started first.
         const std::int64_t first = (blocks - 1 - item / (in.sequences * in.num_kv_heads)) * most_queries;
         const std::int64_t start = item / in.num_kv_heads % in.sequences * in.seq_len;
         const std::int64_t kv_head = item % in.num_kv_heads;

@@ -6,7 +6,7 @@
 
 namespace mha2mla {
 
-/// One additive part of the logits q·k. Head h of a token lies at data + token*stride + h*dim.
+/// One additive part of the logits q·k. Head h of a token is at data + token*stride + h*dim.
 struct LogitPart {
     MatrixIn q;  // [tokens, num_heads * dim]
     MatrixIn k;  // [tokens, num_kv_heads * dim]
@@ -17,13 +17,13 @@ struct LogitPart {
 struct AttentionInput {
     std::int64_t sequences = 0, seq_len = 0;
     std::int64_t num_heads = 0, num_kv_heads = 0, head_dim = 0;
-    std::array<LogitPart, 2> parts;  // rotated and not; a part of dim 0 is left out, the dims add up to head_dim
+    std::array<LogitPart, 2> parts;  // rotated and not rotated; a part may have dim 0; the dims add up to head_dim
     MatrixIn v;                      // [tokens, num_kv_heads * head_dim]
 };
 
-/// softmax(Σ_parts q·kᵀ / √head_dim) v with a causal mask. The query heads of a KV head go together, a block of queries
-/// against one block of keys after the other with a running softmax (FlashAttention, Dao et al. 2022, algorithm 1), so
-/// that logits never leave the cache.
+/// softmax(Σ_parts q·kᵀ / √head_dim) v with a causal mask. The query heads of a KV head are processed together: a block
+/// of queries with one block of keys after the other and a running softmax (FlashAttention, Dao et al. 2022, algorithm
+/// 1), so that logits stay in the processor's cache.
 /// @param out [tokens, num_heads * head_dim], contiguous.
 void causal_attention(const AttentionInput& input, float* out);
 

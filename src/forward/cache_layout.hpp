@@ -6,14 +6,15 @@
 
 namespace mha2mla {
 
-/// A part of a token's cached numbers. Each of its heads serves an equal share of the query heads; a latent has one.
+/// A part of a token's cached numbers. Each of its heads belongs to an equal share of the query heads; a latent has one
+/// head.
 struct CacheSegment {
     std::int64_t heads = 0, dim = 0;
     bool key = false;    // adds q·k to the logits
-    bool value = false;  // is what the softmax weighs; true of exactly one segment
+    bool value = false;  // weighted by the softmax; true of exactly one segment
 };
 
-/// Neighbouring heads of a segment that are stored, and unpacked, together.
+/// Adjacent heads of a segment that are stored and unpacked together.
 struct CacheSlice {
     std::size_t segment = 0;
     std::int64_t first_head = 0, heads = 0;
@@ -27,7 +28,7 @@ struct CacheLayout {
     [[nodiscard]] std::int64_t value_dim() const;
 };
 
-/// What a layer of this model caches: keys and values, or rotated keys and latents.
+/// The cached numbers of a layer of this model: keys and values, or rotated keys and latents.
 /// @param group_size no group of a segment is split between slices.
 [[nodiscard]] CacheLayout cache_layout(const ModelConfig& config, std::int64_t group_size);
 /// Keys and values of a converted model when both are computed from the latent: rotated keys, NoPE keys, values.

@@ -9,24 +9,24 @@
 namespace mha2mla {
 namespace {
 
-constexpr std::int64_t kChunk = 512;     // tokens of an item of work where the cache is split
-constexpr std::int64_t kFewQueries = 8;  // up to so many, the cache is split
-constexpr std::int64_t kRows = 512;      // queries times heads of an item of work where the queries are split
+constexpr std::int64_t kChunk = 512;     // tokens per work item if the cache is split
+constexpr std::int64_t kFewQueries = 8;  // largest number of queries for which the cache is split
+constexpr std::int64_t kRows = 512;      // queries times heads per work item if the queries are split
 
 std::size_t size_of(std::int64_t count) { return static_cast<std::size_t>(count); }
 
-/// Queries of a sequence that are worked on together, in the forms that its cache asks for.
+/// Queries of a sequence that are processed together, in the forms that its cache needs.
 struct QueryBlock {
     std::size_t sequence = 0;
     std::int64_t first = 0, count = 0;
     std::optional<PackedQueries> old, recent;
 };
 
-/// What one item of work is about.
+/// One work item.
 struct Item {
     std::size_t block = 0;
-    std::int64_t first_token = 0, end_token = 0;  // of old() and then recent(), in one count
-    std::int64_t state = 0;                       // its place in the items' states, in rows
+    std::int64_t first_token = 0, end_token = 0;  // tokens of old() and then recent(), counted together
+    std::int64_t state = 0;                       // its first row in the states of all items
 };
 
 std::int64_t query_block(std::int64_t num_heads) { return std::max(kFewQueries, kRows / num_heads); }
@@ -64,7 +64,7 @@ void cached_attention(const CacheLayout& layout, std::int64_t num_heads, std::sp
         pack(sequence.cache->old(), block.old);
         if (sequence.cache->recent().size() > 0) pack(sequence.cache->recent(), block.recent);
     });
-    // Each item begins its own part.
+    // Each item initialises its own part.
     const auto memory = std::make_unique_for_overwrite<float[]>(size_of(states * (value_dim + 2)));
     const auto state_of = [&](const Item& item) {
         const QueryBlock& block = blocks[item.block];
@@ -73,7 +73,7 @@ void cached_attention(const CacheLayout& layout, std::int64_t num_heads, std::sp
                               memory.get() + item.state * value_dim, memory.get() + states * value_dim + item.state,
                               memory.get() + states * (value_dim + 1) + item.state};
     };
-    // Later queries see more and take longer, so they are handed out first.
+    // Later queries attend to more tokens and take longer, so they are started first.
     parallel_for(static_cast<std::int64_t>(items.size()), [&](std::int64_t i, std::vector<float>& scratch) {
         const Item& item = items[items.size() - 1 - size_of(i)];
         const QueryBlock& block = blocks[item.block];

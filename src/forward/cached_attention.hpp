@@ -6,28 +6,28 @@
 
 namespace mha2mla {
 
-/// The newest tokens of one sequence as queries. `cache` holds their own rows too.
+/// The newest tokens of one sequence as queries. `cache` contains their rows as well.
 struct AttentionQueries {
     const LayerCache* cache = nullptr;
     std::int64_t count = 0;       // the last `count` tokens of the cache
-    std::vector<const float*> q;  // by segment, [count, num_heads * dim], times 1/√head_dim; null where not a key
+    std::vector<const float*> q;  // by segment, [count, num_heads * dim], times 1/√head_dim; null if not a key
     float* out = nullptr;         // [count, num_heads * layout.value_dim()]
 };
 
-/// softmax(Σ_segments q·kᵀ) v over all that each query sees of the cache.
+/// softmax(Σ_segments q·kᵀ) v over all tokens of the cache that each query attends to.
 ///
 /// The cache is read once: a block of its tokens is unpacked, and all query heads attend to it with a running softmax
-/// (FlashAttention, Dao et al. 2022). A few queries are spread over the cores by splitting the cache, and the parts
-/// are put together at the end; many queries by splitting them. Neither depends on the number of threads.
+/// (FlashAttention, Dao et al. 2022). Few queries are distributed over the cores by splitting the cache, whose
+/// parts are combined at the end; many queries by splitting the queries. Neither depends on the number of threads.
 void cached_attention(const CacheLayout& layout, std::int64_t num_heads, std::span<const AttentionQueries> sequences);
 
-/// Attention that gets its keys and values chunk by chunk; for many queries of one sequence.
+/// Attention of many queries of one sequence, which takes keys and values chunk by chunk.
 class ChunkedAttention {
 public:
-    /// @param layout must live as long as this. @param q as in AttentionQueries. @param position of the first query.
+    /// @param layout must outlive this object. @param q as in AttentionQueries. @param position of the first query.
     ChunkedAttention(const CacheLayout& layout, std::int64_t num_heads, std::int64_t count, std::int64_t position,
                      const std::vector<const float*>& q);
-    /// Attends to the tokens from position `start` on. Query at position p sees those with
+    /// Attends to the tokens from position `start`. The query at position p attends to those with
     /// p + 1 - window <= position <= p if `recent`, else those before p + 1 - window.
     void add(const KvRows& rows, std::int64_t start, std::int64_t window, bool recent);
     /// @param out [count, num_heads * value_dim]

@@ -12,17 +12,18 @@ void check_ids(const Model& model, std::span<const TokenId> ids);
 /// @param hidden [ids.size(), hidden]
 void embed(const Model& model, std::span<const TokenId> ids, Eigen::Map<Matrix> hidden);
 
-/// Tokens of one block of whole sequences: enough for full BLAS speed, few enough to keep the workspace small.
+/// The number of tokens of a block of whole sequences: enough for the full speed of BLAS, with a small workspace.
 [[nodiscard]] std::int64_t block_tokens(std::int64_t seq_len);
 
-/// What forward() is for besides hidden states.
+/// Options of forward().
 struct ForwardOptions {
     std::string_view stage = "prefill";  // for the observer
     AttentionTap tap;
-    bool only_tap = false;  // the last layer ends at the tap, and `hidden` is of no use after it
+    bool only_tap = false;  // stop at the tap of the last layer; `hidden` is then undefined
 };
 
-/// Runs all sequences through one layer after the other. Weights are read ahead by one layer and let go of behind it.
+/// Runs all sequences through one layer after the other. The weights of the next layer are read ahead, and those of
+/// finished layers are released.
 /// @param ids as many as hidden.tokens(), in sequences of seq_len.
 /// @throws as prefill() does, Error{io} from `hidden`.
 void forward(const Model& model, std::span<const TokenId> ids, std::int64_t seq_len, HiddenStates& hidden,

@@ -6,24 +6,24 @@
 
 namespace mha2mla {
 
-/// The hidden states of all tokens between two layers, in memory or on disk. One block of tokens is worked on at a
-/// time, and the bits are the same either way.
+/// The hidden states of all tokens between two layers, in memory or on disk, which are processed one block of tokens at
+/// a time. The bits are the same in both cases.
 class HiddenStates {
 public:
-    /// In memory.
+    /// Stores them in memory.
     HiddenStates(std::int64_t tokens, std::int64_t hidden_size);
-    /// On disk, but for one block. @throws Error{io}
+    /// Stores them on disk, except for one block. @throws Error{io}
     HiddenStates(std::int64_t tokens, std::int64_t hidden_size, std::int64_t block_tokens,
                  const std::filesystem::path& spill_directory);
 
     [[nodiscard]] std::int64_t tokens() const { return tokens_; }
-    /// The block's rows to be written for the first time, [count, hidden]. Valid until the next block.
+    /// The rows of a block, before their first values are written, [count, hidden]. Valid until the next block.
     [[nodiscard]] Eigen::Map<Matrix> fresh(std::int64_t first, std::int64_t count);
-    /// The block's rows as put() left them. Valid until the next block.
+    /// The rows of a block as stored by put(). Valid until the next block.
     [[nodiscard]] Eigen::Map<Matrix> get(std::int64_t first, std::int64_t count);
-    /// Keeps what was written into the rows that fresh() or get() gave.
+    /// Stores the rows that fresh() or get() returned.
     void put(std::int64_t first, std::int64_t count);
-    /// All rows, [tokens, hidden]; only of those in memory.
+    /// All rows, [tokens, hidden]; only if they are in memory.
     [[nodiscard]] Matrix take() { return std::move(rows_); }
 
 private:
@@ -31,7 +31,7 @@ private:
         return static_cast<std::uint64_t>(count * rows_.cols()) * sizeof(float);
     }
     std::int64_t tokens_;
-    Matrix rows_;  // [tokens, hidden], or [block_tokens, hidden] where the rest is on disk
+    Matrix rows_;  // [tokens, hidden], or [block_tokens, hidden] if the rest is on disk
     std::unique_ptr<SpillFile> disk_;
 };
 

@@ -10,7 +10,7 @@
 namespace mha2mla {
 namespace {
 
-constexpr std::int64_t kLineBytes = 64;  // of the processor's cache
+constexpr std::int64_t kLineBytes = 64;  // line of the processor's cache
 constexpr std::int64_t kRowBlock = 32;   // rows that one thread encodes at a time
 
 std::size_t size_of(std::int64_t count) { return static_cast<std::size_t>(count); }

@@ -9,7 +9,7 @@
 
 namespace mha2mla {
 
-/// The cached numbers of consecutive tokens of one layer, packed, slice by slice. A copy is a copy of the numbers.
+/// The cached numbers of consecutive tokens of one layer, packed, slice by slice. Copying copies the numbers.
 class KvRows {
 public:
     /// @param layout must outlive the rows. @param capacity tokens.
@@ -18,20 +18,20 @@ public:
     [[nodiscard]] std::int64_t size() const { return size_; }
     /// @param rows [count, layout.width] @throws Error{numeric} if a number does not fit the format.
     void append(const float* rows, std::int64_t count);
-    /// Numbers of one slice as floats: unpacked into `scratch`, or where they are. Valid until the next append.
+    /// The numbers of one slice as floats, unpacked into `scratch` or in place. Valid until the next append.
     [[nodiscard]] MatrixIn slice(std::size_t slice, std::int64_t first, std::int64_t count, float* scratch) const;
-    /// The numbers that slice() gives, as what `arithmetic` works on: BF16 only if bf16().
+    /// The numbers of slice() in the type of `arithmetic`: BF16 only if bf16().
     [[nodiscard]] TileIn tile(std::size_t slice, std::int64_t first, std::int64_t count,
                               const TileArithmetic& arithmetic, float* scratch) const;
-    /// Asks for the memory of rows that will be read soon. Rows that are not there are left out.
+    /// Prefetches rows; rows out of range are ignored.
     void prefetch(std::size_t slice, std::int64_t first, std::int64_t count) const;
     [[nodiscard]] bool bf16() const { return format_ == KvCacheFormat::bf16; }
-    /// Whole rows. @param to [count, layout.width]
+    /// Unpacks whole rows. @param to [count, layout.width]
     void decode(std::int64_t first, std::int64_t count, float* to) const;
-    /// Forgets the oldest tokens.
+    /// Removes the oldest tokens.
     void drop_front(std::int64_t count);
     void clear() { first_ = size_ = 0; }
-    /// Changes for how many tokens there is room; those that are there stay.
+    /// Changes the capacity in tokens and keeps the rows.
     void set_capacity(std::int64_t capacity);
     void set_capacity_at_most(std::int64_t capacity) {
         if (capacity_ > capacity) set_capacity(capacity);

@@ -5,7 +5,8 @@
 namespace mha2mla {
 namespace {
 
-constexpr std::int64_t kSpareRows = 16;  // the newest rows move to the front of their memory once in so many steps
+/// The number of steps between two moves of the newest rows to the front of their memory.
+constexpr std::int64_t kSpareRows = 16;
 
 std::int64_t window_of(const KvCacheOptions& options) {
     return row_of(options.format).quantizer == Quantizer::none ? 0 : options.window;

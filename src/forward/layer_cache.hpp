@@ -3,24 +3,25 @@
 
 namespace mha2mla {
 
-/// What one layer caches of one sequence: old tokens in the format asked for, and with a quantised format the newest
-/// ones in BF16.
+/// The cache of one layer and one sequence: old tokens in the chosen format and, if it is quantised, the newest tokens
+/// in BF16.
 class LayerCache {
 public:
     /// @param layout must outlive the cache.
     LayerCache(const CacheLayout& layout, const KvCacheOptions& options, std::int64_t capacity);
 
-    /// Takes in the next tokens. Until the next settle() the rows of every token that one of them sees in BF16 are
-    /// there too. @param rows [count, layout.width]
+    /// Appends the next tokens. Until the next settle(), recent() also has every row that one of them attends to in
+    /// BF16.
+    /// @param rows [count, layout.width]
     void append(const float* rows, std::int64_t count);
-    /// Lets go of what append() kept.
+    /// Discards the additional rows that append() kept.
     void settle();
     void clear();
 
     [[nodiscard]] std::int64_t length() const { return length_; }
-    /// Tokens [0, old().size()); a token at position p sees those before p + 1 - window().
+    /// Tokens [0, old().size()); a token at position p attends to those before p + 1 - window().
     [[nodiscard]] const KvRows& old() const { return old_; }
-    /// Tokens from recent_start() on; a token at position p sees those from p + 1 - window() to p.
+    /// Tokens from recent_start(); a token at position p attends to those from p + 1 - window() to p.
     [[nodiscard]] const KvRows& recent() const { return recent_; }
     [[nodiscard]] std::int64_t recent_start() const { return length_ - recent_.size(); }
     /// 0 for formats that are not quantised.
@@ -34,7 +35,7 @@ private:
     KvRows old_, recent_;
 };
 
-/// Rows that are allocated for the newest tokens.
+/// The number of rows that are allocated for the newest tokens.
 [[nodiscard]] std::int64_t recent_capacity(const KvCacheOptions& options, std::int64_t capacity);
 
 }  // namespace mha2mla

@@ -11,20 +11,20 @@
 namespace mha2mla {
 namespace {
 
-// Tiles large enough for BLAS to reach its full rate on one core, small enough to keep the cores evenly busy. They do
-// not depend on the number of threads, so neither do the results.
+// Tiles are large enough for the full speed of BLAS on one core, and small enough to balance the load of the cores.
+// They do not depend on the number of threads, so the results do not either.
 constexpr std::int64_t kTokenTile = 512;
 constexpr std::int64_t kMostRows = 512;
-constexpr std::int64_t kRowStep = 16;  // of BLAS's inner loops
+constexpr std::int64_t kRowStep = 16;  // step of BLAS's inner loops
 
-/// Rows of a tile: equal shares, so that no tile is a small rest.
+/// The rows of a tile: equal shares, so that the last tile is not small.
 std::int64_t tile_rows(std::int64_t out_features) {
     const std::int64_t tiles = (out_features + kMostRows - 1) / kMostRows;
     const std::int64_t share = (out_features + tiles - 1) / tiles;
     return (share + kRowStep - 1) / kRowStep * kRowStep;
 }
 
-/// Rows [first, first + rows) of a weight as float32: in place where the file already holds aligned floats.
+/// Rows [first, first + rows) of a weight as float32: in place if the file holds aligned floats.
 const float* weight_rows(const TensorView& weight, std::int64_t first, std::int64_t rows, std::vector<float>& scratch) {
     const auto cols = static_cast<std::uint64_t>(weight.shape[1]);
     const auto start = static_cast<std::uint64_t>(first) * cols;
@@ -37,8 +37,7 @@ const float* weight_rows(const TensorView& weight, std::int64_t first, std::int6
     return scratch.data();
 }
 
-// A decoding step reads each weight once for so few tokens that converting a tile in memory would cost more than the
-// product does.
+// A decoding step uses each weight for few tokens, so converting a tile in memory would cost more than the product.
 constexpr std::int64_t kFewTokens = 8;
 constexpr std::int64_t kFewTokensRows = 64;
 
@@ -83,7 +82,7 @@ void linear(const LinearView& view, std::int64_t tokens, const float* x, float* 
         const std::int64_t count = std::min(kTokenTile, tokens - token);
         const float* weight = weight_rows(*view.weight, row, rows, scratch);
         float* target = y + token * out + row;
-        // BLAS adds to what is there faster than it clears it.
+        // BLAS with beta 1 is faster than with beta 0.
         for (std::int64_t t = 0; t < count; ++t) std::copy_n(bias.data() + row, rows, target + t * out);
         multiply_abt(count, rows, in, 1.0F, {x + token * in, in}, {weight, in}, 1.0F, {target, out});
     });

@@ -7,7 +7,7 @@ namespace mha2mla {
 /// @param x [tokens, in_features], y [tokens, out_features], both contiguous.
 void linear(const LinearView& view, std::int64_t tokens, const float* x, float* y);
 
-/// dx = dy·W, added to what is there if `add`: the derivative by x of linear(), from that by y.
+/// dx = dy·W, or dx += dy·W if `add`: the gradient of linear() with respect to x from that with respect to y.
 /// @param dy [tokens, out_features], dx [tokens, in_features], both contiguous.
 void linear_back(const LinearView& view, std::int64_t tokens, const float* dy, bool add, float* dx);
 

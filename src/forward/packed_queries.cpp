@@ -5,8 +5,9 @@
 namespace mha2mla {
 namespace {
 
-/// Whether the heads' queries are multiplied as panels. A panel spans some KV heads, and a token's numbers of one meet
-/// zeros in the rows of the others; dot products have to be summed across a vector, at about three additions each.
+/// Whether queries are multiplied as panels. A panel contains several KV heads, so a token's numbers of one head are
+/// also multiplied by zeros in the rows of the others; without panels dot products are summed across a vector, at about
+/// three additions each.
 bool worth_panels(std::int64_t group, const CacheSegment& segment) {
     if (segment.dim % 2 != 0) return false;
     const std::int64_t heads = std::min(segment.heads, (kPanelRows + group - 1) / group);

@@ -7,12 +7,12 @@
 
 namespace mha2mla {
 
-/// Some queries of all heads, in the order in which the loops over a tile of the cache take them.
-/// Row = head * queries + query, so that the queries of a KV head lie together.
+/// Queries of all heads, in the order in which the loops over a tile of the cache use them.
+/// Row = head * queries + query, so that the queries of a KV head are adjacent.
 class PackedQueries {
 public:
     /// @param layout, arithmetic must outlive the queries.
-    /// @param q by segment, [.., num_heads * dim]; null where not a key. @param first of the queries.
+    /// @param q by segment, [.., num_heads * dim]; null if not a key. @param first index of the first query.
     PackedQueries(const CacheLayout& layout, const TileArithmetic& arithmetic, std::int64_t num_heads,
                   const std::vector<const float*>& q, std::int64_t first, std::int64_t queries);
 
@@ -22,8 +22,8 @@ public:
 
 private:
     struct Segment {
-        bool panels = false;              // else rows
-        std::int64_t panel_bytes = 0;     // room of a panel
+        bool panels = false;              // otherwise rows
+        std::int64_t panel_bytes = 0;     // size of a panel
         const std::byte* data = nullptr;  // panels, each for the heads whose rows it has; or [rows, dim]
     };
     struct Heads {

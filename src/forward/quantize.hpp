@@ -5,7 +5,7 @@
 
 namespace mha2mla {
 
-/// A group of numbers as small whole ones: x[i] ≈ code[i] * step + offset, both as F16.
+/// Quantises a group of numbers: x[i] ≈ code[i] * step + offset, with step and offset as F16.
 struct GroupScale {
     std::uint16_t step, offset;
 };
@@ -15,7 +15,7 @@ struct GroupScale {
 [[nodiscard]] GroupScale quantize_group(const float* x, std::int64_t count, int bits, Quantizer quantizer,
                                         std::uint8_t* codes);
 
-/// The bits of an F16. @throws Error{numeric} if it does not fit.
+/// The bits of a number as F16. @throws Error{numeric} if it does not fit.
 [[nodiscard]] std::uint16_t to_f16(float value);
 
 }  // namespace mha2mla

@@ -6,7 +6,7 @@ namespace mha2mla {
 namespace {
 
 constexpr std::int64_t kTile = 64;  // tokens that are unpacked at a time
-constexpr std::int64_t kStep = 8;   // tokens whose numbers are asked for at a time, even
+constexpr std::int64_t kStep = 8;   // tokens that are prefetched at a time, even
 constexpr std::int64_t kLine = 16;  // floats of a line of the processor's cache
 constexpr float kLowest = std::numeric_limits<float>::lowest();
 constexpr float kHidden = -std::numeric_limits<float>::infinity();
@@ -20,7 +20,7 @@ std::pair<std::int64_t, std::int64_t> visible(const Visibility& rows, std::int64
     return {std::clamp<std::int64_t>(edge, 0, count), std::clamp<std::int64_t>(end, 0, count)};
 }
 
-/// One run of rows, with its buffers.
+/// Processes a range of rows; owns the buffers.
 class Tiles {
 public:
     Tiles(const CacheLayout& layout, std::int64_t num_heads, const PackedQueries& queries, const KvRows& cache,
@@ -45,7 +45,7 @@ public:
     void attend(const Visibility& visibility, std::int64_t first, std::int64_t end) {
         for (; first < end; first += kTile) {
             const std::int64_t count = std::min(kTile, end - first);
-            // The last query sees the farthest, and the first the earliest of a window.
+            // The last query attends to the latest tokens, and the first to the earliest of a window.
             const auto last = visible(visibility, first, count, state_.position + state_.queries - 1);
             const auto earliest = visible(visibility, first, count, state_.position);
             if (last.second == 0) break;
@@ -87,8 +87,8 @@ private:
         }
     }
 
-    /// Calls step(t, tokens) for some tokens after others. Those of the next tile are asked for meanwhile where they
-    /// are multiplied as they lie in memory: read in pieces, by head, they would come too late otherwise.
+    /// Calls step(t, tokens) for consecutive groups of tokens. If tokens are multiplied in place, it prefetches those
+    /// of the next tile, because they are read in parts, by head, which the processor does not predict.
     template <typename Step>
     void for_steps(std::size_t slice, std::int64_t first, std::int64_t count, const Step& step) {
         if (queries_->arithmetic().number_bytes != 2) return step(0, count);

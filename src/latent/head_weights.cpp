@@ -26,7 +26,7 @@ HeadWeights head_weights(const LatentLayer& latent, const Whitening& whitening, 
     const std::int64_t nope = latent.head_dim - latent.rope_dim;
     const std::int64_t group = latent.heads / latent.kv_heads;
     const Matrix q = latent.weights.q.bottomRows(latent.heads * nope);
-    const MatrixD seen = whitening.apply(q).cast<double>();  // its rows' products are E qqᵀ but for the bias
+    const MatrixD seen = whitening.apply(q).cast<double>();  // the products of its rows are E qqᵀ without the bias
     const Eigen::VectorXd bias = latent.q_bias.tail(latent.q_bias.size() == 0 ? 0 : latent.heads * nope).cast<double>();
     const Eigen::VectorXd mean = q.cast<double>() * sample.cast<double>().colwise().mean().transpose();
     HeadWeights weights;

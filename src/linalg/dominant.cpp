@@ -56,7 +56,7 @@ MatrixD orthonormal(const MatrixD& rows) {
 
 DominantPart deflate_dominant(std::vector<float>& gram, std::int64_t n, std::int64_t most, double tolerance) {
     const std::int64_t width = std::min({kBlock, most, n});
-    std::mt19937 generator(0);  // any start will do, the same for everyone
+    std::mt19937 generator(0);  // any start works; a fixed seed makes results repeatable
     MatrixD basis = MatrixD::NullaryExpr(width, n, [&] { return static_cast<double>(generator()) / 0x1p32 - 0.5; });
     for (int step = 0; step < kSteps; ++step) basis = times_gram(orthonormal(basis), gram);
     basis = orthonormal(basis);
@@ -76,7 +76,7 @@ DominantPart deflate_dominant(std::vector<float>& gram, std::int64_t n, std::int
     }
     part.vectors = vectors.topRows(count).cast<float>();
     if (count == 0) return part;
-    // Where it had θ the matrix gets minus the mean of its other eigenvalues: gram − Uᵀ(Θ + mean)U.
+    // Replaces each eigenvalue θ by minus the mean of the other eigenvalues: gram − Uᵀ(Θ + mean)U.
     double trace = 0;
     for (std::int64_t i = 0; i < n; ++i) trace += gram[static_cast<std::size_t>(i * n + i)];
     const double mean = std::max(0.0, trace - values.head(count).sum()) / static_cast<double>(n);

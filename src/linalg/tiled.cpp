@@ -15,9 +15,9 @@ namespace mha2mla {
 namespace {
 
 constexpr std::int64_t kTile = 512;    // rows and columns of a tile of the result
-constexpr std::int64_t kDepth = 2048;  // of the sums between two conversions to double
+constexpr std::int64_t kDepth = 2048;  // terms of the sums between two conversions to double
 
-/// Zeros in pages of 2 MB where the system has them: the reduction that follows walks through whole columns.
+/// Zeros in pages of 2 MB if the system has them, because the reduction that follows reads whole columns.
 template <typename Real>
 std::vector<Real> zeros_in_huge_pages(std::size_t count) {
     std::vector<Real> numbers;

@@ -1,5 +1,5 @@
 #pragma once
-/// The large sums of a truncated SVD, cut into tiles that do not depend on the number of threads.
+/// The large products of a truncated SVD, divided into tiles that do not depend on the number of threads.
 
 #include <Eigen/Core>
 #include <vector>

@@ -6,8 +6,8 @@
 
 namespace mha2mla {
 
-/// Model::open() that goes on after a tensor that is missing or wrong: each is described in `problems`, and null in the
-/// result, which is of use only where there were none.
+/// Like Model::open(), but continues after a tensor that is missing or wrong: it is described in `problems` and null in
+/// the result, which is complete only if there are no problems.
 [[nodiscard]] Model find_tensors(ModelConfig config, Checkpoint checkpoint, std::vector<std::string>& problems);
 
 }  // namespace mha2mla

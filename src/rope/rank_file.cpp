@@ -24,20 +24,20 @@ using Zip = std::unique_ptr<zip_t, ZipCloser>;
                                        "[layers, KV heads, head_dim]");
 }
 
-/// The one entry whose name ends in "/<suffix>".
+/// The entry whose name ends in "/<suffix>".
 std::string read_entry(zip_t* archive, const std::string& suffix, const std::string& file) {
     const auto count = zip_get_num_entries(archive, 0);
     for (zip_int64_t i = 0; i < count; ++i) {
         zip_stat_t status;
         if (zip_stat_index(archive, static_cast<zip_uint64_t>(i), 0, &status) != 0) continue;
         const std::string_view name = status.name == nullptr ? "" : status.name;
-        // "archive/.data/serialization_id" must not pass for "archive/data/...": the part before is one folder.
+        // "archive/.data/serialization_id" must not match "archive/data/...": the prefix is one folder.
         const auto slash = name.find('/');
         if (slash == std::string_view::npos || name.substr(slash + 1) != suffix) continue;
         if (status.size > kMaxRankBytes) fail(file, "entry '" + suffix + "' is too large");
         const std::unique_ptr<zip_file_t, ZipCloser> entry(zip_fopen_index(archive, static_cast<zip_uint64_t>(i), 0));
         std::string data(status.size, '\0');
-        // Reading past the end is what makes libzip compare the checksum.
+        // libzip compares the checksum when the end is reached.
         char beyond = 0;
         if (!entry || zip_fread(entry.get(), data.data(), data.size()) != static_cast<zip_int64_t>(data.size()) ||
             zip_fread(entry.get(), &beyond, 1) != 0) {
@@ -48,8 +48,8 @@ std::string read_entry(zip_t* archive, const std::string& suffix, const std::str
     fail(file, "entry '" + suffix + "' is missing");
 }
 
-/// Walks the one sequence of pickle opcodes that torch.save writes for a contiguous uint8 tensor. Nothing is built or
-/// called; any other opcode ends the walk with an error.
+/// Parses the sequence of pickle opcodes that torch.save writes for a contiguous uint8 tensor. Nothing is constructed
+/// or called; any other opcode is an error.
 class RankPickle {
 public:
     RankPickle(std::string_view data, std::string file) : data_(data), file_(std::move(file)) {}
@@ -63,14 +63,14 @@ public:
         if (text() != "storage") bad();
         global("torch", "ByteStorage");
         storage = text();
-        (void)text();  // the device it was on
+        (void)text();  // the device of the tensor
         const std::int64_t elements = number();
         literal("t");
         literal("Q");
         if (number() != 0) bad();  // storage offset
         Shape shape = triple();
         const Shape strides = triple();
-        // Bounding each first keeps the product far from overflow.
+        // Each is bounded first, so that the product cannot overflow.
         const auto in_range = [](std::int64_t size) { return size >= 1 && size <= 65536; };
         if (!in_range(shape[0]) || !in_range(shape[1]) || !in_range(shape[2]) ||
             element_count(shape) != static_cast<std::uint64_t>(elements) ||
@@ -93,7 +93,7 @@ private:
         fail(file_, "holds something else at byte " + std::to_string(position_) + " of data.pkl");
     }
 
-    /// Opcodes that only remember a value for later (BINPUT, LONG_BINPUT) carry no meaning here.
+    /// Skips opcodes that store a value for later use (BINPUT, LONG_BINPUT), which have no meaning here.
     void skip_memo() {
         while (position_ < data_.size() && (data_[position_] == 'q' || data_[position_] == 'r')) {
             position_ += data_[position_] == 'q' ? 2 : 5;
@@ -144,7 +144,7 @@ private:
     std::size_t position_ = 0;
 };
 
-/// Each half of a head must hold every rank once, and both halves the same.
+/// Checks that each half of a head has every rank once, and that both halves are equal.
 void check_ranks(const PairRanks& ranks, const std::string& file) {
     const auto pairs = static_cast<std::size_t>(ranks.head_dim / 2);
     if (ranks.head_dim % 2 != 0) fail(file, "head_dim is odd");
@@ -207,7 +207,7 @@ PairRanks read_rank_file(const std::filesystem::path& path) {
 }
 
 std::string rank_file_bytes(const PairRanks& ranks) {
-    // libzip closes and frees the archive's buffer by its source, which is kept alive until the bytes are copied out.
+    // libzip frees the archive's buffer with its source, which is kept until the bytes are copied.
     zip_source_t* buffer = zip_source_buffer_create(nullptr, 0, 0, nullptr);
     zip_source_keep(buffer);
     zip_t* archive = zip_open_from_source(buffer, ZIP_TRUNCATE, nullptr);

@@ -5,12 +5,12 @@
 
 namespace mha2mla {
 
-/// Adam (Kingma and Ba, 2015, algorithm 1) on all weights of a layer. A step is measured in the root mean square that
-/// each matrix has at the start, so that one rate serves all models.
+/// Adam (Kingma and Ba, 2015, algorithm 1) on all weights of a layer. The step of a matrix is relative to its
+/// initial root mean square, so that one rate is suitable for all models.
 class Adam {
 public:
     explicit Adam(LatentWeights& weights);
-    /// @param rate of this step.
+    /// @param rate the learning rate of this step.
     void step(LatentWeights& gradient, double rate);
 
 private:
