@@ -39,17 +39,17 @@ Json balance_json(const KvBalance& balance) {
     return balance.factor;
 }
 
-/// One row for each member: a new one does not compile until it is named here.
+/// One row for each member; a new member does not compile until it is added here.
 Json settings_json(const ConvertOptions& options) {
     const auto& [rope, kv_rank, factorization, svd, balance, nope_phase, inputs, dtype, max_shard_bytes, overwrite,
                  resume, max_memory, align, aligner, command, recipe, ranks_from] = options;
     const auto& [strategy, rope_dim, uniform_start] = rope;
     const auto& [sigma, method, max_excess] = svd;
-    // What the output does not depend on, or what ranks_from tells.
+    // Members that do not affect the output, or that ranks_from contains.
     (void)inputs, (void)overwrite, (void)resume, (void)max_memory, (void)aligner, (void)command, (void)recipe,
         (void)ranks_from;
     Json json;
-    if (align) {  // what it chooses follows from what is asked and from the text
+    if (align) {  // the choices follow from the settings and the text
         const auto& [reduction, asked_rope_dim, asked_kv_rank, quality] = align->options;
         json["method"] = "aligned";
         json["kv-reduction"] = reduction;
@@ -77,7 +77,7 @@ Json settings_json(const ConvertOptions& options) {
 
 std::string shown(const Json& value) { return value.is_string() ? value.get<std::string>() : value.dump(); }
 
-/// "/settings/kv-rank" -> "kv-rank": settings are known by their own names.
+/// "/settings/kv-rank" -> "kv-rank": settings are shown by their names.
 std::string shown_name(const std::string& pointer) {
     constexpr std::string_view kSettings = "/settings/";
     return pointer.starts_with(kSettings) ? pointer.substr(kSettings.size()) : pointer.substr(1);

@@ -18,10 +18,10 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr const char* kFormat = "mha2mla journal 1";
-/// Pieces that are finished within this time are flushed together.
+/// Pieces that finish within this time are flushed together.
 constexpr std::chrono::milliseconds kInterval(250);
-constexpr std::size_t kMostWaiting = 128;  // pieces, which end an interval early
-/// How long a process that was killed may take to be gone.
+constexpr std::size_t kMostWaiting = 128;  // number of waiting pieces that ends an interval early
+/// The time within which a killed process must have ended.
 constexpr std::chrono::seconds kDying(3);
 
 Json ranks_json(const PairRanks& ranks) {
@@ -49,7 +49,7 @@ FinishedPiece piece_from_json(const Json& json) {
             json.value("alignment_error", 0.0)};
 }
 
-/// Also one that is half written.
+/// Accepts a truncated last line.
 void remove_alignment(const fs::path& directory) {
     std::error_code ignored;
     fs::remove(alignment_path(directory), ignored);
@@ -123,7 +123,7 @@ Journal::Journal(const fs::path& directory, const Json& fingerprint, const PairR
 }
 
 void Journal::lock() {
-    // One that was killed may still be writing: the lock goes with its last byte.
+    // A killed process may still be writing; it releases the lock when it ends.
     for (const auto end = std::chrono::steady_clock::now() + kDying; std::chrono::steady_clock::now() < end;) {
         if (::flock(descriptor_, LOCK_EX | LOCK_NB) == 0) return;
         if (errno != EWOULDBLOCK) return;  // a file system without locks

@@ -1,5 +1,5 @@
 #pragma once
-/// Which pieces of an unfinished conversion are on disk: JSON Lines beside the unfinished files.
+/// The journal of an unfinished conversion: the pieces that are on disk, in JSON Lines beside the unfinished files.
 
 #include <condition_variable>
 #include <exception>
@@ -18,12 +18,12 @@
 
 namespace mha2mla {
 
-/// A layer, or a tensor that is copied.
+/// A piece of the output: a layer, or a copied tensor.
 struct FinishedPiece {
     std::string name;
     std::map<std::string, std::string> tensors;  // name -> hash of its data
     double retained_energy = 1;                  // of a layer
-    double balance = 0;                          // of a layer with `whitened`
+    double balance = 0;                          // of a layer with `whitened` or `weighted`
     double alignment_error = 0;                  // of an aligned layer
 };
 
@@ -32,34 +32,34 @@ struct JournalContents {
     nlohmann::ordered_json fingerprint;
     std::optional<PairRanks> ranks;
     std::map<std::string, FinishedPiece> pieces;
-    std::uint64_t bytes = 0;  // up to the end of the last whole line
+    std::uint64_t bytes = 0;  // size up to the end of the last complete line
 };
 
 [[nodiscard]] std::filesystem::path journal_path(const std::filesystem::path& directory);
-/// What an aligner needs to go on, beside the journal of its conversion.
+/// The path of the saved aligner of a conversion, beside its journal.
 [[nodiscard]] std::filesystem::path alignment_path(const std::filesystem::path& directory);
 
-/// What the journal in `directory` says; a line that was cut off, and what follows it, is ignored. Nothing if there is
-/// no journal with a whole first line.
+/// Reads the journal in `directory`. A truncated line and everything after it is ignored. Nothing if there is no
+/// journal with a complete first line.
 [[nodiscard]] std::optional<JournalContents> read_journal(const std::filesystem::path& directory);
 
-/// The journal file, held by one process at a time.
+/// The journal file, which one process at a time can hold.
 class Journal {
 public:
-    /// Creates `directory` if need be, and starts a journal or goes on with `earlier`.
+    /// Creates `directory` if it does not exist, and starts a journal or continues `earlier`.
     /// @throws Error{io}, also if another process converts into `directory`.
     Journal(const std::filesystem::path& directory, const nlohmann::ordered_json& fingerprint, const PairRanks* ranks,
             const JournalContents* earlier);
-    /// Removes it, and the directory if it was created here and is empty, unless it is to be kept.
+    /// Removes the journal unless it is to be kept, and the directory if the constructor created it and it is empty.
     ~Journal();
     Journal(const Journal&) = delete;
     Journal& operator=(const Journal&) = delete;
     Journal(Journal&&) = delete;
     Journal& operator=(Journal&&) = delete;
 
-    /// Appends and flushes to disk.
+    /// Appends pieces and flushes the file to disk.
     void append(std::string_view lines);
-    /// Whether it stays; at first only one that is continued.
+    /// Sets whether the journal is kept on destruction; initially only when resuming.
     void keep(bool keep) { keep_ = keep; }
 
 private:
@@ -69,23 +69,23 @@ private:
     bool created_directory_ = false, keep_ = false;
 };
 
-/// Flushes finished pieces and records them, on a thread of its own: several at a time where they come quickly, so that
-/// no worker waits for the disk.
+/// Flushes and records finished pieces on a thread of its own, several at a time if they finish quickly, so that no
+/// worker waits for the disk.
 class PieceRecorder {
 public:
     PieceRecorder(Journal& journal, CheckpointWriter& writer);
-    /// Waits until all is recorded; a failure is lost here, unless finish() was called.
+    /// Waits until all pieces are recorded; a failure is ignored here, but finish() reports it.
     ~PieceRecorder();
     PieceRecorder(const PieceRecorder&) = delete;
     PieceRecorder& operator=(const PieceRecorder&) = delete;
     PieceRecorder(PieceRecorder&&) = delete;
     PieceRecorder& operator=(PieceRecorder&&) = delete;
 
-    /// A piece whose tensors the writer has got. @throws what recording an earlier one failed with.
+    /// Records a piece whose tensors were passed to the writer. @throws the error of recording an earlier piece.
     void record(FinishedPiece piece);
-    /// Waits until all of them are on disk. @throws what recording them failed with.
+    /// Waits until all pieces are on disk. @throws the error of recording them.
     void settle();
-    /// Waits until all is recorded. @throws Error{io}
+    /// Waits until all pieces are recorded. @throws Error{io}
     void finish();
 
 private:

@@ -8,7 +8,7 @@
 
 namespace mha2mla {
 
-/// What lies in a source directory beside config.json and the weights, each list in order of names.
+/// The files of a source directory other than config.json and the weights; each list is sorted by name.
 struct SideFiles {
     struct LeftOut {
         std::string name, why;
@@ -18,8 +18,8 @@ struct SideFiles {
 };
 [[nodiscard]] SideFiles side_files(const Checkpoint& source);
 
-/// What a loader needs beside the weights: config.json with the object `mha2mla`, the rank file where the reference's
-/// loader needs one, and side_files(). The source's own README.md is kept as README.source.md.
+/// Adds the files that a loader needs besides the weights: config.json with the object `mha2mla`, the rank file if the
+/// loader of the reference needs one, and side_files(). The README.md of the source becomes README.source.md.
 void add_side_files(CheckpointWriter& writer, const Model& source, const ConvertOptions& options,
                     const ConvertReport& report, const PairRanks* ranks);
 

@@ -27,7 +27,7 @@ std::string name_in_hub_cache(const fs::path& directory) {
     return dashes == std::string::npos ? name : name.replace(dashes, 2, "/");
 }
 
-/// Lines of the source's own front matter that hold for the conversion too: licence and language.
+/// The lines of the source's front matter that also apply to the conversion: licence and language.
 std::vector<std::string> inherited_front_matter(const fs::path& card) {
     std::error_code ignored;
     if (!fs::exists(card, ignored)) return {};
@@ -37,7 +37,7 @@ std::vector<std::string> inherited_front_matter(const fs::path& card) {
     std::string line;
     if (!std::getline(text, line) || line != "---") return {};
     while (std::getline(text, line) && line != "---") {
-        // A list below its key is not a line of its own; such a key is left to README.source.md.
+        // A key whose value is a list on the following lines is skipped; README.source.md has it.
         const bool has_value = !line.empty() && line.back() != ':';
         if (has_value && (line.starts_with("license") || line.starts_with("language:"))) lines.push_back(line);
     }
@@ -146,7 +146,7 @@ std::optional<ConvertReport> finished_conversion(const fs::path& destination, co
     } catch (const nlohmann::json::exception&) {
         return std::nullopt;  // edited by hand
     } catch (const Error&) {
-        return std::nullopt;  // damaged: it will be made again
+        return std::nullopt;  // damaged; it will be written again
     }
 }
 

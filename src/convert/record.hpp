@@ -1,5 +1,5 @@
 #pragma once
-/// What was done, beside the output: mha2mla.json for machines, README.md for people.
+/// The record of a conversion in its output: mha2mla.json for programs, and README.md for users.
 
 #include <filesystem>
 #include <nlohmann/json.hpp>
@@ -15,17 +15,17 @@ namespace mha2mla {
 
 inline constexpr std::string_view kRecordFile = "mha2mla.json";
 
-/// The content of mha2mla.json, see docs/formats.md. It holds neither times nor names of machines: the same conversion
-/// has the same record.
+/// The content of mha2mla.json, see docs/formats.md. It has neither times nor machine names, so that the same
+/// conversion has the same record.
 [[nodiscard]] nlohmann::ordered_json conversion_record(const Model& source, const ConvertOptions& options,
                                                        const ConvertReport& report,
                                                        const nlohmann::ordered_json& fingerprint,
                                                        const std::vector<CheckpointWriter::FileRecord>& files);
 
-/// The record in `directory`; nothing if there is none that this version reads.
+/// The record in `directory`, or nothing if there is none that this version can read.
 [[nodiscard]] std::optional<nlohmann::ordered_json> read_record(const std::filesystem::path& directory);
 
-/// README.md of the output, with Hugging Face front matter: the same for people.
+/// The README.md of the output: the record for users, with Hugging Face front matter.
 [[nodiscard]] std::string model_card(const nlohmann::ordered_json& record);
 
 }  // namespace mha2mla

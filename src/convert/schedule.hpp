@@ -1,5 +1,5 @@
 #pragma once
-/// Who does what when: layers side by side as threads and memory allow, copies behind them.
+/// Work scheduling: several layers at the same time, as threads and memory allow, and copies of other tensors.
 
 #include <cstdint>
 #include <functional>
@@ -18,19 +18,19 @@ struct Work {
     std::function<void(std::int64_t)> piece;
 };
 
-/// Runs all kinds of work at the same time and returns when all is done. The calling thread only reports: it calls
-/// observer.step() after finished pieces and at least every second. The first error, or an interruption, lets the
-/// pieces that are running finish, starts no more and is thrown again.
+/// Runs all kinds of work at the same time and returns when everything is finished. The calling thread only reports: it
+/// calls observer.step() after finished pieces and at least every second. After the first error or an interruption no
+/// more pieces are started, the running ones finish, and the error is rethrown.
 void run_side_by_side(const std::vector<Work>& works, Observer& observer);
 
-/// Layers to convert at once and threads for each.
+/// The number of layers to convert at the same time, and of threads for each.
 struct Schedule {
     std::int64_t layers_at_once = 1;
     int threads_per_layer = 1;
-    std::uint64_t bytes = 0;  // private memory that this takes
+    std::uint64_t bytes = 0;  // private memory of all of them
 };
 /// As many layers as there are threads, if they fit the memory of `options`.
-/// @throws Error{usage} saying how much is needed if not even one layer does.
+/// @throws Error{usage} naming the required memory if not even one layer fits.
 [[nodiscard]] Schedule plan_schedule(const ModelConfig& config, const ConvertOptions& options, int threads);
 
 }  // namespace mha2mla

@@ -4,7 +4,7 @@
 
 namespace mha2mla::tool {
 
-/// What a calibration gathers beside the norms.
+/// The statistics that a calibration computes besides the norms.
 struct Gathered {
     bool attention_order = false, moments = false;
     [[nodiscard]] CalibrationOptions::Inputs inputs() const {
@@ -20,13 +20,13 @@ struct Gathered {
         return *this;
     }
 };
-/// What statistics have.
+/// The statistics that are present.
 [[nodiscard]] inline Gathered gathered_in(const CalibrationStats& stats) {
     return {!stats.attention_ranks.empty(), stats.inputs != nullptr && stats.inputs->extent().moments};
 }
 
-/// Loads text or tokens and gathers the statistics, as `calibrate` and `convert --calibration-text` both do.
-/// @param rope_dim whose selection `--samples auto` watches.
+/// Loads text or tokens and computes the statistics, for `calibrate` and `convert --calibration-text`.
+/// @param rope_dim the size of the selection that `--samples auto` observes.
 [[nodiscard]] CalibrationStats run_calibration(const Model& model, const TokenOptions& tokens,
                                                const SampleFlags& samples, std::int64_t rope_dim,
                                                const Gathered& gather, Context& context);

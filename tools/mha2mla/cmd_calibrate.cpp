@@ -15,7 +15,7 @@ namespace mha2mla::tool {
 
 namespace {
 
-/// Sequences that `--samples auto` looks at before it gives up.
+/// The largest number of sequences for `--samples auto`.
 constexpr std::int64_t kMostSamples = 16 * SampleFlags::kDefaultSamples;
 
 CalibrationStats calibrate_until_settled(const Model& model, std::span<const TokenId> ids, std::int64_t seq_len,

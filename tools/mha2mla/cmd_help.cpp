@@ -7,7 +7,7 @@
 namespace mha2mla::tool {
 
 void add_help(CLI::App& app, Context&) {
-    std::vector<std::string> names;  // of the commands registered before this one, which are all that people use
+    std::vector<std::string> names;  // of the commands registered before this one, which are the visible ones
     for (const auto& [name, summary] : describe(app).commands) names.push_back(name);
     auto asked = std::make_shared<std::string>();
     auto* command = app.add_subcommand("help", "Print the help of a command, as COMMAND --help does");
@@ -20,7 +20,7 @@ void add_help(CLI::App& app, Context&) {
     set_footer(*command, "", {{"", "mha2mla help convert"}});
     command->callback([asked, &app] {
         const CLI::App& of = asked->empty() ? app : *app.get_subcommand(*asked);
-        // app.help() would explain the command that was called, which is this one.
+        // app.help() would print the help of the called command, which is this one.
         std::printf("%s", app.get_formatter()->make_help(&of, "", CLI::AppFormatMode::Normal).c_str());
     });
 }

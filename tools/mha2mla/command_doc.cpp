@@ -35,7 +35,7 @@ OptionDoc describe_option(const CLI::Option& option) {
     return doc;
 }
 
-/// What set_footer() wrote, and the single line "Example: ..." that will do for a command without notes.
+/// Parses the footer of set_footer(), or the single line "Example: ..." of a command without notes.
 void read_footer(const std::string& footer, CommandDoc& doc) {
     std::istringstream lines(footer);
     bool in_examples = false;

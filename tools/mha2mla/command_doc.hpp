@@ -1,6 +1,7 @@
 #pragma once
-/// What the program and its subcommands understand, taken from the CLI11 description that also parses. Help, man pages,
-/// completions and the pages in docs/ are all made of this, so that none of them can disagree with the program.
+/// A description of the program and its subcommands, taken from the CLI11 description that parses the command line.
+/// Help, man pages, completions and the pages in docs/commands are generated from it, so that they agree with the
+/// program.
 
 #include <CLI/CLI.hpp>
 #include <string>
@@ -9,7 +10,7 @@
 
 namespace mha2mla::tool {
 
-/// The group of what every command has, shown last.
+/// The group of the options that every command has, shown last.
 inline constexpr const char* kMessages = "Messages";
 
 struct OptionDoc {
@@ -17,11 +18,11 @@ struct OptionDoc {
     std::string value;               // "FILE", "N", "{a,b}"; empty for a flag
     std::string initial;             // the default as text; may be empty
     std::vector<std::string> needs, excludes;
-    std::string text;  // several lines where it lists choices
+    std::string text;  // several lines if it lists choices
     bool required = false, repeats = false;
 
     [[nodiscard]] bool is_flag() const { return value.empty(); }
-    /// a and b of a value "{a,b}"; empty where the value is free.
+    /// a and b of a value "{a,b}"; empty if the value is not a choice.
     [[nodiscard]] std::vector<std::string> choices() const;
 };
 
@@ -61,7 +62,7 @@ struct ProgramDoc {
 
 /// "-o, --output FILE"
 [[nodiscard]] std::string signature(const OptionDoc& option);
-/// What is to be said of an option beside its text: default, needs, excludes, required. May be empty.
+/// Remarks on an option besides its text: default, needs, excludes, required. May be empty.
 [[nodiscard]] std::string conditions(const OptionDoc& option);
 
 }  // namespace mha2mla::tool

@@ -5,7 +5,7 @@
 namespace mha2mla::tool {
 namespace {
 
-/// What the shell completes a value with.
+/// The kind of completion of a value.
 enum class Values : std::uint8_t { choices, files, directories, nothing };
 
 Values values_of(const OptionDoc& option) {
@@ -34,7 +34,7 @@ std::string replace_all(std::string text, const std::string& from, const std::st
     return text;
 }
 
-/// The first line: completion menus have no room for lists.
+/// The first line of a text, because completion menus have no room for lists.
 std::string brief(const std::string& text) {
     std::string line = text.substr(0, text.find('\n'));
     if (line.ends_with(":")) line.pop_back();
@@ -57,7 +57,7 @@ std::string bash_values(const OptionDoc& option) {
     return "COMPREPLY=()";
 }
 
-/// The cases of one command: values of its options, its options, and else its arguments.
+/// The cases of one command: values of its options, its options, and otherwise its arguments.
 std::string bash_command(const CommandDoc& command) {
     std::string options, values;
     for (const auto& option : all_options(command)) {
@@ -82,9 +82,9 @@ std::string bash_command(const CommandDoc& command) {
     return text;
 }
 
-/// '(-o --output)'{-o+,--output=}'[text]:value:action'; the value may also stand behind "=", or right behind "-o".
+/// '(-o --output)'{-o+,--output=}'[text]:value:action'; the value may also follow "=", or directly "-o".
 std::string zsh_option(const OptionDoc& option) {
-    // Colons and brackets have a meaning in a specification.
+    // Colons and brackets have a special meaning in a specification.
     std::string text = brief(option.text);
     for (const char* special : {"\\", "[", "]", ":"}) text = replace_all(text, special, std::string("\\") + special);
     std::string spec = "[" + text + "]";

@@ -10,11 +10,11 @@ namespace mha2mla::tool {
 namespace {
 
 constexpr Stage::Clock::duration kDrawInterval = std::chrono::milliseconds(100);
-// Between messages on one stage: short runs stay quiet, long ones show that they are alive and do not fill a log.
+// Intervals between messages on one stage: no messages for short runs, and few for long ones.
 constexpr Stage::Clock::duration kFirstInterval = std::chrono::seconds(5);
 constexpr Stage::Clock::duration kLongestInterval = std::chrono::minutes(1);
 
-// A signal handler can reach nothing but this.
+// The only state that the signal handler may access.
 volatile std::sig_atomic_t interrupted = 0;
 
 extern "C" void on_interrupt(int signal) {
@@ -27,7 +27,7 @@ extern "C" void on_interrupt(int signal) {
 void install_interrupt_handler() {
     std::signal(SIGINT, on_interrupt);
     std::signal(SIGTERM, on_interrupt);
-    // A full disk or a file-size limit is an error that a write reports, and a closed pipe one that stdout reports.
+    // Writes report a file-size limit as an error, and stdout reports a closed pipe.
     std::signal(SIGXFSZ, SIG_IGN);
     std::signal(SIGPIPE, SIG_IGN);
 }
@@ -36,7 +36,7 @@ LogObserver::Shown& LogObserver::find_or_begin(std::string_view name, std::int64
     const auto it =
         std::find_if(stages_.begin(), stages_.end(), [&](const Shown& shown) { return shown.stage.name == name; });
     if (it != stages_.end() && done >= it->stage.done) return *it;
-    if (it != stages_.end()) stages_.erase(it);  // it begins anew
+    if (it != stages_.end()) stages_.erase(it);  // the stage begins again
     Shown shown;
     shown.stage.name = name;
     shown.stage.first = done;

@@ -1,5 +1,6 @@
 #pragma once
-/// What every subcommand has at hand: messages, progress and interruption. Results go to stdout, all this to stderr.
+/// The context of every subcommand: messages, progress and interruption. Results are written to stdout, everything else
+/// to stderr.
 
 #include <cstdint>
 #include <memory>
@@ -13,14 +14,14 @@
 
 namespace mha2mla::tool {
 
-/// Shows the library's reports: progress on the status line of a terminal, or now and then as a message.
+/// Shows the library's reports: progress on the status line of a terminal, or otherwise as a message at intervals.
 class LogObserver final : public Observer {
 public:
     explicit LogObserver(std::shared_ptr<StatusLine> line) : line_(std::move(line)) {}
     void progress(std::string_view stage, std::int64_t done, std::int64_t total) override;
     void warn(const std::string& message) override;
     [[nodiscard]] bool cancelled() const override;
-    /// Forgets the stages of an operation that ended, well or not, and clears the status line.
+    /// Removes the stages of an operation that ended and clears the status line.
     void finish();
 
 private:
@@ -33,12 +34,13 @@ private:
     void draw(Stage::Clock::time_point now);
 
     std::shared_ptr<StatusLine> line_;
-    std::vector<Shown> stages_;  // that are under way, in the order in which they began
+    std::vector<Shown> stages_;  // running stages, in the order in which they began
     Stage::Clock::time_point next_draw_{};
-    std::set<std::string> warned_;  // each is said once, however many jobs have cause
+    std::set<std::string> warned_;  // warnings already shown; each is shown once
 };
 
-/// From now on the first Ctrl-C (or SIGTERM) asks the running operation to stop, the second kills.
+/// Installs the signal handler: the first Ctrl-C (or SIGTERM) asks the running operation to stop, the second kills the
+/// process.
 void install_interrupt_handler();
 
 struct Context {
@@ -46,7 +48,7 @@ struct Context {
     LogObserver observer{line};
     LogOptions log;
     int threads = 0;               // 0: all
-    std::uint64_t max_memory = 0;  // bytes that a run may take; 0: half of what is available
+    std::uint64_t max_memory = 0;  // largest number of bytes for a run; 0: half of the available memory
 };
 
 /// Exit code of an error: 2 for usage, 130 for an interruption, 1 for all others.

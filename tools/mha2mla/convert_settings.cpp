@@ -13,7 +13,7 @@ using Json = nlohmann::ordered_json;
 
 bool is_path(const CLI::Option& option) { return option.get_type_name() == "FILE"; }
 
-/// As one would write it in JSON: whole and decimal numbers as such.
+/// The value of an option in JSON: numbers as numbers.
 Json value_json(const std::string& text) {
     const Json number = Json::parse(text, nullptr, false);
     return number.is_number() ? number : Json(text);
@@ -77,7 +77,7 @@ Json published(const Json& recipe, const Model& source) {
     job["source"] = base_model(source);
     const auto shorten = [&job](const std::string& key) {
         const fs::path path = job.at(key).get<std::string>();
-        job[key] = (path / "").parent_path().filename().string();  // also of a path that ends with a slash
+        job[key] = (path / "").parent_path().filename().string();  // works for a path that ends with a slash as well
     };
     shorten("destination");
     for (const auto& setting : convert_settings()) {
@@ -101,7 +101,7 @@ ConvertFlags flags_of(const BatchJob& job) {
     add_conversion_options(app, flags);
     std::vector<std::string> arguments;
     for (const auto& [name, value] : job.settings.items()) arguments.push_back("--" + name + "=" + value_text(value));
-    std::reverse(arguments.begin(), arguments.end());  // CLI11 takes them from the back
+    std::reverse(arguments.begin(), arguments.end());  // CLI11 expects them in reverse order
     try {
         app.parse(arguments);
     } catch (const CLI::ParseError& error) {

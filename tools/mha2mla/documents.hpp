@@ -1,5 +1,5 @@
 #pragma once
-/// What is made of the descriptions in command_doc.hpp.
+/// Documents that are generated from the descriptions in command_doc.hpp.
 
 #include <array>
 #include <string>
@@ -19,7 +19,7 @@ namespace mha2mla::tool {
 
 struct ShellRow {
     std::string_view name;
-    std::string_view file_name;  // under which the shell looks for it
+    std::string_view file_name;  // the name that the shell expects
     std::string (*render)(const ProgramDoc&);
 };
 inline constexpr std::array<ShellRow, 3> kShells = {{
@@ -28,8 +28,9 @@ inline constexpr std::array<ShellRow, 3> kShells = {{
     {"fish", "mha2mla.fish", fish_completion},
 }};
 
-/// The page of a command with its generated part (usage, options, examples) brought up to date; what stands above and
-/// below the marks stays. @param page as it is now; empty for a new one.
+/// The page of a command with its generated part (usage, options, examples) updated; the text above and below the marks
+/// is kept.
+/// @param page the current page; empty for a new one.
 [[nodiscard]] std::string updated_page(const std::string& page, const CommandDoc& command);
 
 }  // namespace mha2mla::tool

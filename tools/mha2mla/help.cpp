@@ -11,14 +11,14 @@
 namespace mha2mla::tool {
 namespace {
 
-constexpr std::size_t kTextColumn = 30;     // where descriptions begin
-constexpr std::size_t kNarrow = 60;         // below it, descriptions stand under what they describe
-constexpr std::size_t kUsualColumns = 100;  // where the output is not a terminal
+constexpr std::size_t kTextColumn = 30;     // column of the descriptions
+constexpr std::size_t kNarrow = 60;         // below this width, descriptions are on a line of their own
+constexpr std::size_t kUsualColumns = 100;  // if the output is not a terminal
 constexpr std::size_t kMostColumns = 120;   // longer lines are hard to read
 
 std::size_t help_columns() { return std::min(terminal_columns(STDOUT_FILENO).value_or(kUsualColumns), kMostColumns); }
 
-/// "  head   text", the text in a column of its own.
+/// "  head   text", with the text in its column.
 std::string entry(const std::string& head, const std::string& text, std::size_t columns) {
     if (columns < kNarrow) return wrap(head, 2, columns) + wrap(text, 4, columns);
     const std::string body = wrap(text, kTextColumn, columns);
@@ -73,7 +73,7 @@ std::string HelpFormatter::make_help(const CLI::App* app, std::string, CLI::AppF
     if (!doc.examples.empty()) text += "\nExamples:\n";
     for (const auto& example : doc.examples) {
         if (!example.what.empty()) text += "  # " + example.what + "\n";
-        text += "  " + example.command + "\n";  // never wrapped, to be copied
+        text += "  " + example.command + "\n";  // never wrapped, so that it can be copied
     }
     return text;
 }

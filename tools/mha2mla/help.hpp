@@ -4,14 +4,14 @@
 
 namespace mha2mla::tool {
 
-/// --help: options in their groups, wrapped to the terminal (80 columns where stdout is none), with examples.
+/// --help: options in their groups, wrapped to the terminal (100 columns if stdout is not a terminal), with examples.
 class HelpFormatter final : public CLI::FormatterBase {
 public:
     [[nodiscard]] std::string make_help(const CLI::App* app, std::string name, CLI::AppFormatMode mode) const override;
 };
 
-/// Text in lines of at most `columns` characters where words allow it, each behind `indent` spaces; line breaks and
-/// leading spaces of the text stay.
+/// Wraps a text into lines of at most `columns` characters, each after `indent` spaces; longer words are not split.
+/// Line breaks and leading spaces of the text are kept.
 [[nodiscard]] std::string wrap(const std::string& text, std::size_t indent, std::size_t columns);
 
 }  // namespace mha2mla::tool

@@ -32,7 +32,7 @@ bool is_terminal() {
     return ::isatty(STDERR_FILENO) == 1 && term != nullptr && std::string_view(term) != "dumb";
 }
 
-/// One object a line: time (UTC), level, message.
+/// Writes one object per line: time (UTC), level, message.
 class JsonFormatter final : public spdlog::formatter {
 public:
     void format(const spdlog::details::log_msg& message, spdlog::memory_buf_t& out) override {
@@ -57,7 +57,7 @@ public:
     }
 };
 
-/// stderr, where messages push the status line down and levels have colours on a terminal that wants them.
+/// Writes to stderr above the status line, with coloured levels if the terminal supports it.
 class StderrSink final : public spdlog::sinks::base_sink<std::mutex> {
 public:
     explicit StderrSink(std::shared_ptr<StatusLine> line) : line_(std::move(line)) {}
@@ -86,7 +86,7 @@ private:
     bool coloured_ = is_terminal() && !is_set("NO_COLOR");
 };
 
-// What log_progress() needs to know beside spdlog's default logger.
+// The state of log_progress() besides spdlog's default logger.
 std::shared_ptr<spdlog::logger> file_logger;
 bool status_line_shows = false;
 
@@ -110,7 +110,7 @@ spdlog::level::level_enum level_of(const LogOptions& options) {
 StatusLine::StatusLine() : usable_(is_terminal()) {}
 
 std::size_t StatusLine::columns() const {
-    // Text in the last column makes some terminals begin a new line.
+    // With text in the last column some terminals begin a new line.
     return terminal_columns(STDERR_FILENO).value_or(kUsualColumns) - 1;
 }
 

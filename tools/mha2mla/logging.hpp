@@ -1,5 +1,5 @@
 #pragma once
-/// Where messages go: stderr, as text or JSON, and a log file. Messages themselves are given to spdlog.
+/// Destinations of messages: stderr, as text or JSON, and a log file. Messages are passed to spdlog.
 
 #include <CLI/CLI.hpp>
 #include <array>
@@ -11,7 +11,7 @@
 
 namespace mha2mla::tool {
 
-/// The line of the terminal below all messages, where progress is shown. Nothing where stderr is not a terminal.
+/// The line of the terminal below all messages, which shows progress. It does nothing if stderr is not a terminal.
 class StatusLine {
 public:
     StatusLine();
@@ -22,7 +22,7 @@ public:
     ~StatusLine() { hide(); }
 
     [[nodiscard]] bool usable() const { return usable_; }
-    /// Characters that fit now; people change the width of their windows.
+    /// The current width in characters, which may change at any time.
     [[nodiscard]] std::size_t columns() const;
     void show(const std::string& text);
     void hide();
@@ -39,22 +39,23 @@ struct LogFormatRow {
 };
 inline constexpr std::array<LogFormatRow, 2> kLogFormats = {{{LogFormat::text, "text"}, {LogFormat::json, "json"}}};
 
-/// -v, -q, --log-file and --log-format.
+/// The options -v, -q, --log-file and --log-format.
 struct LogOptions {
     int verbose = 0, quiet = 0;
     std::filesystem::path file;
     LogFormat format = LogFormat::text;
 };
-/// For the program and again for every subcommand, so that they may stand on either side of its name.
+/// Adds the options to the program or a subcommand; both have them, so that they may be given before or after its name.
 void add_log_options(CLI::App& app, LogOptions& options);
 
-/// Messages to stderr, before options are known.
+/// Sends messages to stderr, before the options are parsed.
 void start_logging(const std::shared_ptr<StatusLine>& line);
-/// As the options say. @throws Error{io} if the log file cannot be opened.
+/// Sends messages to the destinations of the options. @throws Error{io} if the log file cannot be opened.
 void start_logging(const LogOptions& options, const std::shared_ptr<StatusLine>& line);
-/// A message about progress: to the log file alone while the status line shows it, otherwise as any other message.
+/// Writes a message about progress: only to the log file while the status line shows it, otherwise as any other
+/// message.
 void log_progress(const std::string& message);
-/// Whether progress belongs on the status line.
+/// Whether the status line shows progress.
 [[nodiscard]] bool shows_status_line();
 
 }  // namespace mha2mla::tool

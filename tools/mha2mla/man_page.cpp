@@ -8,7 +8,7 @@
 namespace mha2mla::tool {
 namespace {
 
-/// Text that roff prints as it is: no escapes, no requests at the start of a line, hyphens that can be copied.
+/// Escapes a text so that roff prints it unchanged, with hyphens that can be copied.
 std::string roff(const std::string& text) {
     std::string safe;
     for (const char c : text) {
@@ -25,7 +25,7 @@ std::string roff(const std::string& text) {
     return safe;
 }
 
-/// Lines of their own, as in the help.
+/// Text with its line breaks, as in the help.
 std::string roff_lines(const std::string& text) {
     std::istringstream lines(text);
     std::string roffed;
@@ -67,7 +67,7 @@ std::string examples(const CommandDoc& command) {
         body += (body.empty() ? "" : ".PP\n") + (example.what.empty() ? "" : roff(example.what) + ":\n") +
                 ".PP\n.nf\n" + ".RS\n" + roff(example.command) + "\n.RE\n.fi\n";
     }
-    // A paragraph directly below a heading is one too many.
+    // A heading already begins a paragraph.
     return body.starts_with(".PP\n") ? body.substr(4) : body;
 }
 

@@ -8,7 +8,7 @@ namespace {
 constexpr std::string_view kBegin = "<!-- made by tools/update_docs.sh: begin -->\n";
 constexpr std::string_view kEnd = "<!-- made by tools/update_docs.sh: end -->\n";
 
-/// Outside of code, < and | mean something in Markdown tables.
+/// Escapes < and |, which have a meaning in Markdown tables outside of code.
 std::string cell(const std::string& text) {
     std::string safe;
     for (const char c : text) {
@@ -24,7 +24,7 @@ std::string cell(const std::string& text) {
     return safe;
 }
 
-/// A pipe in a code span of a table still ends the cell unless it is escaped.
+/// Escapes pipes, which end a table cell even in a code span.
 std::string code(const std::string& text) {
     std::string safe;
     for (const char c : text) safe += c == '|' ? std::string("\\|") : std::string(1, c);

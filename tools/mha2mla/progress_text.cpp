@@ -7,7 +7,7 @@
 namespace mha2mla::tool {
 namespace {
 
-/// How much is said of a stage, most first.
+/// The levels of detail of a stage, most detailed first.
 enum class Detail : std::uint8_t { bar, rate, counts, time, percent, bare };
 constexpr Detail kDetails[] = {Detail::bar, Detail::rate, Detail::counts, Detail::time, Detail::percent, Detail::bare};
 constexpr int kBarWidth = 20;

@@ -3,7 +3,7 @@
 
 namespace mha2mla::tool {
 
-/// What --version prints: the version, and what figures of speed depend on.
+/// The output of --version: the version, and the BLAS, CPU and threads, on which the speed depends.
 [[nodiscard]] std::string version_text();
 
 }  // namespace mha2mla::tool
