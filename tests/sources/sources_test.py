@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Checks what the sources promise about each other. Usage: sources_test.py REPOSITORY {rooms,cmake}
+"""Checks what the sources promise about each other. Usage: sources_test.py REPOSITORY {rooms,files,options}
 
 rooms: a folder of src/ includes only folders that stand above it in the table of docs/development.md, and headers of
        include/mha2mla that belong to these; every folder and every header stands in the table.
-cmake: every source file stands in a CMakeLists.txt.
+files: every source file stands in a CMakeLists.txt.
+options: no text of the library names an option of the program.
 """
 import pathlib
 import re
@@ -51,7 +52,7 @@ def check_rooms() -> list[str]:
     return faults
 
 
-def check_cmake() -> list[str]:
+def check_files() -> list[str]:
     lists = {path.parent: path.read_text() for path in ROOT.glob("*/**/CMakeLists.txt") if "build" not in path.parts}
     faults = []
     for top in ("src", "tools", "tests", "bench"):
@@ -65,7 +66,17 @@ def check_cmake() -> list[str]:
     return faults
 
 
-faults = {"rooms": check_rooms, "cmake": check_cmake}[sys.argv[2]]()
+def check_options() -> list[str]:
+    literal = re.compile(r'"((?:[^"\\\n]|\\.)*)"')
+    faults = []
+    for path in sorted(SRC.rglob("*.[ch]pp")) + sorted(PUBLIC.iterdir()):
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            if any(re.search(r"(?<![\w-])--[a-z]", text) for text in literal.findall(line.split(" // ")[0])):
+                faults.append(f"{path.relative_to(ROOT)}:{number}: {line.strip()}")
+    return faults
+
+
+faults = {"rooms": check_rooms, "files": check_files, "options": check_options}[sys.argv[2]]()
 for fault in faults:
     print(fault)
 print(f"{len(faults)} faults")

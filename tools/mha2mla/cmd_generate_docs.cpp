@@ -13,7 +13,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-struct GenerateFlags {
+struct GenerateDocsFlags {
     fs::path directory, pages;
 };
 
@@ -28,7 +28,7 @@ void make_directory(const fs::path& path) {
     if (error) throw Error(ErrorCode::io, path.string() + ": cannot create the directory: " + error.message());
 }
 
-void run(const GenerateFlags& flags, const ProgramDoc& doc) {
+void run(const GenerateDocsFlags& flags, const ProgramDoc& doc) {
     if (!flags.directory.empty()) {
         make_directory(flags.directory / "man1");
         write_file_atomically(flags.directory / "man1" / "mha2mla.1", man_page(doc, doc.program));
@@ -52,7 +52,7 @@ void run(const GenerateFlags& flags, const ProgramDoc& doc) {
 }  // namespace
 
 void add_generate_docs(CLI::App& app, Context&) {
-    auto flags = std::make_shared<GenerateFlags>();
+    auto flags = std::make_shared<GenerateDocsFlags>();
     auto* command = app.add_subcommand("generate-docs", "Write man pages and completions; used by the build");
     command->group("");  // not for users
     command->add_option("--output", flags->directory, "Directory for man1/, bash/, zsh/ and fish/")->type_name("DIR");
