@@ -58,12 +58,12 @@ void settings(std::ostream& card, const Json& record) {
          << "- factorisation `" << used.at("svd").get<std::string>() << "`, latent width " << used.at("kv_rank")
          << " per KV head, " << record.at("latent_width") << " per layer\n";
     if (used.at("nope_phase") == "fitted") {
-        card << "- queries of the pairs without RoPE were turned and scaled to come close to what rotation gave on "
-                "text\n";
+        card << "- the queries of the pairs without RoPE were multiplied by complex numbers, fitted on text, that "
+                "approximate the rotation\n";
     }
     if (used.at("aligned")) {
-        card << "- the attention weights of each layer, `o_proj` among them, were then aligned on text with what the "
-                "original computes\n";
+        card << "- the attention weights of each layer, including `o_proj`, were then aligned with the original on "
+                "text\n";
     }
     const Json& measured = record.at("measured");
     if (!measured.is_null()) {
@@ -111,8 +111,8 @@ std::string model_card(const Json& record) {
     front_matter(card, record);
     card << "# " << name << " with Multi-head Latent Attention\n\n"
          << "Converted from `" << name
-         << "` by mha2mla, the method of [MHA2MLA](https://arxiv.org/abs/2502.14837) (Ji et al., ACL 2025), without\n"
-         << "fine-tuning, with which the method is meant to be followed.\n\n";
+         << "` by mha2mla to the architecture of [MHA2MLA](https://arxiv.org/abs/2502.14837) (Ji et al., ACL\n"
+         << "2025). The conversion is meant to be followed by fine-tuning, which has not been done.\n\n";
     cost_table(card, record);
     card << "\n";
     settings(card, record);
