@@ -1,27 +1,18 @@
 #pragma once
-/// BLAS by element type, row-major, on the calling thread; products in float32 by our own where the processor has
-/// AVX-512.
+/// BLAS by element type, row-major, on the calling thread.
 
 #include <cblas.h>
 
 #include <cstdint>
 
-#include "wide_product.hpp"
-
 namespace mha2mla {
 
 inline blasint blas_int(std::int64_t value) { return static_cast<blasint>(value); }
-inline Operand operand(CBLAS_TRANSPOSE trans, const float* data, std::int64_t stride) {
-    return trans == CblasNoTrans ? Operand{data, stride, 1} : Operand{data, 1, stride};
-}
 
 /// c[m, n] = alpha * op(a)[m, k] * op(b)[k, n] + beta * c; strides are distances between rows.
 inline void gemm(CBLAS_TRANSPOSE trans_a, CBLAS_TRANSPOSE trans_b, std::int64_t m, std::int64_t n, std::int64_t k,
                  float alpha, const float* a, std::int64_t a_stride, const float* b, std::int64_t b_stride, float beta,
                  float* c, std::int64_t c_stride) {
-    if (wide_product(m, n, k, alpha, operand(trans_a, a, a_stride), operand(trans_b, b, b_stride), beta, c, c_stride)) {
-        return;
-    }
     cblas_sgemm(CblasRowMajor, trans_a, trans_b, blas_int(m), blas_int(n), blas_int(k), alpha, a, blas_int(a_stride), b,
                 blas_int(b_stride), beta, c, blas_int(c_stride));
 }
@@ -32,14 +23,9 @@ inline void gemm(CBLAS_TRANSPOSE trans_a, CBLAS_TRANSPOSE trans_b, std::int64_t 
                 blas_int(b_stride), beta, c, blas_int(c_stride));
 }
 
-/// The upper triangle of c[n, n] = alpha * op(a) * op(a)ᵀ + beta * c, where op(a) is [n, k]. Of the rest some may be
-/// overwritten.
+/// The upper triangle of c[n, n] = alpha * op(a) * op(a)ᵀ + beta * c, where op(a) is [n, k].
 inline void syrk(CBLAS_TRANSPOSE trans, std::int64_t n, std::int64_t k, float alpha, const float* a,
                  std::int64_t stride, float beta, float* c, std::int64_t c_stride) {
-    const CBLAS_TRANSPOSE other = trans == CblasNoTrans ? CblasTrans : CblasNoTrans;
-    if (wide_product(n, n, k, alpha, operand(trans, a, stride), operand(other, a, stride), beta, c, c_stride, true)) {
-        return;
-    }
     cblas_ssyrk(CblasRowMajor, CblasUpper, trans, blas_int(n), blas_int(k), alpha, a, blas_int(stride), beta, c,
                 blas_int(c_stride));
 }

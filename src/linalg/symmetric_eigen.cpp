@@ -1,85 +1,99 @@
 #include "symmetric_eigen.hpp"
 
+#include <lapacke.h>
+
 #include <algorithm>
-#include <utility>
+#include <cmath>
+#include <string>
 
 #include "../support/parallel.hpp"
-#include "blas.hpp"
-#include "tridiagonalise.hpp"
+#include "mha2mla/error.hpp"
+
+// The drivers for whole matrices take longer: ?syevd also transforms the unwanted vectors back (1.1 to 1.8 times the
+// time in float32 from n = 576 on, a quarter of the vectors wanted), ?syevr bisects for a subset (1.2 to 1.7 times).
+// Measured by bench/symmetric_eigen.cpp.
 
 namespace mha2mla {
 namespace {
 
-/// Reflectors of the tridiagonalisation that are applied together.
-constexpr std::int64_t kReflectors = 128;
 /// Vectors that one thread transforms back together.
-constexpr std::int64_t kVectors = 128;
+constexpr std::int64_t kVectors = 256;
 
-/// The product of the reflectors H_first … H_last-1 as I - Vᵀ T V.
-template <typename Real>
-struct ReflectorBlock {
-    std::int64_t first, count;
-    RowMajor<Real> t;  // [count, count], upper triangular
-};
-
-/// Zeroes the rows of `matrix` left of their reflectors and gathers those into blocks (Joffrain et al. 2006: T⁻¹ is the
-/// upper triangle of V·Vᵀ with 1/τ as its diagonal).
-template <typename Real>
-std::vector<ReflectorBlock<Real>> block_reflectors(std::vector<Real>& matrix, std::int64_t n, std::vector<Real>& tau) {
-    std::vector<ReflectorBlock<Real>> blocks;
-    for (std::int64_t first = 0; first < n - 1; first += kReflectors) {
-        blocks.push_back({first, std::min(kReflectors, n - 1 - first), {}});
-    }
-    parallel_for(static_cast<std::int64_t>(blocks.size()), [&](std::int64_t b, std::vector<float>&) {
-        ReflectorBlock<Real>& block = blocks[static_cast<std::size_t>(b)];
-        RowMajor<Real> inverse(block.count, block.count);
-        for (std::int64_t i = 0; i < block.count; ++i) {
-            const std::int64_t j = block.first + i;
-            Real* row = matrix.data() + j * n;
-            std::fill(row + block.first, row + j + 1, Real(0));
-            // τ = 0 stands for the identity, which an empty reflector is too.
-            if (tau[static_cast<std::size_t>(j)] == Real(0)) std::fill(row + j + 1, row + n, Real(0));
-        }
-        const Real* v = matrix.data() + block.first * n + block.first + 1;
-        syrk(CblasNoTrans, block.count, n - 1 - block.first, Real(1), v, n, Real(0), inverse.data(), block.count);
-        for (std::int64_t i = 0; i < block.count; ++i) {
-            const Real factor = tau[static_cast<std::size_t>(block.first + i)];
-            inverse(i, i) = factor == Real(0) ? Real(1) : Real(1) / factor;
-        }
-        block.t =
-            inverse.template triangularView<Eigen::Upper>().solve(RowMajor<Real>::Identity(block.count, block.count));
-    });
-    return blocks;
+// LAPACK by element type, column-major: our rows are its columns, and our upper triangle is its lower one.
+lapack_int sytrd(lapack_int n, float* a, float* d, float* e, float* tau) {
+    return LAPACKE_ssytrd(LAPACK_COL_MAJOR, 'L', n, a, n, d, e, tau);
+}
+lapack_int sytrd(lapack_int n, double* a, double* d, double* e, double* tau) {
+    return LAPACKE_dsytrd(LAPACK_COL_MAJOR, 'L', n, a, n, d, e, tau);
+}
+// Workspaces are given here and not asked for: the queries of the single-precision routine answer in a float, which
+// rounds large sizes.
+lapack_int stedc(lapack_int n, float* d, float* e, float* z, std::vector<float>& work, std::vector<lapack_int>& iwork) {
+    return LAPACKE_sstedc_work(LAPACK_COL_MAJOR, 'I', n, d, e, z, n, work.data(), static_cast<lapack_int>(work.size()),
+                               iwork.data(), static_cast<lapack_int>(iwork.size()));
+}
+lapack_int stedc(lapack_int n, double* d, double* e, double* z, std::vector<double>& work,
+                 std::vector<lapack_int>& iwork) {
+    return LAPACKE_dstedc_work(LAPACK_COL_MAJOR, 'I', n, d, e, z, n, work.data(), static_cast<lapack_int>(work.size()),
+                               iwork.data(), static_cast<lapack_int>(iwork.size()));
+}
+lapack_int ormtr(lapack_int n, lapack_int count, const float* a, const float* tau, float* vectors) {
+    return LAPACKE_sormtr(LAPACK_COL_MAJOR, 'L', 'L', 'N', n, count, a, n, tau, vectors, n);
+}
+lapack_int ormtr(lapack_int n, lapack_int count, const double* a, const double* tau, double* vectors) {
+    return LAPACKE_dormtr(LAPACK_COL_MAJOR, 'L', 'L', 'N', n, count, a, n, tau, vectors, n);
 }
 
-/// vectors ← vectors · Qᵀ, a few rows at a time.
+void check(lapack_int info, const char* routine) {
+    if (info == 0) return;
+    throw Error(ErrorCode::numeric, std::string("eigenvalue decomposition failed: LAPACK ") + routine + " returned " +
+                                        std::to_string(info));
+}
+
+/// A power of two that brings the largest entry of the upper triangle near 1.
 template <typename Real>
-void back_transform(const std::vector<Real>& reflectors, std::int64_t n,
-                    const std::vector<ReflectorBlock<Real>>& blocks, RowMajor<Real>& vectors) {
-    parallel_for((vectors.rows() + kVectors - 1) / kVectors, [&](std::int64_t tile, std::vector<float>&) {
-        const std::int64_t rows = std::min<std::int64_t>(kVectors, vectors.rows() - tile * kVectors);
-        RowMajor<Real> projected(rows, kReflectors), combined(rows, kReflectors);
-        for (auto block = blocks.rbegin(); block != blocks.rend(); ++block) {
-            const std::int64_t length = n - 1 - block->first;
-            const Real* v = reflectors.data() + block->first * n + block->first + 1;
-            Real* x = vectors.data() + tile * kVectors * n + block->first + 1;
-            gemm(CblasNoTrans, CblasTrans, rows, block->count, length, Real(1), x, n, v, n, Real(0), projected.data(),
-                 kReflectors);
-            gemm(CblasNoTrans, CblasTrans, rows, block->count, block->count, Real(1), projected.data(), kReflectors,
-                 block->t.data(), block->count, Real(0), combined.data(), kReflectors);
-            gemm(CblasNoTrans, CblasNoTrans, rows, length, block->count, Real(-1), combined.data(), kReflectors, v, n,
-                 Real(1), x, n);
-        }
-    });
+Real scale_of(const std::vector<Real>& matrix, std::int64_t n) {
+    Real largest = 0;
+    for (std::int64_t i = 0; i < n; ++i) {
+        const Real* row = matrix.data() + i * n;
+        for (std::int64_t j = i; j < n; ++j) largest = std::max(largest, std::abs(row[j]));
+    }
+    return largest > 0 ? std::exp2(-std::floor(std::log2(largest))) : Real(1);
+}
+
+/// Eigenvectors, one in a row, by rising value. @param d, e become the values and scratch.
+template <typename Real>
+RowMajor<Real> tridiagonal_eigenvectors(std::vector<Real>& d, std::vector<Real>& e) {
+    const std::size_t n = d.size();
+    RowMajor<Real> vectors(static_cast<std::int64_t>(n), static_cast<std::int64_t>(n));
+    std::vector<Real> work(1 + 4 * n + n * n);
+    std::vector<lapack_int> iwork(3 + 5 * n);
+    check(stedc(static_cast<lapack_int>(n), d.data(), e.data(), vectors.data(), work, iwork), "stedc");
+    return vectors;
 }
 
 }  // namespace
 
 template <typename Real>
 LeadingEigen<Real> leading_eigenvectors(std::vector<Real>& matrix, std::int64_t n, std::int64_t count) {
-    auto [d, e, tau] = tridiagonalise(matrix, n);
-    auto result = leading_tridiagonal_eigenvectors(std::move(d), std::move(e), count);
-    back_transform(matrix, n, block_reflectors(matrix, n, tau), result.vectors);
+    const auto size = static_cast<std::size_t>(n);
+    const auto order = static_cast<lapack_int>(n);
+    const Real scale = scale_of(matrix, n);
+    for (Real& value : matrix) value *= scale;
+    std::vector<Real> d(size), e(size), tau(size);
+    check(sytrd(order, matrix.data(), d.data(), e.data(), tau.data()), "sytrd");
+    RowMajor<Real> vectors = tridiagonal_eigenvectors(d, e);
+
+    LeadingEigen<Real> result;
+    result.values.assign(d.rbegin(), d.rend());
+    for (Real& value : result.values) value /= scale;
+    result.vectors = vectors.bottomRows(count).colwise().reverse();
+    vectors.resize(0, 0);
+    parallel_for((count + kVectors - 1) / kVectors, [&](std::int64_t tile, std::vector<float>&) {
+        const std::int64_t first = tile * kVectors;
+        const auto columns = static_cast<lapack_int>(std::min(kVectors, count - first));
+        check(ormtr(order, columns, matrix.data(), tau.data(), result.vectors.row(first).data()), "ormtr");
+    });
     return result;
 }
 
