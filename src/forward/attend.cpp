@@ -2,140 +2,123 @@
 
 #include <algorithm>
 
-#include "../linalg/instruction_set.hpp"
 #include "../linalg/narrow.hpp"
-#include "../linalg/vectors.hpp"
+#include "../linalg/targets.hpp"
 
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "forward/attend.cpp"
+#include <hwy/foreach_target.h>
+
+#include "../linalg/vectors-inl.h"
+
+HWY_BEFORE_NAMESPACE();
 namespace mha2mla {
+namespace HWY_NAMESPACE {
+namespace {
+
+using Floats = hn::CappedTag<float, 16>;
+constexpr Floats kFloats;
+using Vector = hn::Vec<Floats>;
+constexpr std::int64_t kLanes = hn::MaxLanes(kFloats);
+constexpr int kVectors = static_cast<int>(kPanelRows / kLanes);  // of a panel
+constexpr int kTokens = kLanes == 16 ? 8 : 8 / kVectors;         // whose sums are held in registers
+
+/// logits[T, P panels] in registers.
+template <int T, int P>
+HWY_INLINE void block(std::int64_t dim, const MatrixIn& tile, const float* q, std::int64_t panel, const MatrixOut& c) {
+    Vector sums[T][P * kVectors];
+    MHA2MLA_UNROLL
+    for (int t = 0; t < T; ++t) {
+        MHA2MLA_UNROLL
+        for (int v = 0; v < P * kVectors; ++v) sums[t][v] = load(kFloats, c.data + t * c.stride + v * kLanes);
+    }
+    for (std::int64_t d = 0; d < dim; ++d) {
+        Vector column[P * kVectors];
+        MHA2MLA_UNROLL
+        for (int v = 0; v < P * kVectors; ++v) {
+            column[v] = load(kFloats, q + v / kVectors * panel + d * kPanelRows + v % kVectors * kLanes);
+        }
+        MHA2MLA_UNROLL
+        for (int t = 0; t < T; ++t) {
+            const Vector number = hn::Set(kFloats, tile.data[t * tile.stride + d]);
+            MHA2MLA_UNROLL
+            for (int v = 0; v < P * kVectors; ++v) sums[t][v] = hn::MulAdd(column[v], number, sums[t][v]);
+        }
+    }
+    MHA2MLA_UNROLL
+    for (int t = 0; t < T; ++t) {
+        MHA2MLA_UNROLL
+        for (int v = 0; v < P * kVectors; ++v) hn::StoreU(sums[t][v], kFloats, c.data + t * c.stride + v * kLanes);
+    }
+}
+
+template <int P>
+HWY_INLINE void panels_of_tokens(std::int64_t tokens, std::int64_t dim, const MatrixIn& tile, const float* q,
+                                 std::int64_t panel, const MatrixOut& c) {
+    std::int64_t t = 0;
+    for (; t + kTokens <= tokens; t += kTokens) {
+        block<kTokens, P>(dim, {tile.data + t * tile.stride, tile.stride}, q, panel, {c.data + t * c.stride, c.stride});
+    }
+    for (; t < tokens; ++t) {
+        block<1, P>(dim, {tile.data + t * tile.stride, tile.stride}, q, panel, {c.data + t * c.stride, c.stride});
+    }
+}
+
+void panel_logits_of(std::int64_t tokens, std::int64_t panels, std::int64_t dim, MatrixIn tile, const float* q,
+                     std::int64_t panel, MatrixOut c) {
+    std::int64_t p = 0;
+    if constexpr (kLanes == 16) {
+        for (; p + 2 <= panels; p += 2) {
+            panels_of_tokens<2>(tokens, dim, tile, q + p * panel, panel, {c.data + p * kPanelRows, c.stride});
+        }
+    }
+    for (; p < panels; ++p) {
+        panels_of_tokens<1>(tokens, dim, tile, q + p * panel, panel, {c.data + p * kPanelRows, c.stride});
+    }
+}
+
+bool softmax_of(std::int64_t tokens, std::int64_t rows, MatrixOut logits, float* maximum, float* sum, float* factor) {
+    bool changed = false;
+    for (std::int64_t row = 0; row < rows; row += kLanes) {
+        const Vector before = load(kFloats, maximum + row);
+        Vector top = before;
+        for (std::int64_t t = 0; t < tokens; ++t) {
+            const Vector v = load(kFloats, logits.data + t * logits.stride + row);
+            top = hn::Max(v, top);
+        }
+        const Vector kept = exp(kFloats, hn::Sub(before, top));
+        Vector total = hn::Mul(load(kFloats, sum + row), kept);
+        hn::StoreU(top, kFloats, maximum + row);
+        hn::StoreU(kept, kFloats, factor + row);
+        changed = changed || !hn::AllTrue(kFloats, hn::Eq(kept, hn::Set(kFloats, 1.0F)));
+        for (std::int64_t t = 0; t < tokens; ++t) {
+            float* at = logits.data + t * logits.stride + row;
+            const Vector v = exp(kFloats, hn::Sub(load(kFloats, at), top));
+            total = hn::Add(total, v);
+            hn::StoreU(v, kFloats, at);
+        }
+        hn::StoreU(total, kFloats, sum + row);
+    }
+    return changed;
+}
+
+}  // namespace
+}  // namespace HWY_NAMESPACE
+}  // namespace mha2mla
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace mha2mla {
+
+HWY_EXPORT(panel_logits_of);
+HWY_EXPORT(softmax_of);
+
 namespace {
 
 const float* floats(const std::byte* data) { return reinterpret_cast<const float*>(data); }
 MatrixIn floats(const TileIn& tile) {
     return {floats(tile.data), tile.stride / static_cast<std::int64_t>(sizeof(float))};
 }
-
-/// The loops for vectors of kBytes bytes.
-template <int kBytes>
-struct TileLoops : VectorLoops<kBytes> {
-    using Base = VectorLoops<kBytes>;
-    using Base::kLanes;
-    using typename Base::Floats;
-    static constexpr int kVectors = static_cast<int>(kPanelRows / kLanes);  // of a panel
-    static constexpr int kTokens = kBytes == 64 ? 8 : 8 / kVectors;         // whose sums are held in registers
-
-    /// logits[T, P panels] in registers.
-    template <int T, int P>
-    MHA2MLA_INLINE void block(std::int64_t dim, const MatrixIn& tile, const float* q, std::int64_t panel,
-                              const MatrixOut& c) {
-        Floats sums[T][P * kVectors];
-        MHA2MLA_UNROLL
-        for (int t = 0; t < T; ++t) {
-            MHA2MLA_UNROLL
-            for (int v = 0; v < P * kVectors; ++v) Base::load(c.data + t * c.stride + v * kLanes, sums[t][v]);
-        }
-        for (std::int64_t d = 0; d < dim; ++d) {
-            Floats column[P * kVectors];
-            MHA2MLA_UNROLL
-            for (int v = 0; v < P * kVectors; ++v) {
-                Base::load(q + v / kVectors * panel + d * kPanelRows + v % kVectors * kLanes, column[v]);
-            }
-            MHA2MLA_UNROLL
-            for (int t = 0; t < T; ++t) {
-                const float number = tile.data[t * tile.stride + d];
-                MHA2MLA_UNROLL
-                for (int v = 0; v < P * kVectors; ++v) sums[t][v] = sums[t][v] + column[v] * number;
-            }
-        }
-        MHA2MLA_UNROLL
-        for (int t = 0; t < T; ++t) {
-            MHA2MLA_UNROLL
-            for (int v = 0; v < P * kVectors; ++v) Base::store(sums[t][v], c.data + t * c.stride + v * kLanes);
-        }
-    }
-
-    template <int P>
-    MHA2MLA_INLINE void panels_of_tokens(std::int64_t tokens, std::int64_t dim, const MatrixIn& tile, const float* q,
-                                         std::int64_t panel, const MatrixOut& c) {
-        std::int64_t t = 0;
-        for (; t + kTokens <= tokens; t += kTokens) {
-            block<kTokens, P>(dim, {tile.data + t * tile.stride, tile.stride}, q, panel,
-                              {c.data + t * c.stride, c.stride});
-        }
-        for (; t < tokens; ++t) {
-            block<1, P>(dim, {tile.data + t * tile.stride, tile.stride}, q, panel, {c.data + t * c.stride, c.stride});
-        }
-    }
-
-    MHA2MLA_INLINE void panel_logits(std::int64_t tokens, std::int64_t panels, std::int64_t dim, MatrixIn tile,
-                                     const float* q, std::int64_t panel, MatrixOut c) {
-        std::int64_t p = 0;
-        if constexpr (kBytes == 64) {
-            for (; p + 2 <= panels; p += 2) {
-                panels_of_tokens<2>(tokens, dim, tile, q + p * panel, panel, {c.data + p * kPanelRows, c.stride});
-            }
-        }
-        for (; p < panels; ++p) {
-            panels_of_tokens<1>(tokens, dim, tile, q + p * panel, panel, {c.data + p * kPanelRows, c.stride});
-        }
-    }
-
-    MHA2MLA_INLINE bool softmax(std::int64_t tokens, std::int64_t rows, MatrixOut logits, float* maximum, float* sum,
-                                float* factor) {
-        bool changed = false;
-        for (std::int64_t row = 0; row < rows; row += kLanes) {
-            Floats before, top, total, v;
-            Base::load(maximum + row, before);
-            top = before;
-            for (std::int64_t t = 0; t < tokens; ++t) {
-                Base::load(logits.data + t * logits.stride + row, v);
-                top = v > top ? v : top;
-            }
-            v = before - top;
-            Base::exp(v);
-            Base::load(sum + row, total);
-            total = total * v;
-            Base::store(top, maximum + row);
-            Base::store(v, factor + row);
-            for (std::int64_t i = 0; i < kLanes; ++i) changed = changed || factor[row + i] != 1.0F;
-            for (std::int64_t t = 0; t < tokens; ++t) {
-                float* at = logits.data + t * logits.stride + row;
-                Base::load(at, v);
-                v = v - top;
-                Base::exp(v);
-                total = total + v;
-                Base::store(v, at);
-            }
-            Base::store(total, sum + row);
-        }
-        return changed;
-    }
-};
-
-/// One row per instruction set.
-struct Kernels {
-    void (*panel_logits)(std::int64_t, std::int64_t, std::int64_t, MatrixIn, const float*, std::int64_t, MatrixOut);
-    bool (*softmax)(std::int64_t, std::int64_t, MatrixOut, float*, float*, float*);
-};
-
-#define MHA2MLA_TILES(name, bytes, target)                                                                           \
-    target void name##_panel_logits(std::int64_t tokens, std::int64_t panels, std::int64_t dim, MatrixIn tile,       \
-                                    const float* q, std::int64_t panel, MatrixOut c) {                               \
-        TileLoops<bytes>::panel_logits(tokens, panels, dim, tile, q, panel, c);                                      \
-    }                                                                                                                \
-    target bool name##_softmax(std::int64_t tokens, std::int64_t rows, MatrixOut logits, float* maximum, float* sum, \
-                               float* factor) {                                                                      \
-        return TileLoops<bytes>::softmax(tokens, rows, logits, maximum, sum, factor);                                \
-    }                                                                                                                \
-    constexpr Kernels name = {name##_panel_logits, name##_softmax}
-
-MHA2MLA_TILES(kBaseline, 16, );
-#if defined(__x86_64__)
-MHA2MLA_TILES(kAvx2, 32, MHA2MLA_AVX2);
-MHA2MLA_TILES(kAvx512, 64, MHA2MLA_AVX512);
-const Kernels& best() { return best_of(kBaseline, kAvx2, kAvx512); }
-#else
-const Kernels& best() { return kBaseline; }
-#endif
 
 void convert(const float* q, std::int64_t count, std::byte* to) {
     std::memcpy(to, q, static_cast<std::size_t>(count) * sizeof(float));
@@ -150,8 +133,8 @@ void pack(std::int64_t rows, std::int64_t dim, MatrixIn q, std::int64_t first_ro
 
 void panel_logits(std::int64_t tokens, std::int64_t panels, std::int64_t dim, TileIn tile, const std::byte* q,
                   std::int64_t panel_bytes, MatrixOut logits) {
-    best().panel_logits(tokens, panels, dim, floats(tile), floats(q),
-                        panel_bytes / static_cast<std::int64_t>(sizeof(float)), logits);
+    HWY_DYNAMIC_DISPATCH(panel_logits_of)
+    (tokens, panels, dim, floats(tile), floats(q), panel_bytes / static_cast<std::int64_t>(sizeof(float)), logits);
 }
 
 void row_logits(std::int64_t tokens, std::int64_t rows, std::int64_t dim, TileIn tile, const std::byte* q,
@@ -160,7 +143,7 @@ void row_logits(std::int64_t tokens, std::int64_t rows, std::int64_t dim, TileIn
 }
 
 bool softmax(std::int64_t tokens, std::int64_t rows, MatrixOut logits, float* maximum, float* sum, float* factor) {
-    return best().softmax(tokens, rows, logits, maximum, sum, factor);
+    return HWY_DYNAMIC_DISPATCH(softmax_of)(tokens, rows, logits, maximum, sum, factor);
 }
 
 TileIn prepare_values(std::int64_t, std::int64_t, TileIn tile, std::byte*) { return tile; }
@@ -179,3 +162,4 @@ constexpr TileArithmetic kFloatTiles = {sizeof(float), convert, pack,           
 const TileArithmetic& float_tiles() { return kFloatTiles; }
 
 }  // namespace mha2mla
+#endif

@@ -2,116 +2,108 @@
 
 #include <algorithm>
 
-#include "../linalg/instruction_set.hpp"
-#include "../linalg/vectors.hpp"
+#include "../linalg/targets.hpp"
 
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "forward/unpack.cpp"
+#include <hwy/foreach_target.h>
+
+#include "../linalg/vectors-inl.h"
+
+HWY_BEFORE_NAMESPACE();
 namespace mha2mla {
+namespace HWY_NAMESPACE {
 namespace {
+
+using Floats = hn::CappedTag<float, 16>;
+constexpr Floats kFloats;
+using Vector = hn::Vec<Floats>;
+constexpr std::int64_t kLanes = hn::MaxLanes(kFloats);
+constexpr hn::RebindToUnsigned<Floats> kWords;
+constexpr hn::Rebind<std::uint16_t, Floats> kHalves;
+constexpr hn::Rebind<std::uint8_t, Floats> kBytes;
 
 /// Exponent and mantissa moved to where a float32 has them; the product corrects the exponent's bias, and subnormal
 /// numbers with it. Infinity and NaN do not occur in a cache.
-float f16_value(std::uint16_t half) {
+HWY_INLINE float f16_value(std::uint16_t half) {
     const std::uint32_t magnitude = (half & 0x7FFFU) << 13U;
     const std::uint32_t sign = (half & 0x8000U) << 16U;
     return std::bit_cast<float>(std::bit_cast<std::uint32_t>(std::bit_cast<float>(magnitude) * 0x1p112F) | sign);
 }
 
-/// The loops for vectors of kBytes bytes.
-template <int kBytes>
-struct Unpacking : VectorLoops<kBytes> {
-    using Base = VectorLoops<kBytes>;
-    using Base::kLanes;
-    using typename Base::Bytes, typename Base::Floats, typename Base::Halves, typename Base::Ints, typename Base::Words;
-
-    MHA2MLA_INLINE void bf16(const std::byte* from, std::int64_t count, float* to) {
-        std::int64_t i = 0;
-        Floats v;
-        for (; i + kLanes <= count; i += kLanes) {
-            Base::load(reinterpret_cast<const std::uint16_t*>(from + 2 * i), v);
-            Base::store(v, to + i);
-        }
-        for (; i < count; ++i) to[i] = bf16_value(load_half(from + 2 * i));
+void bf16(const std::byte* from, std::int64_t count, float* to) {
+    std::int64_t i = 0;
+    for (; i + kLanes <= count; i += kLanes) {
+        hn::StoreU(load(kFloats, reinterpret_cast<const std::uint16_t*>(from + 2 * i)), kFloats, to + i);
     }
+    for (; i < count; ++i) to[i] = bf16_value(load_half(from + 2 * i));
+}
 
-    MHA2MLA_INLINE void f16(const std::byte* from, std::int64_t count, float* to) {
-        std::int64_t i = 0;
-        for (; i + kLanes <= count; i += kLanes) {
-            Halves halves;
-            std::memcpy(&halves, from + 2 * i, sizeof halves);
-            const Words words = __builtin_convertvector(halves, Words);
-            const Floats magnitude = (Floats)((words & 0x7FFFU) << 13U) * 0x1p112F;
-            Base::store((Floats)((Words)magnitude | ((words & 0x8000U) << 16U)), to + i);
-        }
-        for (; i < count; ++i) to[i] = f16_value(load_half(from + 2 * i));
+void f16(const std::byte* from, std::int64_t count, float* to) {
+    std::int64_t i = 0;
+    for (; i + kLanes <= count; i += kLanes) {
+        const auto halves = hn::LoadU(kHalves, reinterpret_cast<const std::uint16_t*>(from + 2 * i));
+        const auto words = hn::PromoteTo(kWords, halves);
+        const auto moved = hn::ShiftLeft<13>(hn::And(words, hn::Set(kWords, 0x7FFFU)));
+        const auto magnitude = hn::Mul(hn::BitCast(kFloats, moved), hn::Set(kFloats, 0x1p112F));
+        const auto sign = hn::ShiftLeft<16>(hn::And(words, hn::Set(kWords, 0x8000U)));
+        hn::StoreU(hn::Or(magnitude, hn::BitCast(kFloats, sign)), kFloats, to + i);
     }
+    for (; i < count; ++i) to[i] = f16_value(load_half(from + 2 * i));
+}
 
-    template <int kBits>
-    MHA2MLA_INLINE void codes(const std::byte* from, std::int64_t count, float step, float offset, float* to) {
-        constexpr unsigned kMask = (1U << kBits) - 1U;
-        const std::int64_t bytes = code_bytes(count, kBits);
-        std::int64_t i = 0;
-        for (; i + kLanes <= bytes && (8 / kBits - 1) * bytes + i + kLanes <= count; i += kLanes) {
-            Bytes packed;
-            std::memcpy(&packed, from + i, sizeof packed);
-            // In two steps: g++ 12 takes the direct one apart, number by number.
-            const Ints words = __builtin_convertvector(__builtin_convertvector(packed, Halves), Ints);
-            for (int part = 0; part < 8 / kBits; ++part) {
-                const Floats code =
-                    __builtin_convertvector((words >> (part * kBits)) & static_cast<std::int32_t>(kMask), Floats);
-                Base::store(code * step + offset, to + part * bytes + i);
-            }
-        }
-        for (; i < bytes; ++i) {
-            for (int part = 0; part < 8 / kBits && part * bytes + i < count; ++part) {
-                const unsigned code = (std::to_integer<unsigned>(from[i]) >> (part * kBits)) & kMask;
-                to[part * bytes + i] = static_cast<float>(code) * step + offset;
-            }
+template <int kBits, int kPart = 0>
+HWY_INLINE void store_parts(hn::Vec<decltype(kWords)> packed, std::int64_t bytes, Vector step, Vector offset,
+                            float* to) {
+    const hn::RebindToSigned<Floats> ints;
+    const auto code = hn::And(hn::ShiftRight<kPart * kBits>(packed), hn::Set(kWords, (1U << kBits) - 1U));
+    hn::StoreU(hn::MulAdd(hn::ConvertTo(kFloats, hn::BitCast(ints, code)), step, offset), kFloats, to);
+    if constexpr (kPart + 1 < 8 / kBits) {
+        store_parts<kBits, kPart + 1>(packed, bytes, step, offset, to + bytes);
+    }
+}
+
+template <int kBits>
+HWY_INLINE void codes_of(const std::byte* from, std::int64_t count, float step, float offset, float* to) {
+    constexpr unsigned kMask = (1U << kBits) - 1U;
+    const Vector steps = hn::Set(kFloats, step);
+    const Vector offsets = hn::Set(kFloats, offset);
+    const std::int64_t bytes = code_bytes(count, kBits);
+    std::int64_t i = 0;
+    for (; i + kLanes <= bytes && (8 / kBits - 1) * bytes + i + kLanes <= count; i += kLanes) {
+        const auto packed = hn::LoadU(kBytes, reinterpret_cast<const std::uint8_t*>(from + i));
+        store_parts<kBits>(hn::PromoteTo(kWords, packed), bytes, steps, offsets, to + i);
+    }
+    for (; i < bytes; ++i) {
+        for (int part = 0; part < 8 / kBits && part * bytes + i < count; ++part) {
+            const unsigned code = (std::to_integer<unsigned>(from[i]) >> (part * kBits)) & kMask;
+            to[part * bytes + i] = static_cast<float>(code) * step + offset;
         }
     }
+}
 
-    MHA2MLA_INLINE void codes(const std::byte* from, std::int64_t count, int bits, float step, float offset,
-                              float* to) {
-        if (bits == 8) return codes<8>(from, count, step, offset, to);
-        if (bits == 4) return codes<4>(from, count, step, offset, to);
-        codes<2>(from, count, step, offset, to);
-    }
-};
-
-/// One row per instruction set.
-struct Kernels {
-    void (*bf16)(const std::byte*, std::int64_t, float*);
-    void (*f16)(const std::byte*, std::int64_t, float*);
-    void (*codes)(const std::byte*, std::int64_t, int, float, float, float*);
-};
-
-#define MHA2MLA_UNPACKING(name, bytes, target)                                                              \
-    target void name##_bf16(const std::byte* from, std::int64_t count, float* to) {                         \
-        Unpacking<bytes>::bf16(from, count, to);                                                            \
-    }                                                                                                       \
-    target void name##_f16(const std::byte* from, std::int64_t count, float* to) {                          \
-        Unpacking<bytes>::f16(from, count, to);                                                             \
-    }                                                                                                       \
-    target void name##_codes(const std::byte* from, std::int64_t count, int bits, float step, float offset, \
-                             float* to) {                                                                   \
-        Unpacking<bytes>::codes(from, count, bits, step, offset, to);                                       \
-    }                                                                                                       \
-    constexpr Kernels name = {name##_bf16, name##_f16, name##_codes}
-
-MHA2MLA_UNPACKING(kBaseline, 16, );
-#if defined(__x86_64__)
-MHA2MLA_UNPACKING(kAvx2, 32, MHA2MLA_AVX2);
-MHA2MLA_UNPACKING(kAvx512, 64, MHA2MLA_AVX512);
-const Kernels& best() { return best_of(kBaseline, kAvx2, kAvx512); }
-#else
-const Kernels& best() { return kBaseline; }
-#endif
+void codes(const std::byte* from, std::int64_t count, int bits, float step, float offset, float* to) {
+    if (bits == 8) return codes_of<8>(from, count, step, offset, to);
+    if (bits == 4) return codes_of<4>(from, count, step, offset, to);
+    codes_of<2>(from, count, step, offset, to);
+}
 
 }  // namespace
+}  // namespace HWY_NAMESPACE
+}  // namespace mha2mla
+HWY_AFTER_NAMESPACE();
 
-void decode_bf16(const std::byte* from, std::int64_t count, float* to) { best().bf16(from, count, to); }
-void decode_f16(const std::byte* from, std::int64_t count, float* to) { best().f16(from, count, to); }
+#if HWY_ONCE
+namespace mha2mla {
+
+HWY_EXPORT(bf16);
+HWY_EXPORT(f16);
+HWY_EXPORT(codes);
+
+void decode_bf16(const std::byte* from, std::int64_t count, float* to) { HWY_DYNAMIC_DISPATCH(bf16)(from, count, to); }
+void decode_f16(const std::byte* from, std::int64_t count, float* to) { HWY_DYNAMIC_DISPATCH(f16)(from, count, to); }
 void decode_codes(const std::byte* from, std::int64_t count, int bits, float step, float offset, float* to) {
-    best().codes(from, count, bits, step, offset, to);
+    HWY_DYNAMIC_DISPATCH(codes)(from, count, bits, step, offset, to);
 }
 
 void pack_codes(const std::uint8_t* codes, std::int64_t count, int bits, std::byte* to) {
@@ -123,3 +115,4 @@ void pack_codes(const std::uint8_t* codes, std::int64_t count, int bits, std::by
 }
 
 }  // namespace mha2mla
+#endif

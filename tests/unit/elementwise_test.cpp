@@ -8,12 +8,17 @@
 #include <limits>
 #include <vector>
 
+#include "support/every_target.hpp"
+
 namespace mha2mla::test {
 namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
-TEST(Elementwise, ExpIsExactToFloat) {
+class Elementwise : public EveryTarget {};
+MHA2MLA_ON_EVERY_TARGET(Elementwise);
+
+TEST_P(Elementwise, ExpIsExactToFloat) {
     std::vector<float> x;
     for (double value = -87.29; value < 88.29; value += 0.00037) x.push_back(static_cast<float>(value));
     for (float tiny = 1e-30F; tiny < 1e-3F; tiny *= 1.7F) x.insert(x.end(), {tiny, -tiny});
@@ -29,7 +34,7 @@ TEST(Elementwise, ExpIsExactToFloat) {
     EXPECT_EQ(y.back(), 1.0F);
 }
 
-TEST(Elementwise, ExpOutsideItsRange) {
+TEST_P(Elementwise, ExpOutsideItsRange) {
     float x[] = {-kInfinity, -1000.0F, -87.5F, 1000.0F, kInfinity, std::numeric_limits<float>::quiet_NaN()};
     exp_in_place(x, 6);
     EXPECT_EQ(x[0], 0.0F);
@@ -40,7 +45,7 @@ TEST(Elementwise, ExpOutsideItsRange) {
     EXPECT_TRUE(std::isnan(x[5]));
 }
 
-TEST(Elementwise, EveryLengthAndNothingBeyondIt) {
+TEST_P(Elementwise, EveryLengthAndNothingBeyondIt) {
     for (std::int64_t count = 0; count <= 40; ++count) {
         std::vector<float> gate, up;
         for (std::int64_t i = 0; i < count + 1; ++i) {
@@ -64,7 +69,7 @@ TEST(Elementwise, EveryLengthAndNothingBeyondIt) {
     }
 }
 
-TEST(Elementwise, SoftmaxInPiecesIsTheSoftmax) {
+TEST_P(Elementwise, SoftmaxInPiecesIsTheSoftmax) {
     std::vector<float> logits;
     for (int i = 0; i < 101; ++i) logits.push_back(static_cast<float>(30 * std::sin(0.7 * i) + 0.3 * i));
     const double top = *std::max_element(logits.begin(), logits.end());

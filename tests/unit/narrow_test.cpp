@@ -1,0 +1,162 @@
+// Products of few rows, and the products with weights that use them, against the definition in double.
+#include "linalg/narrow.hpp"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <random>
+#include <vector>
+
+#include "forward/linear.hpp"
+#include "forward/unpack.hpp"
+#include "mha2mla/matrix.hpp"
+#include "support/every_target.hpp"
+
+namespace mha2mla::test {
+namespace {
+
+Matrix normal(std::int64_t rows, std::int64_t columns, unsigned seed) {
+    std::mt19937 random(seed);
+    std::normal_distribution<float> distribution;
+    return Matrix::NullaryExpr(rows, columns, [&] { return distribution(random); });
+}
+
+/// The numbers as BF16, behind one byte, so that none is aligned; and what they are.
+struct Bf16 {
+    std::vector<std::byte> bytes;
+    Matrix values;
+
+    explicit Bf16(const Matrix& numbers)
+        : bytes(static_cast<std::size_t>(1 + 2 * numbers.size())), values(numbers.rows(), numbers.cols()) {
+        for (std::int64_t i = 0; i < numbers.size(); ++i) {
+            const std::uint16_t half = to_bf16(numbers.data()[i]);
+            const std::uint32_t word = static_cast<std::uint32_t>(half) << 16U;
+            std::memcpy(bytes.data() + 1 + 2 * i, &half, 2);
+            std::memcpy(values.data() + i, &word, 4);
+        }
+    }
+    [[nodiscard]] const std::byte* data() const { return bytes.data() + 1; }
+};
+
+constexpr std::int64_t kExtra = 3;  // numbers between two rows of an operand
+constexpr float kUntouched = 7.0F;
+
+/// c[m, n] inside a wider matrix.
+struct Result {
+    Matrix wide;
+    std::int64_t columns;
+
+    explicit Result(const Matrix& before)
+        : wide(Matrix::Constant(before.rows() + 1, before.cols() + kExtra, kUntouched)), columns(before.cols()) {
+        wide.topLeftCorner(before.rows(), columns) = before;
+    }
+    MatrixOut out() { return {wide.data(), wide.cols()}; }
+    void expect(const MatrixD& wanted) {
+        const MatrixD found = wide.topLeftCorner(wanted.rows(), columns).cast<double>();
+        EXPECT_LT((found - wanted).cwiseAbs().maxCoeff(), 2e-5);
+        EXPECT_TRUE((wide.rightCols(kExtra).array() == kUntouched).all());
+        EXPECT_TRUE((wide.bottomRows(1).array() == kUntouched).all());
+    }
+};
+
+class Narrow : public EveryTarget {};
+MHA2MLA_ON_EVERY_TARGET(Narrow);
+
+TEST_P(Narrow, DotProductsOfRows) {
+    for (const std::int64_t m : {1, 2, 3, 4, 5, 9}) {
+        for (const std::int64_t n : {1, 2, 3, 4, 7, 12, 27}) {
+            for (const std::int64_t k : {1, 3, 4, 8, 15, 16, 33, 130}) {
+                SCOPED_TRACE(testing::Message() << m << " x " << n << " x " << k);
+                const Matrix a = normal(m, k + kExtra, 1);
+                const Matrix b = normal(n, k + kExtra, 2);
+                const Matrix before = normal(m, n, 3);
+                const MatrixD left = a.leftCols(k).cast<double>();
+                const MatrixD product = left * b.leftCols(k).cast<double>().transpose();
+                Result set(before), added(before), of_halves(before);
+                narrow_abt(m, n, k, {a.data(), a.cols()}, {b.data(), b.cols()}, false, set.out());
+                set.expect(product);
+                narrow_abt(m, n, k, {a.data(), a.cols()}, {b.data(), b.cols()}, true, added.out());
+                added.expect(product + before.cast<double>());
+                const Bf16 halves(b.leftCols(k));
+                narrow_abt_bf16(m, n, k, {a.data(), a.cols()}, halves.data(), of_halves.out());
+                of_halves.expect(left * halves.values.cast<double>().transpose());
+            }
+        }
+    }
+}
+
+TEST_P(Narrow, WeightedSumsOfRows) {
+    for (const std::int64_t m : {1, 3, 4, 7, 8, 13}) {
+        for (const std::int64_t k : {1, 4, 7, 16, 31, 64, 65, 150}) {
+            for (const std::int64_t n : {1, 5, 32}) {
+                SCOPED_TRACE(testing::Message() << m << " x " << k << " x " << n);
+                const Matrix a = normal(m, n + kExtra, 1);
+                const Matrix transposed = a.leftCols(n).transpose();
+                const Matrix b = normal(n, k + kExtra, 2);
+                const Matrix before = normal(m, k, 3);
+                const MatrixD wanted =
+                    a.leftCols(n).cast<double>() * b.leftCols(k).cast<double>() + before.cast<double>();
+                Result ab(before), atb(before);
+                narrow_ab(m, k, n, {a.data(), a.cols()}, {b.data(), b.cols()}, ab.out());
+                ab.expect(wanted);
+                narrow_atb(m, k, n, {transposed.data(), transposed.cols()}, {b.data(), b.cols()}, atb.out());
+                atb.expect(wanted);
+            }
+        }
+    }
+}
+
+/// A weight and a bias of a linear map in either dtype, and its values.
+struct Linear {
+    Matrix weight_numbers;
+    Bf16 halves;
+    Matrix bias_numbers;
+    TensorView weight, bias;
+    LinearView view;
+
+    Linear(std::int64_t out, std::int64_t in, Dtype dtype)
+        : weight_numbers(normal(out, in, 4)), halves(weight_numbers), bias_numbers(normal(1, out, 5)) {
+        weight.dtype = dtype;
+        weight.shape = {out, in};
+        weight.data = std::as_bytes(std::span(weight_numbers.data(), static_cast<std::size_t>(out * in)));
+        if (dtype == Dtype::bf16) {
+            weight.data = {halves.data(), static_cast<std::size_t>(2 * out * in)};
+            weight_numbers = halves.values;
+        }
+        bias.shape = {out};
+        bias.data = std::as_bytes(std::span(bias_numbers.data(), static_cast<std::size_t>(out)));
+        view.weight = &weight;
+        view.bias = &bias;
+    }
+};
+
+TEST_P(Narrow, LinearMapsOfOneAndOfSeveralTiles) {
+    for (const Dtype dtype : {Dtype::f32, Dtype::bf16}) {
+        for (const std::int64_t out : {1, 65, 1100}) {
+            const Linear map(out, 40, dtype);
+            for (const std::int64_t tokens : {1, 8, 9, 1030}) {
+                SCOPED_TRACE(testing::Message()
+                             << dtype_name(dtype) << ": " << tokens << " tokens, " << out << " rows");
+                const Matrix x = normal(tokens, 40, 6);
+                Matrix y = Matrix::Constant(tokens, out, kUntouched);
+                linear(map.view, tokens, x.data(), y.data());
+                const MatrixD weight = map.weight_numbers.cast<double>();
+                MatrixD wanted = x.cast<double>() * weight.transpose();
+                wanted.rowwise() += map.bias_numbers.row(0).cast<double>();
+                EXPECT_LT((y.cast<double>() - wanted).cwiseAbs().maxCoeff(), 3e-5);
+
+                const Matrix dy = normal(tokens, out, 7);
+                const MatrixD gradient = dy.cast<double>() * weight;
+                Matrix dx = Matrix::Constant(tokens, 40, kUntouched);
+                linear_back(map.view, tokens, dy.data(), false, dx.data());
+                EXPECT_LT((dx.cast<double>() - gradient).cwiseAbs().maxCoeff(), 3e-4);
+                linear_back(map.view, tokens, dy.data(), true, dx.data());
+                EXPECT_LT((dx.cast<double>() - 2 * gradient).cwiseAbs().maxCoeff(), 6e-4);
+            }
+        }
+    }
+}
+
+}  // namespace
+}  // namespace mha2mla::test
