@@ -13,6 +13,7 @@ import sys
 ROOT = pathlib.Path(sys.argv[1])
 SRC = ROOT / "src"
 PUBLIC = ROOT / "include/mha2mla"
+FOLDERS = ("src", "tools", "tests", "bench")
 INCLUDE = re.compile(r'^#include "([^"]+)"', re.MULTILINE)
 
 
@@ -53,9 +54,9 @@ def check_rooms() -> list[str]:
 
 
 def check_files() -> list[str]:
-    lists = {path.parent: path.read_text() for path in ROOT.glob("*/**/CMakeLists.txt") if "build" not in path.parts}
+    lists = {path.parent: path.read_text() for top in FOLDERS for path in (ROOT / top).rglob("CMakeLists.txt")}
     faults = []
-    for top in ("src", "tools", "tests", "bench"):
+    for top in FOLDERS:
         for path in sorted((ROOT / top).rglob("*.cpp")):
             named = any(re.search(rf"(?<![\w/]){re.escape(path.relative_to(folder).as_posix())}\b", text)
                         for folder, text in lists.items() if folder in path.parents)
