@@ -144,7 +144,7 @@ private:
             const auto numbers = [](std::int64_t count) { return std::to_string(2 * count) + " bytes"; };
             add(Verdict::ok, "plan",
                 "rope-dim " + std::to_string(convert_.rope.rope_dim) + ", kv-rank " + std::to_string(convert_.kv_rank) +
-                    ": the KV cache shrinks from " + numbers(plan.original_numbers_per_token) + " to " +
+                    ": the KV cache changes from " + numbers(plan.original_numbers_per_token) + " to " +
                     numbers(plan.converted_numbers_per_token) + " per token");
         } catch (const Error& error) {
             add(Verdict::problem, "plan", error.what());
