@@ -11,6 +11,7 @@
 #include <string_view>
 #include <vector>
 
+#include "mha2mla/architecture.hpp"
 #include "mha2mla/checkpoint.hpp"
 #include "mha2mla/latent.hpp"
 
@@ -73,6 +74,14 @@ struct LinearView {
     const TensorView* bias = nullptr;    // [out_features]
     [[nodiscard]] std::int64_t out_features() const { return weight->shape[0]; }
     [[nodiscard]] std::int64_t in_features() const { return weight->shape[1]; }
+};
+
+/// A norm as it lies in the file. `weight` is null where there is no norm, `bias` where it has none.
+struct NormView {
+    const TensorView* weight = nullptr;  // [features]
+    const TensorView* bias = nullptr;    // [features]
+    NormRule rule;
+    explicit operator bool() const { return weight != nullptr; }
 };
 
 /// Attention of an original checkpoint.

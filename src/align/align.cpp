@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "../forward/layer.hpp"
+#include "../forward/norm.hpp"
 #include "../latent/first_guess.hpp"
 #include "../rope/attention_order.hpp"
 #include "../train/descent.hpp"
@@ -81,8 +82,7 @@ struct Aligner::State : AlignProgress {
     /// What brings `from`, before a layer, to `states`, behind its attention.
     [[nodiscard]] Lesson lesson_from(std::int64_t at, const Matrix& from, const Matrix& states) const {
         Lesson lesson;
-        rms_norm(*model.layers[static_cast<std::size_t>(at)].input_layernorm, model.config.rms_norm_eps, from,
-                 lesson.input);
+        norm(norm_of(model.config, model.layers[static_cast<std::size_t>(at)].input_layernorm), from, lesson.input);
         lesson.target = states - from;
         const Vector bias = output_bias(at);
         if (bias.size() > 0) lesson.target.rowwise() -= bias.transpose();
@@ -186,8 +186,8 @@ struct Aligner::State : AlignProgress {
         const Vector bias = output_bias(at);
         Matrix input;
         for_each_block(states.rows(), [&](std::int64_t first, std::int64_t count) {
-            rms_norm(*model.layers[static_cast<std::size_t>(at)].input_layernorm, model.config.rms_norm_eps,
-                     states.middleRows(first, count), input);
+            norm(norm_of(model.config, model.layers[static_cast<std::size_t>(at)].input_layernorm),
+                 states.middleRows(first, count), input);
             run_latent(latent, rotary, seq_len, input, activations);
             states.middleRows(first, count) += activations.output;
             if (bias.size() > 0) states.middleRows(first, count).rowwise() += bias.transpose();

@@ -1,12 +1,14 @@
 #pragma once
 #include "mha2mla/runtime.hpp"
+#include "mlp.hpp"
 #include "rotary.hpp"
 
 namespace mha2mla {
 
 /// Buffers that a layer reuses from block to block.
 struct LayerWorkspace {
-    Matrix normed, q, k, k_rope, v, latent, attention, gate, up, down;
+    Matrix normed, q, k, k_rope, v, latent, attention, down;
+    MlpWorkspace mlp;
 };
 /// Bytes of the workspace for blocks of `tokens` tokens through an original checkpoint, and of what `threads` threads
 /// allocate beside it.
@@ -26,11 +28,5 @@ void forward_mlp(const Model& model, std::int64_t layer, Eigen::Ref<Matrix> hidd
 /// As far as the tap: queries and keys before RoPE, and nothing else. Original checkpoints only.
 void forward_to_tap(const Model& model, std::int64_t layer, Eigen::Ref<const Matrix> hidden, LayerWorkspace& work,
                     const AttentionTap& tap);
-
-/// work.down = down(silu(gate(x)) * up(x)), where x = work.normed.
-void mlp(const LayerView& view, LayerWorkspace& work);
-
-/// x · rsqrt(mean(x²) + eps) · weight, row by row. @param x [tokens, hidden], out the same.
-void rms_norm(const TensorView& weight, double eps, Eigen::Ref<const Matrix> x, Matrix& out);
 
 }  // namespace mha2mla

@@ -2,8 +2,9 @@
 #include <string>
 
 #include "forward.hpp"
+#include "head.hpp"
 #include "layer.hpp"
-#include "linear.hpp"
+
 #include "mha2mla/error.hpp"
 
 namespace mha2mla {
@@ -93,10 +94,8 @@ Matrix prefill(const Model& model, std::span<const TokenId> ids, std::int64_t se
 }
 
 Matrix logits(const Model& model, Eigen::Ref<const Matrix> hidden) {
-    Matrix normed;
-    rms_norm(*model.norm, model.config.rms_norm_eps, hidden, normed);
-    Matrix result(hidden.rows(), model.config.vocab_size);
-    linear({model.lm_head, nullptr}, hidden.rows(), normed.data(), result.data());
+    Matrix normed, result;
+    head({}, head_of(model), hidden, normed, result);
     return result;
 }
 

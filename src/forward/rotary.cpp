@@ -2,32 +2,57 @@
 
 #include <cmath>
 
+#include "for_each_token.hpp"
+
 namespace mha2mla {
 
-RotaryTable::RotaryTable(const ModelConfig& config, std::int64_t positions) : num_pairs_(config.num_pairs()) {
-    const auto frequencies = rope_frequencies(config);
+RotaryTable::RotaryTable(const ModelConfig& config, std::int64_t positions)
+    : RotaryTable(RotaryRule{rope_frequencies(config)}, positions) {}
+
+RotaryTable::RotaryTable(const RotaryRule& rule, std::int64_t positions)
+    : num_pairs_(std::ssize(rule.frequencies)), interleaved_(rule.interleaved) {
+    const auto gain = static_cast<double>(rule.gain);
     cos_.reserve(static_cast<std::size_t>(positions * num_pairs_));
     sin_.reserve(static_cast<std::size_t>(positions * num_pairs_));
     for (std::int64_t position = 0; position < positions; ++position) {
-        for (const double frequency : frequencies) {
+        for (const double frequency : rule.frequencies) {
             const double angle = static_cast<double>(position) * frequency;
-            cos_.push_back(static_cast<float>(std::cos(angle)));
-            sin_.push_back(static_cast<float>(std::sin(angle)));
+            cos_.push_back(static_cast<float>(gain * std::cos(angle)));
+            sin_.push_back(static_cast<float>(gain * std::sin(angle)));
         }
     }
 }
 
-void RotaryTable::rotate(float* head, std::int64_t position, std::span<const std::int64_t> pairs) const {
+void RotaryTable::rotate(float* head, std::int64_t position, std::span<const std::int64_t> pairs, Turn turn) const {
     const std::int64_t half = pairs.empty() ? num_pairs_ : static_cast<std::int64_t>(pairs.size());
+    const std::int64_t step = interleaved_ ? 2 : 1;      // between first components
+    const std::int64_t other = interleaved_ ? 1 : half;  // from a pair's first component to its second
+    const float sign = turn == Turn::forward ? 1.0F : -1.0F;
     const float* cos_row = cos_.data() + position * num_pairs_;
     const float* sin_row = sin_.data() + position * num_pairs_;
     for (std::int64_t j = 0; j < half; ++j) {
         const std::int64_t pair = pairs.empty() ? j : pairs[static_cast<std::size_t>(j)];
-        const float a = head[j];
-        const float b = head[j + half];
-        head[j] = a * cos_row[pair] - b * sin_row[pair];
-        head[j + half] = b * cos_row[pair] + a * sin_row[pair];
+        float* first = head + step * j;
+        const float a = first[0];
+        const float b = first[other];
+        const float sine = sign * sin_row[pair];
+        first[0] = a * cos_row[pair] - b * sine;
+        first[other] = b * cos_row[pair] + a * sine;
     }
+}
+
+void rotate_heads(const RotaryTable& rotary, Turn turn, std::int64_t seq_len, std::int64_t tokens, const HeadColumns& x,
+                  std::span<const std::vector<std::int64_t>> pairs) {
+    if (x.dim == 0) return;
+    const std::int64_t group = pairs.empty() ? x.heads : x.heads / std::ssize(pairs);
+    for_each_token(tokens, [&](std::int64_t token) {
+        for (std::int64_t head = 0; head < x.heads; ++head) {
+            const auto kept = pairs.empty()
+                                  ? std::span<const std::int64_t>()
+                                  : std::span<const std::int64_t>(pairs[static_cast<std::size_t>(head / group)]);
+            rotary.rotate(x.data + token * x.stride + head * x.dim, token % seq_len, kept, turn);
+        }
+    });
 }
 
 }  // namespace mha2mla

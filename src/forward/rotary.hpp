@@ -3,23 +3,44 @@
 #include <span>
 #include <vector>
 
+#include "mha2mla/architecture.hpp"
 #include "mha2mla/model.hpp"
 
 namespace mha2mla {
 
-/// cos and sin of every position and rotary pair. [positions, head_dim/2]
+/// `back` is the transposed rotation: what brings derivatives by rotated numbers to those before.
+enum class Turn : std::uint8_t { forward, back };
+
+/// cos and sin of every position and rotary pair, times the rule's gain. [positions, pairs]
 class RotaryTable {
 public:
+    RotaryTable(const RotaryRule& rule, std::int64_t positions);
     RotaryTable(const ModelConfig& config, std::int64_t positions);
 
-    /// Rotates one head's vector in place (RoFormer eq. 34, Hugging Face's rotate_half layout): the first half of
-    /// `head` are the pairs' first components, the second half their second.
+    /// Rotates one head's vector in place (RoFormer eq. 34). Hugging Face's rotate_half layout: the first half of
+    /// the rotated dims are the pairs' first components, the second half their second; interleaved: one pair after the
+    /// other. Dims behind the rotated ones pass.
     /// @param pairs the rotary pair of each component of a half; empty: all, in order.
-    void rotate(float* head, std::int64_t position, std::span<const std::int64_t> pairs) const;
+    void rotate(float* head, std::int64_t position, std::span<const std::int64_t> pairs,
+                Turn turn = Turn::forward) const;
+
+    [[nodiscard]] std::int64_t num_pairs() const { return num_pairs_; }
 
 private:
     std::int64_t num_pairs_;
+    bool interleaved_;
     std::vector<float> cos_, sin_;
 };
+
+/// Heads of whole sequences side by side: head h of token t lies at data + t * stride + h * dim.
+struct HeadColumns {
+    float* data;
+    std::int64_t stride, heads, dim;
+};
+
+/// Rotates every head of every token in place.
+/// @param pairs of each KV head, whose query heads follow each other; empty: all pairs in every head.
+void rotate_heads(const RotaryTable& rotary, Turn turn, std::int64_t seq_len, std::int64_t tokens, const HeadColumns& x,
+                  std::span<const std::vector<std::int64_t>> pairs = {});
 
 }  // namespace mha2mla

@@ -12,6 +12,7 @@
 #include "linear.hpp"
 #include "mha2mla/error.hpp"
 #include "mha2mla/memory.hpp"
+#include "norm.hpp"
 
 namespace mha2mla {
 namespace {
@@ -247,7 +248,7 @@ void Session::Impl::through_layers(std::span<const Run> runs, Matrix& hidden) {
     queries.resize(layout.segments.size());
     for (std::int64_t layer = 0; layer < config.num_hidden_layers; ++layer) {
         const LayerView& view = model.layers[size_of(layer)];
-        rms_norm(*view.input_layernorm, config.rms_norm_eps, hidden, work.normed);
+        norm(norm_of(config, view.input_layernorm), hidden, work.normed);
         if (view.attention) {
             original_rows(*view.attention, runs);
         } else {
@@ -256,8 +257,8 @@ void Session::Impl::through_layers(std::span<const Run> runs, Matrix& hidden) {
         attend(layer, runs);
         apply(view.attention ? view.attention->o : view.latent_attention->o, work.attention, work.down);
         hidden += work.down;
-        rms_norm(*view.post_attention_layernorm, config.rms_norm_eps, hidden, work.normed);
-        mlp(view, work);
+        norm(norm_of(config, view.post_attention_layernorm), hidden, work.normed);
+        mlp({}, mlp_of(view), work.normed, work.mlp, work.down);
         hidden += work.down;
     }
 }

@@ -2,56 +2,20 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 
-#include "../linalg/elementwise.hpp"
+#include "../forward/project.hpp"
+#include "../forward/softmax.hpp"
+#include "../linalg/blas.hpp"
 #include "../linalg/gemm.hpp"
-#include "../linalg/team_gemm.hpp"
+#include "../support/parallel.hpp"
 
 namespace mha2mla {
 namespace {
 
-/// y = x·Wᵀ + b
-void project(const Matrix& x, const Matrix& w, const Vector& bias, Matrix& y) {
-    y.resize(x.rows(), w.rows());
-    team_gemm(CblasNoTrans, CblasTrans, x.rows(), w.rows(), x.cols(), x.data(), x.cols(), w.data(), w.cols(), 0.0F,
-              y.data(), y.cols());
-    if (bias.size() > 0) y.rowwise() += bias.transpose();
-}
-
-/// to = aᵀ·b: the gradient of a weight [columns of a, columns of b].
-void weight_gradient(const Matrix& a, const Matrix& b, Matrix& to) {
-    to.resize(a.cols(), b.cols());
-    team_gemm(CblasTrans, CblasNoTrans, a.cols(), b.cols(), a.rows(), a.data(), a.cols(), b.data(), b.cols(), 0.0F,
-              to.data(), to.cols());
-}
-
-/// x·W, added to what is there if `add`.
-void back_project(const Matrix& x, const Matrix& w, bool add, Matrix& y) {
-    if (!add) y.setZero(x.rows(), w.cols());
-    team_gemm(CblasNoTrans, CblasNoTrans, x.rows(), w.cols(), w.rows(), x.data(), x.cols(), w.data(), w.cols(), 1.0F,
-              y.data(), y.cols());
-}
-
-enum class Turn { forward, back };
-
-/// Rotates the first heads * rope_dim columns in place. Turning back is turning the conjugate forward.
+/// Rotates the first heads * rope_dim columns in place.
 void rotate(const LatentLayer& layer, const RotaryTable& rotary, std::int64_t seq_len, std::int64_t heads, Turn turn,
             Matrix& x) {
-    if (layer.rope_dim == 0) return;
-    const std::int64_t half = layer.rope_dim / 2;
-    const std::int64_t group = heads / layer.kv_heads;
-    parallel_for(x.rows() / seq_len, [&](std::int64_t sequence, std::vector<float>&) {
-        for (std::int64_t position = 0; position < seq_len; ++position) {
-            for (std::int64_t head = 0; head < heads; ++head) {
-                float* at = x.row(sequence * seq_len + position).data() + head * layer.rope_dim;
-                Eigen::Map<Eigen::ArrayXf> second(at + half, half);
-                if (turn == Turn::back) second = -second;
-                rotary.rotate(at, position, layer.pairs[static_cast<std::size_t>(head / group)]);
-                if (turn == Turn::back) second = -second;
-            }
-        }
-    });
+    rotate_heads(rotary, turn, seq_len, x.rows(), {x.data(), x.cols(), heads, layer.rope_dim}, layer.pairs);
 }
 
 /// One head of a sequence between its place in `rope` and `nope` and a contiguous [seq_len, head_dim].
@@ -97,28 +61,8 @@ HeadPlaces key_places(const LatentLayer& l, const Matrix& k_rope, const Matrix& 
             l.head_dim};
 }
 
-/// Logits to their softmax over the keys that a query sees, zeros beyond.
-void causal_softmax(std::int64_t seq_len, float* logits) {
-    for (std::int64_t t = 0; t < seq_len; ++t) {
-        float* row = logits + t * seq_len;
-        float maximum = -std::numeric_limits<float>::infinity();
-        float sum = 0;
-        softmax_piece(row, t + 1, maximum, sum);
-        const float share = 1.0F / sum;
-        for (std::int64_t s = 0; s <= t; ++s) row[s] *= share;
-        std::fill(row + t + 1, row + seq_len, 0.0F);
-    }
-}
-
-/// d_attention becomes the derivative by the logits: p ∘ (dp − Σ p·dp).
-void softmax_gradient(std::int64_t seq_len, const float* attention, float* d_attention) {
-    for (std::int64_t t = 0; t < seq_len; ++t) {
-        const float* p = attention + t * seq_len;
-        float* d = d_attention + t * seq_len;
-        double mean = 0;
-        for (std::int64_t s = 0; s <= t; ++s) mean += static_cast<double>(p[s]) * d[s];
-        for (std::int64_t s = 0; s < seq_len; ++s) d[s] = p[s] * (d[s] - static_cast<float>(mean));
-    }
+AttentionRule rule_of(const LatentLayer& layer) {
+    return {.scale = 1.0F / std::sqrt(static_cast<float>(layer.head_dim))};
 }
 
 }  // namespace
@@ -139,7 +83,7 @@ void run_latent(const LatentLayer& layer, const RotaryTable& rotary, std::int64_
     const std::int64_t sequences = input.rows() / seq_len;
     to.attention.resize(static_cast<std::size_t>(sequences * layer.heads * square));
     to.mixed.resize(input.rows(), layer.heads * dim);
-    const float scale = 1.0F / std::sqrt(static_cast<float>(dim));
+    const AttentionRule rule = rule_of(layer);
     parallel_for(sequences * layer.kv_heads, [&](std::int64_t item, std::vector<float>& scratch) {
         const std::int64_t sequence = item / layer.kv_heads;
         const std::int64_t kv_head = item % layer.kv_heads;
@@ -152,8 +96,8 @@ void run_latent(const LatentLayer& layer, const RotaryTable& rotary, std::int64_
         for (std::int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {
             float* attention = to.attention.data() + (sequence * layer.heads + head) * square;
             query_places(layer, to.q, token, head).gather(seq_len, q);
-            multiply_abt(seq_len, seq_len, dim, scale, {q, dim}, {k, dim}, 0.0F, {attention, seq_len});
-            causal_softmax(seq_len, attention);
+            multiply_abt(seq_len, seq_len, dim, rule.scale, {q, dim}, {k, dim}, 0.0F, {attention, seq_len});
+            causal_softmax(rule, seq_len, attention);
             multiply_ab(seq_len, dim, seq_len, 1.0F, {attention, seq_len}, v, 0.0F,
                         {to.mixed.data() + token * to.mixed.cols() + head * dim, to.mixed.cols()});
         }
@@ -173,7 +117,7 @@ void differentiate_latent(const LatentLayer& layer, const RotaryTable& rotary, s
     back_project(d_output, w.o, false, d_mixed);
     Matrix d_q(at.q.rows(), at.q.cols()), d_k_rope(at.k_rope.rows(), at.k_rope.cols());
     Matrix d_k_nope(at.k_nope.rows(), at.k_nope.cols()), d_v(at.v.rows(), at.v.cols());
-    const float scale = 1.0F / std::sqrt(static_cast<float>(dim));
+    const AttentionRule rule = rule_of(layer);
     parallel_for(input.rows() / seq_len * layer.kv_heads, [&](std::int64_t item, std::vector<float>& scratch) {
         const std::int64_t sequence = item / layer.kv_heads;
         const std::int64_t kv_head = item % layer.kv_heads;
@@ -195,12 +139,12 @@ void differentiate_latent(const LatentLayer& layer, const RotaryTable& rotary, s
                  before, d_head_v, d_v.cols());
             multiply_abt(seq_len, seq_len, dim, 1.0F, {d_out, d_mixed.cols()}, {v, at.v.cols()}, 0.0F,
                          {d_attention, seq_len});
-            softmax_gradient(seq_len, attention, d_attention);
-            multiply_ab(seq_len, dim, seq_len, scale, {d_attention, seq_len}, {k, dim}, 0.0F, {d_head_q, dim});
+            causal_softmax_gradient(rule, seq_len, attention, d_attention);
+            multiply_ab(seq_len, dim, seq_len, rule.scale, {d_attention, seq_len}, {k, dim}, 0.0F, {d_head_q, dim});
             query_places(layer, d_q, token, head).scatter(seq_len, d_head_q);
             query_places(layer, at.q, token, head).gather(seq_len, q);
-            gemm(CblasTrans, CblasNoTrans, seq_len, dim, seq_len, scale, d_attention, seq_len, q, dim, before, d_head_k,
-                 dim);
+            gemm(CblasTrans, CblasNoTrans, seq_len, dim, seq_len, rule.scale, d_attention, seq_len, q, dim, before,
+                 d_head_k, dim);
         }
         key_places(layer, d_k_rope, d_k_nope, token, kv_head).scatter(seq_len, d_head_k);
     });

@@ -1,4 +1,5 @@
 #pragma once
+#include "../forward/mlp.hpp"
 #include "../latent/latent_layer.hpp"
 
 namespace mha2mla {
@@ -10,8 +11,8 @@ struct BlockActivations {
     LatentActivations attention;
     Matrix middle;      // hidden states behind the attention
     Matrix mlp_normed;  // what the MLP reads
-    Matrix gate, up;    // [tokens, intermediate]
-    Matrix output;      // hidden states behind the block
+    MlpActivations mlp;
+    Matrix output;  // hidden states behind the block
 };
 void run_block(const Model& model, std::int64_t layer, const LatentLayer& latent, const RotaryTable& rotary,
                std::int64_t seq_len, BlockActivations& at);

@@ -6,6 +6,7 @@
 #include <random>
 
 #include "forward/layer.hpp"
+#include "forward/norm.hpp"
 #include "latent/first_guess.hpp"
 #include "latent/latent_layer.hpp"
 #include "mha2mla/convert.hpp"
@@ -59,7 +60,7 @@ TEST_F(Align, AtFullRankTheFirstGuessComputesWhatTheOriginalDoes) {
         first_guess(source, 0, all_pairs(source.config), source.config.head_dim,
                     Whitening(MatrixD::Identity(source.config.hidden_size, source.config.hidden_size)), 1.0);
     Matrix input;
-    rms_norm(*source.layers[0].input_layernorm, source.config.rms_norm_eps, hidden, input);
+    norm(norm_of(source.config, source.layers[0].input_layernorm), hidden, input);
     LatentActivations at;
     run_latent(latent, rotary, kSeqLen, input, at);
     Matrix after = hidden;

@@ -1,0 +1,47 @@
+#include "project.hpp"
+
+#include "../linalg/gemm.hpp"
+#include "../linalg/team_gemm.hpp"
+
+namespace mha2mla {
+namespace {
+
+/// to = beta·to + aᵀ·b
+void add_product(const Matrix& a, const Matrix& b, float beta, float* to) {
+    team_gemm(CblasTrans, CblasNoTrans, a.cols(), b.cols(), a.rows(), a.data(), a.cols(), b.data(), b.cols(), beta, to,
+              b.cols());
+}
+
+}  // namespace
+
+void project(const LinearView& view, const Matrix& x, Matrix& y) {
+    y.resize(x.rows(), view.out_features());
+    linear(view, x.rows(), x.data(), y.data());
+}
+
+void project_gradient(const Matrix& x, const Matrix& dy, const LinearGradient& to) {
+    if (to.weight != nullptr) add_product(dy, x, 1.0F, to.weight);
+    if (to.bias != nullptr) {
+        Eigen::Map<Eigen::RowVectorXf>(to.bias, dy.cols()) += dy.cast<double>().colwise().sum().cast<float>();
+    }
+}
+
+void project(const Matrix& x, const Matrix& w, const Vector& bias, Matrix& y) {
+    y.resize(x.rows(), w.rows());
+    team_gemm(CblasNoTrans, CblasTrans, x.rows(), w.rows(), x.cols(), x.data(), x.cols(), w.data(), w.cols(), 0.0F,
+              y.data(), y.cols());
+    if (bias.size() > 0) y.rowwise() += bias.transpose();
+}
+
+void weight_gradient(const Matrix& a, const Matrix& b, Matrix& to) {
+    to.resize(a.cols(), b.cols());
+    add_product(a, b, 0.0F, to.data());
+}
+
+void back_project(const Matrix& x, const Matrix& w, bool add, Matrix& y) {
+    if (!add) y.setZero(x.rows(), w.cols());
+    team_gemm(CblasNoTrans, CblasNoTrans, x.rows(), w.cols(), w.rows(), x.data(), x.cols(), w.data(), w.cols(), 1.0F,
+              y.data(), y.cols());
+}
+
+}  // namespace mha2mla
