@@ -1,5 +1,5 @@
 #pragma once
-/// What a decoder of a family computes, as data: filled in from config.json in one place (model/config.cpp), read by
+/// What a decoder of a family computes, as data: filled in from config.json in one place (src/model), read by
 /// everything that computes. Nothing else asks for the family's name.
 
 #include <cstdint>
@@ -16,7 +16,7 @@ struct NormRule {
     float weight_offset = 0;  // Gemma: 1
 };
 
-/// Where a norm of queries and keys stands between projection and rotation.
+/// Norm of queries and keys, between projection and rotation.
 enum class QueryKeyNorm : std::uint8_t {
     none,
     per_head,  ///< over each head's head_dim numbers, one weight for all heads (Qwen3, Gemma 3)
@@ -26,11 +26,19 @@ enum class QueryKeyNorm : std::uint8_t {
 /// Rotary position embedding of a layer (RoFormer, eq. 34).
 struct RotaryRule {
     std::vector<double> frequencies;  // θ_k of each rotated pair, radians per token, scaling included; empty: no RoPE
-    float gain = 1;                   // of cos and sin: yarn's and longrope's attention factor
+    float gain = 1;                   // of cos and sin: the attention factor of yarn and longrope
     bool interleaved = false;         // pair k is dims (2k, 2k+1) instead of (k, k + pairs) of the rotated ones
+
+    /// Other frequencies for sequences of more than `trained_length` tokens; 0: the same for all lengths.
+    std::int64_t trained_length = 0;
+    std::vector<double> long_frequencies;  // longrope
+    double dynamic_factor = 0;             // dynamic: the base grows with the length of the sequence
 
     /// Leading dims of a head that rotate; the others pass.
     [[nodiscard]] std::int64_t rotated_dims() const { return 2 * static_cast<std::int64_t>(frequencies.size()); }
+    /// The frequencies in a sequence of up to `length` tokens.
+    [[nodiscard]] std::vector<double> frequencies_at(std::int64_t length) const;
+    bool operator==(const RotaryRule&) const = default;
 };
 
 /// softmax(softcap · tanh(scale·qkᵀ / softcap)) over the newest `window` tokens that a query may see.
@@ -44,16 +52,16 @@ struct AttentionRule {
 
 enum class Activation : std::uint8_t { silu, gelu, gelu_tanh, relu_squared };
 
-/// down(act(gate(x)) · up(x)), or down(act(up(x))) where not gated.
+/// down(act(gate(x)) · up(x)), or down(act(up(x))) if not gated.
 struct MlpRule {
     Activation activation = Activation::silu;
     bool gated = true;
     bool bias = false;
 };
 
-/// Where a block's norms stand: hidden += post(f(pre(hidden))) for f the attention and the MLP.
+/// A block: hidden += residual_scale · post(f(pre(hidden))), for f the attention and then the MLP.
 struct LayerRules {
-    NormRule norm;
+    NormRule norm;  // of all norms of the layer, those of queries and keys included
     bool pre_norm = true, post_norm = false;
     bool parallel = false;     // attention and MLP read the same normed hidden states, and both are added (Cohere)
     float residual_scale = 1;  // of what attention and MLP add (Granite)

@@ -9,6 +9,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <variant>
 #include <vector>
 
 #include "mha2mla/architecture.hpp"
@@ -17,21 +18,25 @@
 
 namespace mha2mla {
 
-/// One row per supported `model_type`.
+struct ModelConfig;
+
+/// One row per supported `model_type`. All can be evaluated and can generate text.
 struct ModelFamily {
     std::string_view model_type;
     std::string_view covers;  // for people
+    bool converts = false;    // to MLA, where refuse_conversion() finds no rule that prevents it
 };
 [[nodiscard]] std::span<const ModelFamily> model_families();
 
-/// How rotary frequencies are stretched beyond the trained context.
-struct RopeScaling {
-    enum class Type : std::uint8_t { none, linear, llama3 };
-    Type type = Type::none;
-    double factor = 1.0;
-    double low_freq_factor = 1.0;                    // llama3 only
-    double high_freq_factor = 4.0;                   // llama3 only
-    double original_max_position_embeddings = 8192;  // llama3 only
+/// Names of a layer's tensors that differ between families, after layer_prefix() and without ".weight" or ".bias".
+struct TensorNames {
+    std::string_view attention_norm = "input_layernorm";
+    std::string_view attention_post_norm;
+    std::string_view mlp_norm = "post_attention_layernorm";
+    std::string_view mlp_post_norm;
+    std::string_view qkv;      // rows of q_proj, k_proj and v_proj in one tensor; empty: three tensors
+    std::string_view gate_up;  // rows of gate_proj and up_proj in one tensor; empty: two tensors
+    std::string_view up = "mlp.up_proj", down = "mlp.down_proj";
 };
 
 /// The keys of config.json, under their Hugging Face names and with absent ones filled in.
@@ -45,13 +50,10 @@ struct ModelConfig {
     std::int64_t num_key_value_heads = 0;
     std::int64_t head_dim = 0;
     std::int64_t max_position_embeddings = 0;
-    double rms_norm_eps = 1e-6;
-    double rope_theta = 10000.0;
-    RopeScaling rope_scaling;
-    bool attention_bias = false;
-    bool mlp_bias = false;
     bool tie_word_embeddings = false;
     std::optional<std::int64_t> bos_token_id;
+    ModelRules rules;
+    TensorNames names;
     std::optional<LatentConfig> latent;  // the object `mha2mla`: only in a converted checkpoint
 
     /// Query heads that share a KV head.
@@ -64,9 +66,12 @@ struct ModelConfig {
 /// @throws Error{io}, Error{format} naming the key, Error{unsupported} naming the family or feature.
 [[nodiscard]] ModelConfig read_config(const std::filesystem::path& config_json);
 
-/// θ_k of every rotary pair in radians per token, after rope_scaling: β^(−2k/d_h) (RoFormer, eq. 15), stretched as
-/// Hugging Face's `rope_type` linear or llama3 does. [head_dim/2]
-[[nodiscard]] std::vector<double> rope_frequencies(const ModelConfig& config);
+/// Nothing if a model with these rules can be calibrated on and converted to MLA.
+/// @throws Error{unsupported} naming the family and the rule that no conversion is known for.
+void refuse_conversion(const ModelConfig& config);
+
+/// θ_k = β^(−2k/d) of the rotary pairs of d dims in radians per token (RoFormer, eq. 15). [dims/2]
+[[nodiscard]] std::vector<double> rope_frequencies(double theta, std::int64_t dims);
 
 /// A linear map as it lies in the file. `bias` is null where there is none.
 struct LinearView {
@@ -86,10 +91,11 @@ struct NormView {
 
 /// Attention of an original checkpoint.
 struct AttentionView {
-    LinearView q;  // [num_heads * head_dim, hidden]
-    LinearView k;  // [num_kv_heads * head_dim, hidden]
-    LinearView v;  // [num_kv_heads * head_dim, hidden]
-    LinearView o;  // [hidden, num_heads * head_dim]
+    LinearView q;             // [num_heads * head_dim, hidden]
+    LinearView k;             // [num_kv_heads * head_dim, hidden]
+    LinearView v;             // [num_kv_heads * head_dim, hidden]
+    LinearView o;             // [hidden, num_heads * head_dim]
+    NormView q_norm, k_norm;  // [head_dim], or [num_heads * head_dim] and [num_kv_heads * head_dim]
 };
 
 /// Attention of a converted checkpoint. With `joint`, down_k and down_v are the same tensor; a null down means
@@ -105,12 +111,22 @@ struct LatentAttentionView {
 };
 
 struct LayerView {
-    const TensorView* input_layernorm = nullptr;           // [hidden]
-    const TensorView* post_attention_layernorm = nullptr;  // [hidden]
-    std::optional<AttentionView> attention;                // exactly one of these two
-    std::optional<LatentAttentionView> latent_attention;
-    LinearView gate, up;  // [intermediate, hidden]
+    NormView attention_norm, attention_post_norm;  // [hidden], before and behind the attention
+    NormView mlp_norm, mlp_post_norm;              // [hidden], before and behind the MLP
+    std::variant<AttentionView, LatentAttentionView> attention;
+    LinearView gate, up;  // [intermediate, hidden]; no gate in an MLP that is not gated
     LinearView down;      // [hidden, intermediate]
+
+    [[nodiscard]] bool latent() const { return std::holds_alternative<LatentAttentionView>(attention); }
+    /// The attention of a layer that is not latent().
+    [[nodiscard]] const AttentionView& original_attention() const { return std::get<AttentionView>(attention); }
+    /// The attention of a layer that is latent().
+    [[nodiscard]] const LatentAttentionView& latent_attention() const {
+        return std::get<LatentAttentionView>(attention);
+    }
+    [[nodiscard]] const LinearView& output_projection() const {
+        return latent() ? latent_attention().o : original_attention().o;
+    }
 };
 /// Every tensor of the layer once, for Checkpoint::will_need and done_with.
 [[nodiscard]] std::vector<const TensorView*> tensors_of(const LayerView& layer);
@@ -120,9 +136,15 @@ struct Model {
     ModelConfig config;
     Checkpoint checkpoint;
     const TensorView* embed_tokens = nullptr;  // [vocab, hidden]
-    const TensorView* norm = nullptr;          // [hidden]
+    NormView norm;                             // [hidden]
     const TensorView* lm_head = nullptr;       // [vocab, hidden]; equals embed_tokens where tied
     std::vector<LayerView> layers;
+    std::vector<std::unique_ptr<TensorView>> parts;  // rows of tensors that hold several weights
+
+    [[nodiscard]] const LayerView& layer(std::int64_t index) const { return layers[static_cast<std::size_t>(index)]; }
+    [[nodiscard]] const LayerRules& rules(std::int64_t layer) const {
+        return config.rules.layers[static_cast<std::size_t>(layer)];
+    }
 
     /// Opens a checkpoint directory, original or converted.
     /// @throws Error{io}, Error{format} naming tensor and key where shapes and config.json disagree,

@@ -66,6 +66,9 @@ struct TensorView {
     [[nodiscard]] std::int64_t cols() const { return shape.size() < 2 ? 1 : shape[1]; }
 };
 
+/// Rows [first, first + count) of a tensor, under its name and with its place in the file.
+[[nodiscard]] TensorView rows(const TensorView& tensor, std::int64_t first, std::int64_t count);
+
 /// Converts elements [first, first + out.size()) to float32. @throws Error{unsupported} unless is_compute_dtype.
 void to_float(const TensorView& tensor, std::uint64_t first, std::span<float> out);
 /// The same. @throws Error{unsupported} as above, Error{numeric} naming the first element that is not finite.

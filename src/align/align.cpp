@@ -82,7 +82,7 @@ struct Aligner::State : AlignProgress {
     /// What brings `from`, before a layer, to `states`, behind its attention.
     [[nodiscard]] Lesson lesson_from(std::int64_t at, const Matrix& from, const Matrix& states) const {
         Lesson lesson;
-        norm(norm_of(model.config, model.layers[static_cast<std::size_t>(at)].input_layernorm), from, lesson.input);
+        norm(model.layer(at).attention_norm, from, lesson.input);
         lesson.target = states - from;
         const Vector bias = output_bias(at);
         if (bias.size() > 0) lesson.target.rowwise() -= bias.transpose();
@@ -91,7 +91,7 @@ struct Aligner::State : AlignProgress {
     }
 
     [[nodiscard]] Vector output_bias(std::int64_t at) const {
-        const TensorView* bias = model.layers[static_cast<std::size_t>(at)].attention->o.bias;
+        const TensorView* bias = model.layer(at).original_attention().o.bias;
         if (bias == nullptr) return {};
         Vector result(bias->shape[0]);
         to_float(*bias, 0, {result.data(), static_cast<std::size_t>(result.size())});
@@ -186,8 +186,7 @@ struct Aligner::State : AlignProgress {
         const Vector bias = output_bias(at);
         Matrix input;
         for_each_block(states.rows(), [&](std::int64_t first, std::int64_t count) {
-            norm(norm_of(model.config, model.layers[static_cast<std::size_t>(at)].input_layernorm),
-                 states.middleRows(first, count), input);
+            norm(model.layer(at).attention_norm, states.middleRows(first, count), input);
             run_latent(latent, rotary, seq_len, input, activations);
             states.middleRows(first, count) += activations.output;
             if (bias.size() > 0) states.middleRows(first, count).rowwise() += bias.transpose();
@@ -251,6 +250,7 @@ Aligner::Aligner(const Model& model, std::span<const TokenId> windows, std::int6
         throw Error(ErrorCode::usage, model.checkpoint.directory().string() +
                                           ": already converted to MLA; align the original checkpoint");
     }
+    refuse_conversion(model.config);
     if (seq_len < 1 || windows.empty() || static_cast<std::int64_t>(windows.size()) % seq_len != 0) {
         throw Error(ErrorCode::usage, "no whole windows of " + std::to_string(seq_len) + " tokens to align on");
     }

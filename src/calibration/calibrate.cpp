@@ -127,6 +127,7 @@ std::int64_t check_request(const Model& model, std::span<const TokenId> ids, std
         throw Error(ErrorCode::usage, model.checkpoint.directory().string() +
                                           ": already converted to MLA; calibrate the original checkpoint");
     }
+    refuse_conversion(model.config);
     const std::int64_t sequences = seq_len < 1 ? 0 : static_cast<std::int64_t>(ids.size()) / seq_len;
     if (sequences < 1) throw Error(ErrorCode::usage, "no whole sequence of tokens to calibrate on");
     return sequences;

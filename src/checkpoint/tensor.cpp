@@ -112,6 +112,16 @@ std::uint64_t byte_count(Dtype dtype, const Shape& shape) {
     return bits / 8;
 }
 
+TensorView rows(const TensorView& tensor, std::int64_t first, std::int64_t count) {
+    TensorView part = tensor;
+    part.shape[0] = count;
+    const std::uint64_t row_bytes = byte_count(tensor.dtype, tensor.shape) / static_cast<std::uint64_t>(tensor.rows());
+    part.data = tensor.data.subspan(static_cast<std::uint64_t>(first) * row_bytes,
+                                    static_cast<std::uint64_t>(count) * row_bytes);
+    part.file_offset += static_cast<std::uint64_t>(first) * row_bytes;
+    return part;
+}
+
 void to_float(const TensorView& tensor, std::uint64_t first, std::span<float> out) {
     const std::byte* data = tensor.data.data() + first * dtype_bits(tensor.dtype) / 8;
     if (out.empty()) return;  // the data pointer of an empty tensor may be null

@@ -159,7 +159,7 @@ private:
 
     void read_ahead(std::int64_t layer) const {
         if (layer >= source_.config.num_hidden_layers) return;
-        const AttentionView& view = *source_.layers[static_cast<std::size_t>(layer)].attention;
+        const AttentionView& view = source_.layer(layer).original_attention();
         for (const auto* linear : {&view.q, &view.k, &view.v}) source_.checkpoint.will_need(*linear->weight);
     }
 
@@ -211,6 +211,7 @@ ConvertReport convert(const Model& source, const fs::path& destination, const Co
     if (whole.ranks_from.is_null() && ranks != nullptr) {
         whole.ranks_from = {{"ranks", hash_of(std::as_bytes(std::span(ranks->values)))}};
     }
+    refuse_conversion(source.config);
     ConvertReport report;
     report.plan = plan_conversion(source.config, {options.rope.rope_dim, options.kv_rank, options.factorization, 16});
     report.kv_rank = options.kv_rank;

@@ -69,7 +69,7 @@ void write_biases(CheckpointWriter& writer, const AttentionView& view, const Lay
 LayerResult convert_layer(CheckpointWriter& writer, const Model& source, std::int64_t layer,
                           const ConvertOptions& options, const std::vector<std::vector<std::int64_t>>& pairs) {
     const ModelConfig& config = source.config;
-    const AttentionView& view = *source.layers[static_cast<std::size_t>(layer)].attention;
+    const AttentionView& view = source.layer(layer).original_attention();
     const LayerNames names(layer);
     const LayerRows rows = layer_rows(config, pairs);
     for (const TensorView* tensor : {view.q.weight, view.q.bias, view.k.weight, view.k.bias, view.v.bias}) {
@@ -114,7 +114,7 @@ LayerResult convert_layer(CheckpointWriter& writer, const Model& source, std::in
 void write_aligned_layer(CheckpointWriter& writer, const Model& source, std::int64_t layer,
                          const ConvertOptions& options, const std::vector<std::vector<std::int64_t>>& pairs,
                          const LatentWeights& weights) {
-    const AttentionView& view = *source.layers[static_cast<std::size_t>(layer)].attention;
+    const AttentionView& view = source.layer(layer).original_attention();
     const LayerNames names(layer);
     const auto write = [&](const std::string& name, const Matrix& matrix, const LinearView& like) {
         write_matrix(writer, name + ".weight", matrix, output_dtype(like.weight->dtype, options.dtype));

@@ -9,7 +9,7 @@ namespace {
 /// The tensors that take the place of one layer's q_proj, k_proj and v_proj.
 std::vector<TensorSpec> converted_layer(const Model& source, std::int64_t layer, const ConvertOptions& options) {
     const ModelConfig& config = source.config;
-    const AttentionView& view = *source.layers[static_cast<std::size_t>(layer)].attention;
+    const AttentionView& view = source.layer(layer).original_attention();
     const auto widths = latent_widths(options.factorization, config.num_key_value_heads, config.head_dim,
                                       options.rope.rope_dim, options.kv_rank);
     const std::int64_t hidden = config.hidden_size;
@@ -66,7 +66,7 @@ OutputLayout lay_out_conversion(const Model& source, const ConvertOptions& optio
     std::map<const TensorView*, std::int64_t> place_of_layer;
     std::set<const TensorView*> replaced;
     for (std::size_t layer = 0; layer < source.layers.size(); ++layer) {
-        const AttentionView& view = *source.layers[layer].attention;
+        const AttentionView& view = source.layers[layer].original_attention();
         place_of_layer.emplace(view.q.weight, static_cast<std::int64_t>(layer));
         if (options.aligned()) replaced.insert(view.o.weight);
         for (const LinearView* linear : {&view.q, &view.k, &view.v}) {

@@ -14,11 +14,12 @@ std::int64_t linear_parameters(std::int64_t out, std::int64_t in, bool bias) { r
 std::int64_t original_parameters(const ModelConfig& c) {
     const std::int64_t query = c.num_attention_heads * c.head_dim;
     const std::int64_t kv = c.num_key_value_heads * c.head_dim;
-    const std::int64_t attention = linear_parameters(query, c.hidden_size, c.attention_bias) +
-                                   2 * linear_parameters(kv, c.hidden_size, c.attention_bias) +
-                                   linear_parameters(c.hidden_size, query, c.attention_bias);
-    const std::int64_t mlp = 2 * linear_parameters(c.intermediate_size, c.hidden_size, c.mlp_bias) +
-                             linear_parameters(c.hidden_size, c.intermediate_size, c.mlp_bias);
+    const LayerRules& rules = c.rules.layers.front();  // layers of a model that can be converted have one shape
+    const std::int64_t attention = linear_parameters(query, c.hidden_size, rules.attention.qkv_bias) +
+                                   2 * linear_parameters(kv, c.hidden_size, rules.attention.qkv_bias) +
+                                   linear_parameters(c.hidden_size, query, rules.attention.o_bias);
+    const std::int64_t mlp = 2 * linear_parameters(c.intermediate_size, c.hidden_size, rules.mlp.bias) +
+                             linear_parameters(c.hidden_size, c.intermediate_size, rules.mlp.bias);
     const std::int64_t tables = (c.tie_word_embeddings ? 1 : 2) * c.vocab_size * c.hidden_size;
     return tables + c.num_hidden_layers * (attention + mlp + 2 * c.hidden_size) + c.hidden_size;
 }

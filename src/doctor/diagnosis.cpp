@@ -183,8 +183,9 @@ private:
     void check_values(const Model& model) {
         std::set<const TensorView*> replaced;  // tensors that are factorised, which requires finite values
         for (const auto& layer : model.layers) {
-            if (!layer.attention) continue;
-            for (const auto* linear : {&layer.attention->q, &layer.attention->k, &layer.attention->v}) {
+            if (layer.latent()) continue;
+            for (const auto* linear :
+                 {&layer.original_attention().q, &layer.original_attention().k, &layer.original_attention().v}) {
                 replaced.insert(linear->weight);
                 replaced.insert(linear->bias);
             }

@@ -1,12 +1,12 @@
 #include "attention.hpp"
 
 #include <algorithm>
-#include <cmath>
 #include <limits>
 #include <vector>
 
 #include "../linalg/elementwise.hpp"
 #include "../support/parallel.hpp"
+#include "softmax.hpp"
 
 namespace mha2mla {
 namespace {
@@ -30,7 +30,7 @@ struct Block {
         maximum = result + rows * head_dim;
         sum = maximum + rows;
     }
-    float* q;        // [rows, head_dim], times 1/√head_dim
+    float* q;        // [rows, head_dim], times the rule's scale
     float* k;        // [keys of the block, head_dim]
     float* logits;   // [rows, keys of the block], then their exponentials
     float* result;   // [rows, head_dim], not yet divided by sum
@@ -54,23 +54,28 @@ void gather(const AttentionInput& in, MatrixIn LogitPart::*side, std::int64_t he
 
 /// One block of keys: logits, running softmax, result += softmax · v.
 /// @param first_query of the block and first_key, both counted from the start of the sequence.
+/// @param begins whether these are the first keys that the queries attend to.
 void attend(const AttentionInput& in, std::int64_t queries, std::int64_t first_query, std::int64_t first_key,
-            std::int64_t keys, MatrixIn v, const Block& block) {
+            std::int64_t keys, bool begins, MatrixIn v, const Block& block) {
     const std::int64_t rows = queries * (in.num_heads / in.num_kv_heads);
     std::fill_n(block.logits, rows * keys, 0.0F);  // BLAS with beta 1 is faster than with beta 0
     multiply_abt(rows, keys, in.head_dim, 1.0F, {block.q, in.head_dim}, {block.k, in.head_dim}, 1.0F,
                  {block.logits, keys});
     for (std::int64_t row = 0; row < rows; ++row) {
         float* logits = block.logits + row * keys;
-        const std::int64_t visible = std::clamp<std::int64_t>(first_query + row % queries + 1 - first_key, 0, keys);
-        std::fill(logits + visible, logits + keys, 0.0F);
-        if (visible == 0) continue;
-        const float factor = softmax_piece(logits, visible, block.maximum[row], block.sum[row]);
-        if (first_key == 0 || factor == 1.0F) continue;
+        const std::int64_t position = first_query + row % queries;
+        const std::int64_t end = std::clamp<std::int64_t>(position + 1 - first_key, 0, keys);
+        const std::int64_t start = std::clamp<std::int64_t>(first_visible(in.rule, position) - first_key, 0, end);
+        std::fill(logits, logits + start, 0.0F);
+        std::fill(logits + end, logits + keys, 0.0F);
+        if (start == end) continue;
+        if (in.rule.softcap > 0) soft_cap(in.rule.softcap, end - start, logits + start);
+        const float factor = softmax_piece(logits + start, end - start, block.maximum[row], block.sum[row]);
+        if (begins || factor == 1.0F) continue;
         float* result = block.result + row * in.head_dim;
         for (std::int64_t i = 0; i < in.head_dim; ++i) result[i] *= factor;
     }
-    multiply_ab(rows, in.head_dim, keys, 1.0F, {block.logits, keys}, v, first_key == 0 ? 0.0F : 1.0F,
+    multiply_ab(rows, in.head_dim, keys, 1.0F, {block.logits, keys}, v, begins ? 0.0F : 1.0F,
                 {block.result, in.head_dim});
 }
 
@@ -86,7 +91,6 @@ void causal_attention(const AttentionInput& in, float* out) {
     const std::int64_t most_queries = query_block(group);
     const std::int64_t blocks = (in.seq_len + most_queries - 1) / most_queries;
     const std::int64_t out_stride = in.num_heads * in.head_dim;
-    const float scale = 1.0F / std::sqrt(static_cast<float>(in.head_dim));
     parallel_for(in.sequences * in.num_kv_heads * blocks, [&](std::int64_t item, std::vector<float>& scratch) {
         // Later blocks have more keys and take longer, so they are started first.
         const std::int64_t first = (blocks - 1 - item / (in.sequences * in.num_kv_heads)) * most_queries;
@@ -95,15 +99,16 @@ void causal_attention(const AttentionInput& in, float* out) {
         const std::int64_t queries = std::min(most_queries, in.seq_len - first);
         const Block block(scratch, group, in.head_dim);
         for (std::int64_t g = 0; g < group; ++g) {
-            gather(in, &LogitPart::q, kv_head * group + g, start + first, queries, scale,
+            gather(in, &LogitPart::q, kv_head * group + g, start + first, queries, in.rule.scale,
                    block.q + g * queries * in.head_dim);
         }
         std::fill_n(block.maximum, group * queries, -std::numeric_limits<float>::infinity());
         std::fill_n(block.sum, group * queries, 0.0F);
-        for (std::int64_t key = 0; key < first + queries; key += kKeyBlock) {
+        const std::int64_t first_key = first_visible(in.rule, first);
+        for (std::int64_t key = first_key; key < first + queries; key += kKeyBlock) {
             const std::int64_t keys = std::min(kKeyBlock, first + queries - key);
             gather(in, &LogitPart::k, kv_head, start + key, keys, 1.0F, block.k);
-            attend(in, queries, first, key, keys,
+            attend(in, queries, first, key, keys, key == first_key,
                    {in.v.data + (start + key) * in.v.stride + kv_head * in.head_dim, in.v.stride}, block);
         }
         for (std::int64_t row = 0; row < group * queries; ++row) {

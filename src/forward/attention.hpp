@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "../linalg/gemm.hpp"
+#include "mha2mla/architecture.hpp"
 
 namespace mha2mla {
 
@@ -17,13 +18,14 @@ struct LogitPart {
 struct AttentionInput {
     std::int64_t sequences = 0, seq_len = 0;
     std::int64_t num_heads = 0, num_kv_heads = 0, head_dim = 0;
+    AttentionRule rule;              // its scale, soft-cap and window
     std::array<LogitPart, 2> parts;  // rotated and not rotated; a part may have dim 0; the dims add up to head_dim
     MatrixIn v;                      // [tokens, num_kv_heads * head_dim]
 };
 
-/// softmax(Σ_parts q·kᵀ / √head_dim) v with a causal mask. The query heads of a KV head are processed together: a block
-/// of queries with one block of keys after the other and a running softmax (FlashAttention, Dao et al. 2022, algorithm
-/// 1), so that logits stay in the processor's cache.
+/// softmax(cap(scale · Σ_parts q·kᵀ)) v with a causal mask, over the rule's window. The query heads of a KV head are
+/// processed together: a block of queries with one block of keys after the other and a running softmax (FlashAttention,
+/// Dao et al. 2022, algorithm 1), so that logits stay in the processor's cache.
 /// @param out [tokens, num_heads * head_dim], contiguous.
 void causal_attention(const AttentionInput& input, float* out);
 

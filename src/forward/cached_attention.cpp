@@ -37,7 +37,8 @@ const TileArithmetic& arithmetic_of(const KvRows& rows) {
 
 }  // namespace
 
-void cached_attention(const CacheLayout& layout, std::int64_t num_heads, std::span<const AttentionQueries> sequences) {
+void cached_attention(const CacheLayout& layout, std::int64_t num_heads, std::span<const AttentionQueries> sequences,
+                      const AttentionRule& rule) {
     const std::int64_t value_dim = layout.value_dim();
     std::vector<QueryBlock> blocks;
     std::vector<Item> items;
@@ -81,11 +82,11 @@ void cached_attention(const CacheLayout& layout, std::int64_t num_heads, std::sp
         const AttentionState state = state_of(item);
         begin(state, num_heads, value_dim);
         const std::int64_t old = cache.old().size();
-        attend_tiles(layout, num_heads, *block.old, cache.old(), {0, cache.window(), false}, item.first_token,
+        attend_tiles(layout, num_heads, *block.old, cache.old(), {0, cache.window(), false}, rule, item.first_token,
                      std::min(old, item.end_token), state, scratch);
         if (item.end_token > old) {
             attend_tiles(layout, num_heads, *block.recent, cache.recent(), {cache.recent_start(), cache.window(), true},
-                         std::max<std::int64_t>(0, item.first_token - old), item.end_token - old, state, scratch);
+                         rule, std::max<std::int64_t>(0, item.first_token - old), item.end_token - old, state, scratch);
         }
     });
     parallel_for(static_cast<std::int64_t>(items.size()), [&](std::int64_t i, std::vector<float>&) {
@@ -101,8 +102,13 @@ void cached_attention(const CacheLayout& layout, std::int64_t num_heads, std::sp
 }
 
 ChunkedAttention::ChunkedAttention(const CacheLayout& layout, std::int64_t num_heads, std::int64_t count,
-                                   std::int64_t position, const std::vector<const float*>& q)
-    : layout_(&layout), num_heads_(num_heads), count_(count), position_(position), block_(query_block(num_heads)) {
+                                   std::int64_t position, const std::vector<const float*>& q, const AttentionRule& rule)
+    : layout_(&layout),
+      num_heads_(num_heads),
+      count_(count),
+      position_(position),
+      block_(query_block(num_heads)),
+      rule_(rule) {
     const std::int64_t blocks = (count + block_ - 1) / block_;
     result_.resize(size_of(blocks * block_ * num_heads * layout.value_dim()));
     maximum_.resize(size_of(blocks * state_rows(num_heads, block_)));
@@ -123,8 +129,8 @@ AttentionState ChunkedAttention::state(std::int64_t block) {
 
 void ChunkedAttention::add(const KvRows& rows, std::int64_t start, std::int64_t window, bool recent) {
     parallel_for(static_cast<std::int64_t>(queries_.size()), [&](std::int64_t block, std::vector<float>& scratch) {
-        attend_tiles(*layout_, num_heads_, queries_[size_of(block)], rows, {start, window, recent}, 0, rows.size(),
-                     state(block), scratch);
+        attend_tiles(*layout_, num_heads_, queries_[size_of(block)], rows, {start, window, recent}, rule_, 0,
+                     rows.size(), state(block), scratch);
     });
 }
 

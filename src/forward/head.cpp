@@ -5,7 +5,7 @@
 
 namespace mha2mla {
 
-HeadView head_of(const Model& model) { return {norm_of(model.config, model.norm), {model.lm_head}}; }
+HeadView head_of(const Model& model) { return {model.norm, {model.lm_head}}; }
 
 void head(const ModelRules& rules, const HeadView& view, Eigen::Ref<const Matrix> hidden, Matrix& normed,
           Matrix& logits) {

@@ -8,8 +8,10 @@
 namespace mha2mla {
 namespace {
 
-AttentionInput attention_shape(const ModelConfig& config, std::int64_t tokens, std::int64_t seq_len) {
+AttentionInput attention_shape(const ModelConfig& config, std::int64_t layer, std::int64_t tokens,
+                               std::int64_t seq_len) {
     AttentionInput input{};
+    input.rule = config.rules.layers[static_cast<std::size_t>(layer)].attention;
     input.sequences = tokens / seq_len;
     input.seq_len = seq_len;
     input.num_heads = config.num_attention_heads;
@@ -25,8 +27,7 @@ MatrixIn rows_of(const Matrix& matrix, std::int64_t first_column = 0) {
 void original_attention(const ModelConfig& config, const AttentionView& view, std::int64_t layer,
                         const RotaryTable& rotary, std::int64_t seq_len, LayerWorkspace& work,
                         const AttentionTap& tap) {
-    project(view.q, work.normed, work.q);
-    project(view.k, work.normed, work.k);
+    project_queries_and_keys(view, work);
     if (tap) tap(layer, {work.normed, work.q, work.k});
     project(view.v, work.normed, work.v);
     const std::int64_t tokens = work.q.rows();
@@ -34,7 +35,7 @@ void original_attention(const ModelConfig& config, const AttentionView& view, st
                  {work.q.data(), work.q.cols(), config.num_attention_heads, config.head_dim});
     rotate_heads(rotary, Turn::forward, seq_len, tokens,
                  {work.k.data(), work.k.cols(), config.num_key_value_heads, config.head_dim});
-    AttentionInput input = attention_shape(config, tokens, seq_len);
+    AttentionInput input = attention_shape(config, layer, tokens, seq_len);
     input.parts[0] = {rows_of(work.q), rows_of(work.k), config.head_dim};
     input.v = rows_of(work.v);
     causal_attention(input, work.attention.data());
@@ -61,7 +62,7 @@ void expanded_latent_attention(const ModelConfig& config, const LatentAttentionV
     rotate_heads(rotary, Turn::forward, seq_len, tokens, {work.q.data(), work.q.cols(), heads, rope_dim}, pairs);
     rotate_heads(rotary, Turn::forward, seq_len, tokens, {work.k_rope.data(), work.k_rope.cols(), kv_heads, rope_dim},
                  pairs);
-    AttentionInput input = attention_shape(config, tokens, seq_len);
+    AttentionInput input = attention_shape(config, layer, tokens, seq_len);
     input.parts[0] = {rows_of(work.q), rows_of(work.k_rope), rope_dim};
     input.parts[1] = {rows_of(work.q, heads * rope_dim), rows_of(work.k), config.head_dim - rope_dim};
     input.v = rows_of(work.v);
@@ -81,42 +82,59 @@ std::uint64_t workspace_bytes(const ModelConfig& config, std::int64_t tokens, in
     return static_cast<std::uint64_t>(block + threads * thread) * sizeof(float);
 }
 
+void project_queries_and_keys(const AttentionView& view, LayerWorkspace& work) {
+    project(view.q, work.normed, work.q);
+    project(view.k, work.normed, work.k);
+    if (view.q_norm) norm(view.q_norm, work.q, work.q);
+    if (view.k_norm) norm(view.k_norm, work.k, work.k);
+}
+
+void read_normed(const NormView& view, Eigen::Ref<const Matrix> hidden, LayerWorkspace& work) {
+    if (view) return norm(view, hidden, work.normed);
+    work.normed = hidden;
+}
+
+void add_down(const NormView& post, float scale, LayerWorkspace& work, Eigen::Ref<Matrix> hidden) {
+    if (post) norm(post, work.down, work.down);
+    if (scale != 1) work.down *= scale;
+    hidden += work.down;
+}
+
 void forward_to_tap(const Model& model, std::int64_t layer, Eigen::Ref<const Matrix> hidden, LayerWorkspace& work,
                     const AttentionTap& tap) {
-    const LayerView& view = model.layers[static_cast<std::size_t>(layer)];
-    norm(norm_of(model.config, view.input_layernorm), hidden, work.normed);
-    project(view.attention->q, work.normed, work.q);
-    project(view.attention->k, work.normed, work.k);
+    const LayerView& view = model.layer(layer);
+    read_normed(view.attention_norm, hidden, work);
+    project_queries_and_keys(view.original_attention(), work);
     tap(layer, {work.normed, work.q, work.k});
 }
 
 void attend(const Model& model, std::int64_t layer, const RotaryTable& rotary, std::int64_t seq_len,
             LayerWorkspace& work, const AttentionTap& tap) {
-    const LayerView& view = model.layers[static_cast<std::size_t>(layer)];
+    const LayerView& view = model.layer(layer);
     const ModelConfig& config = model.config;
     work.attention.resize(work.normed.rows(), config.num_attention_heads * config.head_dim);
-    if (view.attention) {
-        original_attention(config, *view.attention, layer, rotary, seq_len, work, tap);
-        project(view.attention->o, work.attention, work.down);
+    if (view.latent()) {
+        expanded_latent_attention(config, view.latent_attention(), layer, rotary, seq_len, work);
     } else {
-        expanded_latent_attention(config, *view.latent_attention, layer, rotary, seq_len, work);
-        project(view.latent_attention->o, work.attention, work.down);
+        original_attention(config, view.original_attention(), layer, rotary, seq_len, work, tap);
     }
+    project(view.output_projection(), work.attention, work.down);
 }
 
 void forward_attention(const Model& model, std::int64_t layer, const RotaryTable& rotary, std::int64_t seq_len,
                        Eigen::Ref<Matrix> hidden, LayerWorkspace& work, const AttentionTap& tap) {
-    const LayerView& view = model.layers[static_cast<std::size_t>(layer)];
-    norm(norm_of(model.config, view.input_layernorm), hidden, work.normed);
+    const LayerView& view = model.layer(layer);
+    read_normed(view.attention_norm, hidden, work);
     attend(model, layer, rotary, seq_len, work, tap);
-    hidden += work.down;
+    add_down(view.attention_post_norm, model.rules(layer).residual_scale, work, hidden);
 }
 
 void forward_mlp(const Model& model, std::int64_t layer, Eigen::Ref<Matrix> hidden, LayerWorkspace& work) {
-    const LayerView& view = model.layers[static_cast<std::size_t>(layer)];
-    norm(norm_of(model.config, view.post_attention_layernorm), hidden, work.normed);
-    mlp({}, mlp_of(view), work.normed, work.mlp, work.down);
-    hidden += work.down;
+    const LayerView& view = model.layer(layer);
+    const LayerRules& rules = model.rules(layer);
+    if (!rules.parallel) read_normed(view.mlp_norm, hidden, work);
+    mlp(rules.mlp, mlp_of(view), work.normed, work.mlp, work.down);
+    add_down(view.mlp_post_norm, rules.residual_scale, work, hidden);
 }
 
 void forward_layer(const Model& model, std::int64_t layer, const RotaryTable& rotary, std::int64_t seq_len,

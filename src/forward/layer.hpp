@@ -21,10 +21,17 @@ void forward_layer(const Model& model, std::int64_t layer, const RotaryTable& ro
 /// work.down = attention(work.normed), with its output projection.
 void attend(const Model& model, std::int64_t layer, const RotaryTable& rotary, std::int64_t seq_len,
             LayerWorkspace& work, const AttentionTap& tap);
-/// The two halves of forward_layer(): hidden += attention(norm(hidden)), and hidden += mlp(norm(hidden)).
+/// The two halves of forward_layer(), in this order: where the rules say `parallel`, the MLP reads what the attention
+/// did.
 void forward_attention(const Model& model, std::int64_t layer, const RotaryTable& rotary, std::int64_t seq_len,
                        Eigen::Ref<Matrix> hidden, LayerWorkspace& work, const AttentionTap& tap);
 void forward_mlp(const Model& model, std::int64_t layer, Eigen::Ref<Matrix> hidden, LayerWorkspace& work);
+/// work.normed = norm(hidden), or the hidden states themselves where there is no norm.
+void read_normed(const NormView& view, Eigen::Ref<const Matrix> hidden, LayerWorkspace& work);
+/// hidden += scale · norm(work.down).
+void add_down(const NormView& post, float scale, LayerWorkspace& work, Eigen::Ref<Matrix> hidden);
+/// work.q and work.k before RoPE, of work.normed.
+void project_queries_and_keys(const AttentionView& view, LayerWorkspace& work);
 /// As far as the tap: queries and keys before RoPE, and nothing else. Original checkpoints only.
 void forward_to_tap(const Model& model, std::int64_t layer, Eigen::Ref<const Matrix> hidden, LayerWorkspace& work,
                     const AttentionTap& tap);

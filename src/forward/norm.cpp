@@ -49,7 +49,8 @@ void norm(const NormView& view, Eigen::Ref<const Matrix> x, Matrix& out) {
     for_each_token(x.rows(), [&](std::int64_t token) {
         for (std::int64_t group = 0; group < groups.count; ++group) {
             float* to = out.row(token).data() + group * groups.width;
-            norm_row(x.row(token).data() + group * groups.width, groups.scale_of(group), view.rule.eps, groups.width, to);
+            norm_row(x.row(token).data() + group * groups.width, groups.scale_of(group), view.rule.eps, groups.width,
+                     to);
             if (bias.size() > 0) {
                 Eigen::Map<Eigen::RowVectorXf>(to, groups.width) += bias.row(group % bias.rows());
             }
@@ -57,8 +58,7 @@ void norm(const NormView& view, Eigen::Ref<const Matrix> x, Matrix& out) {
     });
 }
 
-void norm_gradient(const NormView& view, const Matrix& x, const Matrix& d_out, Matrix& dx,
-                   const NormGradient& to) {
+void norm_gradient(const NormView& view, const Matrix& x, const Matrix& d_out, Matrix& dx, const NormGradient& to) {
     const Groups groups(view, x.cols());
     const bool centred = view.rule.kind == NormRule::Kind::layer;
     // Sums over the tokens of a block, added up in the order of the blocks.

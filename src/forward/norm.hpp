@@ -4,11 +4,6 @@
 
 namespace mha2mla {
 
-/// RMSNorm with the epsilon that holds for the whole model.
-[[nodiscard]] inline NormView norm_of(const ModelConfig& config, const TensorView* weight) {
-    return {weight, nullptr, {.eps = config.rms_norm_eps}};
-}
-
 /// The view's norm over each group of columns as wide as the weight's last dimension: over a whole row, or over each
 /// head of it. A weight [groups, width] has its own row for each group, a weight [width] serves all.
 /// @param x [tokens, groups * width]. @param out the same; may be x.
@@ -23,7 +18,6 @@ struct NormGradient {
 /// Adds to dx the derivative by x of norm(), and to `to` those by its weights, from that by its output. Results do not
 /// depend on the threads.
 /// @param x what norm() read. @param d_out, dx [tokens, groups * width]
-void norm_gradient(const NormView& view, const Matrix& x, const Matrix& d_out, Matrix& dx,
-                   const NormGradient& to = {});
+void norm_gradient(const NormView& view, const Matrix& x, const Matrix& d_out, Matrix& dx, const NormGradient& to = {});
 
 }  // namespace mha2mla

@@ -4,7 +4,6 @@
 #include "forward.hpp"
 #include "head.hpp"
 #include "layer.hpp"
-
 #include "mha2mla/error.hpp"
 
 namespace mha2mla {
@@ -14,13 +13,13 @@ constexpr std::int64_t kBlockTokens = 2048;
 
 void will_need_layer(const Model& model, std::int64_t layer) {
     if (layer >= model.config.num_hidden_layers) return;
-    for (const auto* tensor : tensors_of(model.layers[static_cast<std::size_t>(layer)])) {
+    for (const auto* tensor : tensors_of(model.layer(layer))) {
         model.checkpoint.will_need(*tensor);
     }
 }
 
 void done_with_layer(const Model& model, std::int64_t layer) {
-    for (const auto* tensor : tensors_of(model.layers[static_cast<std::size_t>(layer)])) {
+    for (const auto* tensor : tensors_of(model.layer(layer))) {
         model.checkpoint.done_with(*tensor);
     }
 }
@@ -44,6 +43,7 @@ void embed(const Model& model, std::span<const TokenId> ids, Eigen::Map<Matrix> 
         to_float(*model.embed_tokens, static_cast<std::uint64_t>(ids[t]) * width,
                  {hidden.row(static_cast<Eigen::Index>(t)).data(), width});
     }
+    if (model.config.rules.embedding_scale != 1) hidden *= model.config.rules.embedding_scale;
 }
 
 std::int64_t block_tokens(std::int64_t seq_len) { return std::max<std::int64_t>(1, kBlockTokens / seq_len) * seq_len; }
@@ -59,7 +59,7 @@ void forward(const Model& model, std::span<const TokenId> ids, std::int64_t seq_
         throw Error(ErrorCode::usage, "queries and keys are only observed on an original checkpoint");
     }
     check_ids(model, ids);
-    const RotaryTable rotary(model.config, seq_len);
+    const RotaryTables rotary(model.config.rules, seq_len);
     const std::int64_t layers = model.config.num_hidden_layers;
     const std::int64_t block = block_tokens(seq_len);
     const std::int64_t blocks = (tokens + block - 1) / block;
@@ -78,7 +78,7 @@ void forward(const Model& model, std::span<const TokenId> ids, std::int64_t seq_
                 forward_to_tap(model, layer, rows, work, options.tap);
                 continue;
             }
-            forward_layer(model, layer, rotary, seq_len, rows, work, options.tap);
+            forward_layer(model, layer, rotary[layer], seq_len, rows, work, options.tap);
             hidden.put(first, count);
         }
         done_with_layer(model, layer);
@@ -95,7 +95,7 @@ Matrix prefill(const Model& model, std::span<const TokenId> ids, std::int64_t se
 
 Matrix logits(const Model& model, Eigen::Ref<const Matrix> hidden) {
     Matrix normed, result;
-    head({}, head_of(model), hidden, normed, result);
+    head(model.config.rules, head_of(model), hidden, normed, result);
     return result;
 }
 

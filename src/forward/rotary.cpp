@@ -1,5 +1,6 @@
 #include "rotary.hpp"
 
+#include <algorithm>
 #include <cmath>
 
 #include "for_each_token.hpp"
@@ -7,15 +8,16 @@
 namespace mha2mla {
 
 RotaryTable::RotaryTable(const ModelConfig& config, std::int64_t positions)
-    : RotaryTable(RotaryRule{rope_frequencies(config)}, positions) {}
+    : RotaryTable(config.rules.layers.front().rotary, positions) {}
 
 RotaryTable::RotaryTable(const RotaryRule& rule, std::int64_t positions)
     : num_pairs_(std::ssize(rule.frequencies)), interleaved_(rule.interleaved) {
+    const auto frequencies = rule.frequencies_at(positions);
     const auto gain = static_cast<double>(rule.gain);
     cos_.reserve(static_cast<std::size_t>(positions * num_pairs_));
     sin_.reserve(static_cast<std::size_t>(positions * num_pairs_));
     for (std::int64_t position = 0; position < positions; ++position) {
-        for (const double frequency : rule.frequencies) {
+        for (const double frequency : frequencies) {
             const double angle = static_cast<double>(position) * frequency;
             cos_.push_back(static_cast<float>(gain * std::cos(angle)));
             sin_.push_back(static_cast<float>(gain * std::sin(angle)));
@@ -38,6 +40,18 @@ void RotaryTable::rotate(float* head, std::int64_t position, std::span<const std
         const float sine = sign * sin_row[pair];
         first[0] = a * cos_row[pair] - b * sine;
         first[other] = b * cos_row[pair] + a * sine;
+    }
+}
+
+RotaryTables::RotaryTables(const ModelRules& rules, std::int64_t positions) {
+    std::vector<const RotaryRule*> different;
+    for (const LayerRules& layer : rules.layers) {
+        const auto same = std::find_if(different.begin(), different.end(),
+                                       [&](const RotaryRule* rule) { return *rule == layer.rotary; });
+        of_layer_.push_back(static_cast<std::size_t>(same - different.begin()));
+        if (same != different.end()) continue;
+        different.push_back(&layer.rotary);
+        tables_.emplace_back(layer.rotary, positions);
     }
 }
 

@@ -32,6 +32,19 @@ private:
     std::vector<float> cos_, sin_;
 };
 
+/// The table of each layer; layers with the same rule share one.
+class RotaryTables {
+public:
+    RotaryTables(const ModelRules& rules, std::int64_t positions);
+    [[nodiscard]] const RotaryTable& operator[](std::int64_t layer) const {
+        return tables_[of_layer_[static_cast<std::size_t>(layer)]];
+    }
+
+private:
+    std::vector<RotaryTable> tables_;
+    std::vector<std::size_t> of_layer_;
+};
+
 /// Heads of whole sequences side by side: head h of token t lies at data + t * stride + h * dim.
 struct HeadColumns {
     float* data;

@@ -1,7 +1,6 @@
 #include "mha2mla/session.hpp"
 
 #include <algorithm>
-#include <cmath>
 #include <string>
 
 #include "../support/parallel.hpp"
@@ -9,10 +8,8 @@
 #include "cached_attention.hpp"
 #include "forward.hpp"
 #include "layer.hpp"
-#include "linear.hpp"
 #include "mha2mla/error.hpp"
 #include "mha2mla/memory.hpp"
-#include "norm.hpp"
 
 namespace mha2mla {
 namespace {
@@ -37,7 +34,7 @@ struct Session::Impl {
           config(model_of_session.config),
           options(session_options),
           layout(cache_layout(config, session_options.cache.group_size)),
-          rotary(config, session_options.capacity) {
+          rotary(config.rules, session_options.capacity) {
         if (config.latent) expanded = expanded_layout(config);
         for (std::int64_t i = 0; i < options.sequences * config.num_hidden_layers; ++i) {
             caches.emplace_back(layout, options.cache, options.capacity);
@@ -51,17 +48,13 @@ struct Session::Impl {
         return caches[size_of(sequence * config.num_hidden_layers)];
     }
 
-    void apply(const LinearView& view, const Matrix& x, Matrix& y) const {
-        y.resize(x.rows(), view.out_features());
-        linear(view, x.rows(), x.data(), y.data());
-    }
-    void rotate(std::span<const Run> runs, std::int64_t heads, std::int64_t dim, float* x, std::int64_t stride,
+    void rotate(std::int64_t layer, std::span<const Run> runs, std::int64_t heads, std::int64_t dim, Matrix& x,
                 const std::vector<std::vector<std::int64_t>>* pairs) const;
     /// Fill `rows` with what the layer caches of the new tokens, and `queries`.
-    void original_rows(const AttentionView& view, std::span<const Run> runs);
+    void original_rows(const AttentionView& view, std::int64_t layer, std::span<const Run> runs);
     void latent_rows(const LatentAttentionView& view, std::int64_t layer, std::span<const Run> runs);
     void attend(std::int64_t layer, std::span<const Run> runs);
-    void attend_expanded(const LatentAttentionView& view, const LayerCache& cache, const Run& run);
+    void attend_expanded(const LatentAttentionView& view, std::int64_t layer, const LayerCache& cache, const Run& run);
     [[nodiscard]] bool expand(const Run& run) const;
     void through_layers(std::span<const Run> runs, Matrix& hidden);
 
@@ -69,7 +62,7 @@ struct Session::Impl {
     const ModelConfig& config;
     SessionOptions options;
     CacheLayout layout, expanded;
-    RotaryTable rotary;
+    RotaryTables rotary;
     std::vector<LayerCache> caches;  // [sequences, layers]
     LayerWorkspace work;
     Matrix rows;                  // [tokens, layout.width]
@@ -78,9 +71,10 @@ struct Session::Impl {
     Matrix latent_out;            // [tokens, num_heads * value_dim]
 };
 
-void Session::Impl::rotate(std::span<const Run> runs, std::int64_t heads, std::int64_t dim, float* x,
-                           std::int64_t stride, const std::vector<std::vector<std::int64_t>>* pairs) const {
+void Session::Impl::rotate(std::int64_t layer, std::span<const Run> runs, std::int64_t heads, std::int64_t dim,
+                           Matrix& x, const std::vector<std::vector<std::int64_t>>* pairs) const {
     if (dim == 0) return;
+    const RotaryTable& table = rotary[layer];
     const std::int64_t heads_of_pairs = pairs == nullptr ? 1 : static_cast<std::int64_t>(pairs->size());
     for (const Run& run : runs) {
         parallel_for((run.count + 63) / 64, [&](std::int64_t block, std::vector<float>&) {
@@ -88,23 +82,22 @@ void Session::Impl::rotate(std::span<const Run> runs, std::int64_t heads, std::i
                 for (std::int64_t head = 0; head < heads; ++head) {
                     std::span<const std::int64_t> kept;
                     if (pairs != nullptr) kept = (*pairs)[size_of(head * heads_of_pairs / heads)];
-                    rotary.rotate(x + (run.first + i) * stride + head * dim, run.position + i, kept);
+                    table.rotate(x.row(run.first + i).data() + head * dim, run.position + i, kept);
                 }
             }
         });
     }
 }
 
-void Session::Impl::original_rows(const AttentionView& view, std::span<const Run> runs) {
+void Session::Impl::original_rows(const AttentionView& view, std::int64_t layer, std::span<const Run> runs) {
     const std::int64_t width = config.num_key_value_heads * config.head_dim;
-    apply(view.q, work.normed, work.q);
-    apply(view.k, work.normed, work.k);
-    apply(view.v, work.normed, work.v);
-    rotate(runs, config.num_attention_heads, config.head_dim, work.q.data(), work.q.cols(), nullptr);
-    rotate(runs, config.num_key_value_heads, config.head_dim, work.k.data(), work.k.cols(), nullptr);
+    project_queries_and_keys(view, work);
+    project(view.v, work.normed, work.v);
+    rotate(layer, runs, config.num_attention_heads, config.head_dim, work.q, nullptr);
+    rotate(layer, runs, config.num_key_value_heads, config.head_dim, work.k, nullptr);
     rows.leftCols(width) = work.k;
     rows.rightCols(width) = work.v;
-    queries[0] = work.q / std::sqrt(static_cast<float>(config.head_dim));
+    queries[0] = work.q * model.rules(layer).attention.scale;
 }
 
 void Session::Impl::latent_rows(const LatentAttentionView& view, std::int64_t layer, std::span<const Run> runs) {
@@ -113,20 +106,20 @@ void Session::Impl::latent_rows(const LatentAttentionView& view, std::int64_t la
     const std::int64_t kv_heads = config.num_key_value_heads;
     const std::int64_t rope_dim = latent.rope.rope_dim;
     const auto& pairs = latent.rope.pairs[size_of(layer)];
-    apply(view.q, work.normed, work.q);
-    work.q /= std::sqrt(static_cast<float>(config.head_dim));
-    rotate(runs, heads, rope_dim, work.q.data(), work.q.cols(), &pairs);
+    project(view.q, work.normed, work.q);
+    work.q *= model.rules(layer).attention.scale;
+    rotate(layer, runs, heads, rope_dim, work.q, &pairs);
     std::int64_t column = 0;
     std::size_t segment = 0;
     if (rope_dim > 0) {
-        apply(view.k_rope, work.normed, work.k_rope);
-        rotate(runs, kv_heads, rope_dim, work.k_rope.data(), work.k_rope.cols(), &pairs);
+        project(view.k_rope, work.normed, work.k_rope);
+        rotate(layer, runs, kv_heads, rope_dim, work.k_rope, &pairs);
         rows.leftCols(work.k_rope.cols()) = work.k_rope;
         column = work.k_rope.cols();
         queries[segment++] = work.q.leftCols(heads * rope_dim);
     }
     const auto cache_columns = [&](const LinearView& map) {
-        apply(map, work.normed, work.latent);
+        project(map, work.normed, work.latent);
         rows.middleCols(column, work.latent.cols()) = work.latent;
         column += work.latent.cols();
     };
@@ -160,7 +153,8 @@ bool Session::Impl::expand(const Run& run) const {
     return run.count * saved > once;
 }
 
-void Session::Impl::attend_expanded(const LatentAttentionView& view, const LayerCache& cache, const Run& run) {
+void Session::Impl::attend_expanded(const LatentAttentionView& view, std::int64_t layer, const LayerCache& cache,
+                                    const Run& run) {
     const std::int64_t heads = config.num_attention_heads;
     const std::int64_t rope_dim = config.latent->rope.rope_dim;
     const std::int64_t rotated = config.num_key_value_heads * rope_dim;
@@ -170,7 +164,7 @@ void Session::Impl::attend_expanded(const LatentAttentionView& view, const Layer
     for (const auto& segment : expanded.segments) {
         q.push_back(!segment.key ? nullptr : q.empty() && rope_dim > 0 ? rope_queries.data() : other_queries.data());
     }
-    ChunkedAttention attention(expanded, heads, run.count, run.position, q);
+    ChunkedAttention attention(expanded, heads, run.count, run.position, q, model.rules(layer).attention);
     Matrix packed, latent, part, whole;
     const auto add = [&](const KvRows& from, std::int64_t start, bool recent) {
         for (std::int64_t first = 0; first < from.size(); first += kExpandedChunk) {
@@ -186,7 +180,7 @@ void Session::Impl::attend_expanded(const LatentAttentionView& view, const Layer
                 latent = packed.middleCols(from_column, width);
                 if (!keep) from_column += width;
                 if (down.weight != nullptr) {
-                    apply(map, latent, part);
+                    project(map, latent, part);
                 } else {
                     part = latent;
                 }
@@ -208,9 +202,9 @@ void Session::Impl::attend_expanded(const LatentAttentionView& view, const Layer
 }
 
 void Session::Impl::attend(std::int64_t layer, std::span<const Run> runs) {
-    const LayerView& view = model.layers[size_of(layer)];
+    const LayerView& view = model.layer(layer);
     const std::int64_t heads = config.num_attention_heads;
-    const bool projected = view.latent_attention && view.latent_attention->down_v.weight != nullptr;
+    const bool projected = view.latent() && view.latent_attention().down_v.weight != nullptr;
     const std::int64_t value_dim = layout.value_dim();
     latent_out.resize(rows.rows(), heads * value_dim);
     std::vector<AttentionQueries> sequences;
@@ -218,7 +212,7 @@ void Session::Impl::attend(std::int64_t layer, std::span<const Run> runs) {
         LayerCache& numbers = cache(run.sequence, layer);
         numbers.append(rows.data() + run.first * layout.width, run.count);
         if (expand(run)) {
-            attend_expanded(*view.latent_attention, numbers, run);
+            attend_expanded(view.latent_attention(), layer, numbers, run);
             continue;
         }
         AttentionQueries sequence{&numbers, run.count, {}, latent_out.data() + run.first * latent_out.cols()};
@@ -227,14 +221,14 @@ void Session::Impl::attend(std::int64_t layer, std::span<const Run> runs) {
         }
         sequences.push_back(std::move(sequence));
     }
-    cached_attention(layout, heads, sequences);
+    cached_attention(layout, heads, sequences, model.rules(layer).attention);
     for (const Run& run : runs) {
         cache(run.sequence, layer).settle();
         if (expand(run)) continue;
         const float* from = latent_out.data() + run.first * latent_out.cols();
         float* to = work.attention.data() + run.first * work.attention.cols();
         if (projected) {
-            project_values(view.latent_attention->up_v, config.num_key_value_heads, run.count, from,
+            project_values(view.latent_attention().up_v, config.num_key_value_heads, run.count, from,
                            config.group_size(), to);
         } else {
             std::copy_n(from, run.count * latent_out.cols(), to);
@@ -247,19 +241,17 @@ void Session::Impl::through_layers(std::span<const Run> runs, Matrix& hidden) {
     work.attention.resize(hidden.rows(), config.num_attention_heads * config.head_dim);
     queries.resize(layout.segments.size());
     for (std::int64_t layer = 0; layer < config.num_hidden_layers; ++layer) {
-        const LayerView& view = model.layers[size_of(layer)];
-        norm(norm_of(config, view.input_layernorm), hidden, work.normed);
-        if (view.attention) {
-            original_rows(*view.attention, runs);
+        const LayerView& view = model.layer(layer);
+        read_normed(view.attention_norm, hidden, work);
+        if (view.latent()) {
+            latent_rows(view.latent_attention(), layer, runs);
         } else {
-            latent_rows(*view.latent_attention, layer, runs);
+            original_rows(view.original_attention(), layer, runs);
         }
         attend(layer, runs);
-        apply(view.attention ? view.attention->o : view.latent_attention->o, work.attention, work.down);
-        hidden += work.down;
-        norm(norm_of(config, view.post_attention_layernorm), hidden, work.normed);
-        mlp({}, mlp_of(view), work.normed, work.mlp, work.down);
-        hidden += work.down;
+        project(view.output_projection(), work.attention, work.down);
+        add_down(view.attention_post_norm, model.rules(layer).residual_scale, work, hidden);
+        forward_mlp(model, layer, hidden, work);
     }
 }
 

@@ -1,6 +1,9 @@
 #include "tile_attention.hpp"
 
 #include <algorithm>
+#include <cmath>
+
+#include "softmax.hpp"
 
 namespace mha2mla {
 namespace {
@@ -12,20 +15,23 @@ constexpr float kLowest = std::numeric_limits<float>::lowest();
 constexpr float kHidden = -std::numeric_limits<float>::infinity();
 
 /// [first, end) of `count` rows from row `row` on.
-std::pair<std::int64_t, std::int64_t> visible(const Visibility& rows, std::int64_t row, std::int64_t count,
-                                              std::int64_t position) {
+std::pair<std::int64_t, std::int64_t> visible(const Visibility& rows, const AttentionRule& rule, std::int64_t row,
+                                              std::int64_t count, std::int64_t position) {
+    const std::int64_t begin = first_visible(rule, position) - rows.start - row;
     const std::int64_t edge = position + 1 - rows.window - rows.start - row;
     const std::int64_t end = position + 1 - rows.start - row;
-    if (!rows.recent) return {0, std::clamp<std::int64_t>(edge, 0, count)};
-    return {std::clamp<std::int64_t>(edge, 0, count), std::clamp<std::int64_t>(end, 0, count)};
+    const auto inside = [&](std::int64_t at) { return std::clamp<std::int64_t>(at, 0, count); };
+    if (!rows.recent) return {inside(begin), inside(edge)};
+    return {inside(std::max(begin, edge)), inside(end)};
 }
 
 /// Processes a range of rows; owns the buffers.
 class Tiles {
 public:
     Tiles(const CacheLayout& layout, std::int64_t num_heads, const PackedQueries& queries, const KvRows& cache,
-          const AttentionState& state, std::vector<float>& scratch)
+          const AttentionRule& rule, const AttentionState& state, std::vector<float>& scratch)
         : layout_(&layout),
+          rule_(rule),
           queries_(&queries),
           cache_(&cache),
           state_(state),
@@ -45,9 +51,9 @@ public:
     void attend(const Visibility& visibility, std::int64_t first, std::int64_t end) {
         for (; first < end; first += kTile) {
             const std::int64_t count = std::min(kTile, end - first);
-            // The last query attends to the latest tokens, and the first to the earliest of a window.
-            const auto last = visible(visibility, first, count, state_.position + state_.queries - 1);
-            const auto earliest = visible(visibility, first, count, state_.position);
+            // The last query attends to the latest tokens, and the first the earliest of a window.
+            const auto last = visible(visibility, rule_, first, count, state_.position + state_.queries - 1);
+            const auto earliest = visible(visibility, rule_, first, count, state_.position);
             if (last.second == 0) break;
             if (earliest.first < last.second) attend_tile(visibility, first, count);
         }
@@ -69,6 +75,7 @@ private:
             });
             if (layout_->segments[slice.segment].value) shared = tile;
         }
+        if (rule_.softcap > 0) soft_cap(rule_.softcap, count * stride_, logits_);
         hide(visibility, first, count);
         if (arithmetic.softmax(count, stride_, logits, state_.maximum, state_.sum, factors_)) rescale();
         for (std::size_t i = 0; i < layout_->slices.size(); ++i) {
@@ -118,7 +125,7 @@ private:
 
     void hide(const Visibility& visibility, std::int64_t first, std::int64_t count) {
         for (std::int64_t query = 0; query < state_.queries; ++query) {
-            const auto [from, to] = visible(visibility, first, count, state_.position + query);
+            const auto [from, to] = visible(visibility, rule_, first, count, state_.position + query);
             for (std::int64_t t = 0; t < count; ++t) {
                 if (t >= from && t < to) continue;
                 for (std::int64_t row = query; row < rows_; row += state_.queries) logits_[t * stride_ + row] = kHidden;
@@ -136,6 +143,7 @@ private:
     }
 
     const CacheLayout* layout_;
+    AttentionRule rule_;
     const PackedQueries* queries_;
     const KvRows* cache_;
     AttentionState state_;
@@ -179,9 +187,9 @@ void write_out(const AttentionState& state, std::int64_t num_heads, std::int64_t
 }
 
 void attend_tiles(const CacheLayout& layout, std::int64_t num_heads, const PackedQueries& queries, const KvRows& rows,
-                  const Visibility& visibility, std::int64_t first, std::int64_t end, const AttentionState& state,
-                  std::vector<float>& scratch) {
-    if (first < end) Tiles(layout, num_heads, queries, rows, state, scratch).attend(visibility, first, end);
+                  const Visibility& visibility, const AttentionRule& rule, std::int64_t first, std::int64_t end,
+                  const AttentionState& state, std::vector<float>& scratch) {
+    if (first < end) Tiles(layout, num_heads, queries, rows, rule, state, scratch).attend(visibility, first, end);
 }
 
 }  // namespace mha2mla

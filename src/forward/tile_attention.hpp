@@ -1,5 +1,4 @@
 #pragma once
-#include <cmath>
 #include <limits>
 #include <vector>
 
@@ -34,9 +33,10 @@ void merge(const AttentionState& from, std::int64_t rows, std::int64_t value_dim
 /// Writes result / sum to the output of the caller. @param out output of the first query of the state.
 void write_out(const AttentionState& state, std::int64_t num_heads, std::int64_t value_dim, float* out);
 
-/// Adds the tokens [first, end) of `rows` to the state, tile by tile. @param scratch buffer of the calling thread.
+/// Adds the tokens [first, end) of `rows` to the state, tile by tile, with the rule's soft-cap and window. @param
+/// scratch of the calling thread.
 void attend_tiles(const CacheLayout& layout, std::int64_t num_heads, const PackedQueries& queries, const KvRows& rows,
-                  const Visibility& visibility, std::int64_t first, std::int64_t end, const AttentionState& state,
-                  std::vector<float>& scratch);
+                  const Visibility& visibility, const AttentionRule& rule, std::int64_t first, std::int64_t end,
+                  const AttentionState& state, std::vector<float>& scratch);
 
 }  // namespace mha2mla

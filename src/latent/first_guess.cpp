@@ -44,7 +44,7 @@ MatrixD second_moment(const Matrix& rows) {
 LatentLayer unfactorized_layer(const Model& model, std::int64_t layer,
                                const std::vector<std::vector<std::int64_t>>& pairs) {
     const ModelConfig& config = model.config;
-    const AttentionView& view = *model.layers[static_cast<std::size_t>(layer)].attention;
+    const AttentionView& view = model.layer(layer).original_attention();
     const LayerRows rows = layer_rows(config, pairs);
     LatentLayer result;
     result.heads = config.num_attention_heads;
@@ -66,7 +66,7 @@ LatentLayer unfactorized_layer(const Model& model, std::int64_t layer,
 
 LatentLayer first_guess(const Model& model, std::int64_t layer, const std::vector<std::vector<std::int64_t>>& pairs,
                         std::int64_t kv_rank, const Whitening& whitening, double balance) {
-    const AttentionView& view = *model.layers[static_cast<std::size_t>(layer)].attention;
+    const AttentionView& view = model.layer(layer).original_attention();
     const LayerRows rows = layer_rows(model.config, pairs);
     const auto nope_rows = static_cast<std::int64_t>(rows.key_nope.size());
     const Matrix kv = gather_kv(*view.k.weight, rows.key_nope, *view.v.weight);

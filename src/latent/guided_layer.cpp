@@ -31,7 +31,7 @@ public:
             attend(model, layer, rotary_, seq_len_, work, {});
             wanted_.middleRows(first, seq_len_) = work.down;
         }
-        const TensorView* bias = model.layers[static_cast<std::size_t>(layer)].attention->o.bias;
+        const TensorView* bias = model.layer(layer).original_attention().o.bias;
         if (bias == nullptr) return;
         Eigen::RowVectorXf shift(wanted_.cols());
         to_float(*bias, 0, {shift.data(), static_cast<std::size_t>(shift.size())});

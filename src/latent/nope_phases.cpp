@@ -103,7 +103,7 @@ std::vector<std::int64_t> pairs_without(const std::vector<std::int64_t>& kept, s
 
 void fit_nope_phases(const Model& model, std::int64_t layer, const Matrix& sample, std::int64_t seq_len,
                      LatentLayer& latent) {
-    const AttentionView& view = *model.layers[static_cast<std::size_t>(layer)].attention;
+    const AttentionView& view = model.layer(layer).original_attention();
     const std::int64_t dim = latent.head_dim, nope = dim - latent.rope_dim, group = latent.heads / latent.kv_heads;
     const RotaryTable rotary(model.config, seq_len);
     const Matrix q = projected(view.q, sample), k = projected(view.k, sample);

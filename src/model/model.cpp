@@ -14,8 +14,8 @@ namespace {
 class Finder {
 public:
     /// @param problems takes what is wrong, instead of an exception, if it is not null.
-    Finder(const Checkpoint& checkpoint, const ModelConfig& config, std::vector<std::string>* problems)
-        : checkpoint_(checkpoint), config_(config), problems_(problems) {}
+    Finder(Model& model, std::vector<std::string>* problems)
+        : checkpoint_(model.checkpoint), config_(model.config), parts_(model.parts), problems_(problems) {}
 
     /// `because` says in words which configuration the shape comes from.
     const TensorView* tensor(const std::string& name, const Shape& shape, const std::string& because) const {
@@ -51,22 +51,36 @@ public:
         return view;
     }
 
+    /// No norm where `name` is empty.
+    NormView norm(const std::string& prefix, std::string_view name, std::int64_t features, const NormRule& rule,
+                  const std::string& because) const {
+        NormView view;
+        view.rule = rule;
+        if (name.empty()) return view;
+        const std::string whole = prefix + std::string(name);
+        view.weight = tensor(whole + ".weight", {features}, because);
+        if (rule.kind == NormRule::Kind::layer && checkpoint_.find(whole + ".bias") != nullptr) {
+            view.bias = tensor(whole + ".bias", {features}, because);
+        }
+        return view;
+    }
+
     LayerView layer(std::int64_t index) const {
         const std::string prefix = layer_prefix(index);
+        const LayerRules& rules = config_.rules.layers[static_cast<std::size_t>(index)];
+        const TensorNames& names = config_.names;
         const std::int64_t hidden = config_.hidden_size;
-        const std::int64_t intermediate = config_.intermediate_size;
-        const std::string hidden_words = "hidden_size " + std::to_string(hidden);
-        const std::string mlp_words = "intermediate_size " + std::to_string(intermediate) + ", " + hidden_words;
+        const std::string words = "hidden_size " + std::to_string(hidden);
         LayerView view;
-        view.input_layernorm = tensor(prefix + "input_layernorm.weight", {hidden}, hidden_words);
-        view.post_attention_layernorm = tensor(prefix + "post_attention_layernorm.weight", {hidden}, hidden_words);
-        view.gate = linear(prefix + "mlp.gate_proj", intermediate, hidden, config_.mlp_bias, mlp_words);
-        view.up = linear(prefix + "mlp.up_proj", intermediate, hidden, config_.mlp_bias, mlp_words);
-        view.down = linear(prefix + "mlp.down_proj", hidden, intermediate, config_.mlp_bias, mlp_words);
+        view.attention_norm = norm(prefix, names.attention_norm, hidden, rules.norm, words);
+        view.attention_post_norm = norm(prefix, names.attention_post_norm, hidden, rules.norm, words);
+        view.mlp_norm = norm(prefix, names.mlp_norm, hidden, rules.norm, words);
+        view.mlp_post_norm = norm(prefix, names.mlp_post_norm, hidden, rules.norm, words);
+        find_mlp(prefix, rules.mlp, view);
         if (config_.latent) {
-            view.latent_attention = latent_attention(prefix + "self_attn.");
+            view.attention = latent_attention(prefix + "self_attn.", rules.attention);
         } else {
-            view.attention = attention(prefix + "self_attn.");
+            view.attention = attention(prefix, rules);
         }
         return view;
     }
@@ -83,21 +97,64 @@ private:
                std::to_string(config_.hidden_size);
     }
 
-    AttentionView attention(const std::string& prefix) const {
+    /// Rows [first, first + count) of a linear map; null tensors stay null.
+    LinearView rows_of(const LinearView& whole, std::int64_t first, std::int64_t count) const {
+        const auto part = [&](const TensorView* tensor) -> const TensorView* {
+            if (tensor == nullptr) return nullptr;
+            parts_.push_back(std::make_unique<TensorView>(rows(*tensor, first, count)));
+            return parts_.back().get();
+        };
+        return {part(whole.weight), part(whole.bias)};
+    }
+
+    void find_mlp(const std::string& prefix, const MlpRule& rule, LayerView& view) const {
+        const std::int64_t hidden = config_.hidden_size;
+        const std::int64_t width = config_.intermediate_size;
+        const std::string words =
+            "intermediate_size " + std::to_string(width) + ", hidden_size " + std::to_string(hidden);
+        const auto find = [&](std::string_view name, std::int64_t out, std::int64_t in) {
+            return linear(prefix + std::string(name), out, in, rule.bias, words);
+        };
+        if (!config_.names.gate_up.empty()) {
+            const LinearView both = find(config_.names.gate_up, 2 * width, hidden);
+            view.gate = rows_of(both, 0, width);
+            view.up = rows_of(both, width, width);
+        } else {
+            if (rule.gated) view.gate = find("mlp.gate_proj", width, hidden);
+            view.up = find(config_.names.up, width, hidden);
+        }
+        view.down = find(config_.names.down, hidden, width);
+    }
+
+    AttentionView attention(const std::string& prefix, const LayerRules& rules) const {
+        const AttentionRule& rule = rules.attention;
         const std::int64_t query_rows = config_.num_attention_heads * config_.head_dim;
         const std::int64_t kv_rows = config_.num_key_value_heads * config_.head_dim;
         const std::int64_t hidden = config_.hidden_size;
         const std::string query_words = head_words(config_.num_attention_heads, " heads of ");
         const std::string kv_words = head_words(config_.num_key_value_heads, " KV heads of ");
+        const std::string names = prefix + "self_attn.";
         AttentionView view;
-        view.q = linear(prefix + "q_proj", query_rows, hidden, config_.attention_bias, query_words);
-        view.k = linear(prefix + "k_proj", kv_rows, hidden, config_.attention_bias, kv_words);
-        view.v = linear(prefix + "v_proj", kv_rows, hidden, config_.attention_bias, kv_words);
-        view.o = linear(prefix + "o_proj", hidden, query_rows, config_.attention_bias, query_words);
+        if (!config_.names.qkv.empty()) {
+            const LinearView all = linear(prefix + std::string(config_.names.qkv), query_rows + 2 * kv_rows, hidden,
+                                          rule.qkv_bias, query_words + ", " + kv_words);
+            view.q = rows_of(all, 0, query_rows);
+            view.k = rows_of(all, query_rows, kv_rows);
+            view.v = rows_of(all, query_rows + kv_rows, kv_rows);
+        } else {
+            view.q = linear(names + "q_proj", query_rows, hidden, rule.qkv_bias, query_words);
+            view.k = linear(names + "k_proj", kv_rows, hidden, rule.qkv_bias, kv_words);
+            view.v = linear(names + "v_proj", kv_rows, hidden, rule.qkv_bias, kv_words);
+        }
+        view.o = linear(names + "o_proj", hidden, query_rows, rule.o_bias, query_words);
+        if (rule.query_key_norm == QueryKeyNorm::none) return view;
+        const bool whole = rule.query_key_norm == QueryKeyNorm::whole;
+        view.q_norm = norm(names, "q_norm", whole ? query_rows : config_.head_dim, rules.norm, query_words);
+        view.k_norm = norm(names, "k_norm", whole ? kv_rows : config_.head_dim, rules.norm, kv_words);
         return view;
     }
 
-    LatentAttentionView latent_attention(const std::string& prefix) const {
+    LatentAttentionView latent_attention(const std::string& prefix, const AttentionRule& rule) const {
         const LatentConfig& latent = *config_.latent;
         const std::int64_t heads = config_.num_key_value_heads;
         const std::int64_t hidden = config_.hidden_size;
@@ -111,29 +168,30 @@ private:
                                   std::to_string(latent.rope.rope_dim) + ", kv_rank " + std::to_string(latent.kv_rank);
         const std::string kv = prefix + "kv_proj.";
         LatentAttentionView view;
-        view.q = linear(prefix + "q_proj", query_rows, hidden, config_.attention_bias, query_words);
-        view.k_rope = linear(prefix + "k_r_proj", rope_rows, hidden, config_.attention_bias, words);
+        view.q = linear(prefix + "q_proj", query_rows, hidden, rule.qkv_bias, query_words);
+        view.k_rope = linear(prefix + "k_r_proj", rope_rows, hidden, rule.qkv_bias, words);
         if (shares_latent(latent.factorization)) {
             view.down_k = view.down_v = linear(kv + "down_kv", widths.key, hidden, false, words);
         } else {
             if (widths.key > 0) view.down_k = linear(kv + "down_k", widths.key, hidden, false, words);
             if (widths.value > 0) view.down_v = linear(kv + "down_v", widths.value, hidden, false, words);
         }
-        view.up_k = linear(kv + "up_k", nope_rows, widths.key > 0 ? widths.key : hidden, config_.attention_bias, words);
+        view.up_k = linear(kv + "up_k", nope_rows, widths.key > 0 ? widths.key : hidden, rule.qkv_bias, words);
         view.up_v = linear(kv + "up_v", heads * config_.head_dim, widths.value > 0 ? widths.value : hidden,
-                           config_.attention_bias, words);
-        view.o = linear(prefix + "o_proj", hidden, query_rows, config_.attention_bias, query_words);
+                           rule.qkv_bias, words);
+        view.o = linear(prefix + "o_proj", hidden, query_rows, rule.o_bias, query_words);
         return view;
     }
 
     const Checkpoint& checkpoint_;
     const ModelConfig& config_;
+    std::vector<std::unique_ptr<TensorView>>& parts_;
     std::vector<std::string>* problems_;
 };
 
 Model find_model(ModelConfig config, Checkpoint checkpoint, std::vector<std::string>* problems) {
-    Model model{std::move(config), std::move(checkpoint), nullptr, nullptr, nullptr, {}};
-    const Finder finder(model.checkpoint, model.config, problems);
+    Model model{std::move(config), std::move(checkpoint), nullptr, {}, nullptr, {}, {}};
+    const Finder finder(model, problems);
     const Shape table{model.config.vocab_size, model.config.hidden_size};
     const std::string words = "vocab_size " + std::to_string(model.config.vocab_size) + ", hidden_size " +
                               std::to_string(model.config.hidden_size);
@@ -148,7 +206,7 @@ Model find_model(ModelConfig config, Checkpoint checkpoint, std::vector<std::str
         model.embed_tokens = finder.tensor(embed, table, words);
         model.lm_head = finder.tensor(head, table, words + " and tie_word_embeddings false");
     }
-    model.norm = finder.tensor("model.norm.weight", {model.config.hidden_size}, words);
+    model.norm = finder.norm("model.", "norm", model.config.hidden_size, model.config.rules.final_norm, words);
     for (std::int64_t layer = 0; layer < model.config.num_hidden_layers; ++layer) {
         model.layers.push_back(finder.layer(layer));
     }
@@ -170,16 +228,23 @@ std::vector<const TensorView*> tensors_of(const LayerView& layer) {
         add(linear.weight);
         add(linear.bias);
     };
-    add(layer.input_layernorm);
-    add(layer.post_attention_layernorm);
-    if (layer.attention) {
-        const AttentionView& view = *layer.attention;
-        for (const auto* linear : {&view.q, &view.k, &view.v, &view.o}) add_linear(*linear);
+    const auto add_norm = [&](const NormView& norm) {
+        add(norm.weight);
+        add(norm.bias);
+    };
+    for (const auto* norm :
+         {&layer.attention_norm, &layer.attention_post_norm, &layer.mlp_norm, &layer.mlp_post_norm}) {
+        add_norm(*norm);
     }
-    if (layer.latent_attention) {
-        const LatentAttentionView& view = *layer.latent_attention;
+    if (layer.latent()) {
+        const LatentAttentionView& view = layer.latent_attention();
         for (const auto* linear : {&view.q, &view.k_rope, &view.down_k, &view.down_v, &view.up_k, &view.up_v, &view.o})
             add_linear(*linear);
+    } else {
+        const AttentionView& view = layer.original_attention();
+        for (const auto* linear : {&view.q, &view.k, &view.v, &view.o}) add_linear(*linear);
+        add_norm(view.q_norm);
+        add_norm(view.k_norm);
     }
     for (const auto* linear : {&layer.gate, &layer.up, &layer.down}) add_linear(*linear);
     return tensors;

@@ -11,7 +11,7 @@ namespace mha2mla {
 namespace {
 
 LayerSpectra spectra_of(const Model& model, std::int64_t layer, const std::vector<std::vector<std::int64_t>>& pairs) {
-    const AttentionView& view = *model.layers[static_cast<std::size_t>(layer)].attention;
+    const AttentionView& view = model.layer(layer).original_attention();
     const LayerRows rows = layer_rows(model.config, pairs);
     const Matrix joint = gather_kv(*view.k.weight, rows.key_nope, *view.v.weight);
     const auto nope = static_cast<Eigen::Index>(rows.key_nope.size());

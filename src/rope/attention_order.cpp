@@ -165,7 +165,7 @@ std::vector<std::vector<std::int64_t>> attention_order(const Model& model, std::
                                                        const RotaryTable& rotary, std::int64_t seq_len,
                                                        const Matrix& input) {
     const ModelConfig& config = model.config;
-    const AttentionView& view = *model.layers[static_cast<std::size_t>(layer)].attention;
+    const AttentionView& view = model.layer(layer).original_attention();
     const std::int64_t dim = config.head_dim;
     const std::int64_t group = config.group_size();
     const std::int64_t sequences = input.rows() / seq_len;

@@ -9,8 +9,6 @@
 namespace mha2mla {
 namespace {
 
-constexpr MlpRule kMlpRule;
-
 Vector floats(const TensorView& tensor) {
     Vector result(tensor.shape[0]);
     to_float(tensor, 0, {result.data(), static_cast<std::size_t>(result.size())});
@@ -21,24 +19,24 @@ Vector floats(const TensorView& tensor) {
 
 void run_block(const Model& model, std::int64_t layer, const LatentLayer& latent, const RotaryTable& rotary,
                std::int64_t seq_len, BlockActivations& at) {
-    const LayerView& view = model.layers[static_cast<std::size_t>(layer)];
-    norm(norm_of(model.config, view.input_layernorm), at.input, at.normed);
+    const LayerView& view = model.layer(layer);
+    norm(view.attention_norm, at.input, at.normed);
     run_latent(latent, rotary, seq_len, at.normed, at.attention);
     at.middle = at.input + at.attention.output;
-    if (const TensorView* bias = view.attention->o.bias) at.middle.rowwise() += floats(*bias).transpose();
-    norm(norm_of(model.config, view.post_attention_layernorm), at.middle, at.mlp_normed);
-    mlp_keeping(kMlpRule, mlp_of(view), at.mlp_normed, at.mlp, at.output);
+    if (const TensorView* bias = view.original_attention().o.bias) at.middle.rowwise() += floats(*bias).transpose();
+    norm(view.mlp_norm, at.middle, at.mlp_normed);
+    mlp_keeping(model.rules(layer).mlp, mlp_of(view), at.mlp_normed, at.mlp, at.output);
     at.output += at.middle;
 }
 
 void differentiate_block(const Model& model, std::int64_t layer, const LatentLayer& latent, const RotaryTable& rotary,
                          std::int64_t seq_len, const BlockActivations& at, Matrix& d_hidden, LatentWeights& to) {
-    const LayerView& view = model.layers[static_cast<std::size_t>(layer)];
+    const LayerView& view = model.layer(layer);
     Matrix d_normed;
-    mlp_gradient(kMlpRule, mlp_of(view), at.mlp_normed, at.mlp, d_hidden, d_normed);
-    norm_gradient(norm_of(model.config, view.post_attention_layernorm), at.middle, d_normed, d_hidden);
+    mlp_gradient(model.rules(layer).mlp, mlp_of(view), at.mlp_normed, at.mlp, d_hidden, d_normed);
+    norm_gradient(view.mlp_norm, at.middle, d_normed, d_hidden);
     differentiate_latent(latent, rotary, seq_len, at.normed, at.attention, d_hidden, to, &d_normed);
-    norm_gradient(norm_of(model.config, view.input_layernorm), at.input, d_normed, d_hidden);
+    norm_gradient(view.attention_norm, at.input, d_normed, d_hidden);
 }
 
 double distribution_loss(const Model& model, const Matrix& output, const Matrix& wanted, Matrix& d_output) {
@@ -50,8 +48,8 @@ double distribution_loss(const Model& model, const Matrix& output, const Matrix&
     Vector losses(output.rows());
     for (std::int64_t first = 0; first < output.rows(); first += kHeadTokens) {
         const std::int64_t count = std::min(kHeadTokens, output.rows() - first);
-        head({}, view, output.middleRows(first, count), normed, logits);
-        head({}, view, wanted.middleRows(first, count), wanted_normed, wanted_logits);
+        head(model.config.rules, view, output.middleRows(first, count), normed, logits);
+        head(model.config.rules, view, wanted.middleRows(first, count), wanted_normed, wanted_logits);
         for_each_token(count, [&](std::int64_t t) {
             auto ours = logits.row(t).array();
             auto theirs = wanted_logits.row(t).array();
@@ -60,7 +58,7 @@ double distribution_loss(const Model& model, const Matrix& output, const Matrix&
             losses(first + t) = static_cast<float>((theirs * apart).cast<double>().sum() + sums);
             ours = (ours - theirs) * share;
         });
-        logits_gradient({}, view.lm_head, normed, logits, logits, d_normed.middleRows(first, count));
+        logits_gradient(model.config.rules, view.lm_head, normed, logits, logits, d_normed.middleRows(first, count));
     }
     d_output.setZero(output.rows(), output.cols());
     norm_gradient(view.norm, output, d_normed, d_output);

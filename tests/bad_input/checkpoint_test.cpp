@@ -233,7 +233,7 @@ TEST(TinyModelItself, OpensInEveryVariant) {
                 tiny.tied = tied;
                 write_tiny_model(root / "m", tiny);
                 const Model model = Model::open(root / "m");
-                const LinearView& q = model.layers.at(1).attention.value().q;
+                const LinearView& q = model.layers.at(1).original_attention().q;
                 EXPECT_EQ(dtype_name(q.weight->dtype), dtype);
                 EXPECT_EQ(q.bias != nullptr, attention_bias);
                 EXPECT_EQ(model.lm_head == model.embed_tokens, tied);

@@ -26,6 +26,7 @@ ModelConfig smollm(std::int64_t hidden, std::int64_t intermediate, std::int64_t 
     config.num_key_value_heads = kv_heads;
     config.head_dim = hidden / heads;
     config.tie_word_embeddings = true;
+    config.rules.layers.resize(static_cast<std::size_t>(layers));
     return config;
 }
 

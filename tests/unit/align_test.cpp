@@ -60,14 +60,14 @@ TEST_F(Align, AtFullRankTheFirstGuessComputesWhatTheOriginalDoes) {
         first_guess(source, 0, all_pairs(source.config), source.config.head_dim,
                     Whitening(MatrixD::Identity(source.config.hidden_size, source.config.hidden_size)), 1.0);
     Matrix input;
-    norm(norm_of(source.config, source.layers[0].input_layernorm), hidden, input);
+    norm(source.layer(0).attention_norm, hidden, input);
     LatentActivations at;
     run_latent(latent, rotary, kSeqLen, input, at);
     Matrix after = hidden;
     LayerWorkspace work;
     forward_attention(source, 0, rotary, kSeqLen, after, work, {});
     Matrix expected = after - hidden;
-    if (const TensorView* bias = source.layers[0].attention->o.bias; bias != nullptr) {
+    if (const TensorView* bias = source.layer(0).original_attention().o.bias; bias != nullptr) {
         Eigen::RowVectorXf row(bias->shape[0]);
         to_float(*bias, 0, {row.data(), static_cast<std::size_t>(row.size())});
         expected.rowwise() -= row;

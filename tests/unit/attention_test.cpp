@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <random>
 #include <vector>
@@ -38,6 +39,8 @@ struct Inputs {
         in.num_heads = shape.heads;
         in.num_kv_heads = shape.kv_heads;
         in.head_dim = shape.head_dim;
+        in.rule = rule;
+        in.rule.scale = 1.0F / std::sqrt(static_cast<float>(shape.head_dim));
         const std::int64_t nope = shape.head_dim - shape.rope_dim;
         in.parts[0] = {{q_rope.data(), shape.heads * shape.rope_dim},
                        {k_rope.data(), shape.kv_heads * shape.rope_dim},
@@ -65,12 +68,15 @@ struct Inputs {
         };
         std::vector<double> result(static_cast<std::size_t>(shape.head_dim));
         double total = 0;
-        for (std::int64_t key = 0; key <= position; ++key) {
+        const std::int64_t first = rule.window > 0 ? std::max<std::int64_t>(0, position + 1 - rule.window) : 0;
+        for (std::int64_t key = first; key <= position; ++key) {
             const std::int64_t query_row = (start + position) * shape.heads + head;
             const std::int64_t key_row = (start + key) * shape.kv_heads + kv_head;
-            const double logit = dot(q_rope, query_row, k_rope, key_row, shape.rope_dim) +
-                                 dot(q_nope, query_row, k_nope, key_row, shape.head_dim - shape.rope_dim);
-            const double weight = std::exp(logit / std::sqrt(static_cast<double>(shape.head_dim)));
+            double logit = dot(q_rope, query_row, k_rope, key_row, shape.rope_dim) +
+                           dot(q_nope, query_row, k_nope, key_row, shape.head_dim - shape.rope_dim);
+            logit /= std::sqrt(static_cast<double>(shape.head_dim));
+            const auto cap = static_cast<double>(rule.softcap);
+            const double weight = std::exp(cap > 0 ? cap * std::tanh(logit / cap) : logit);
             total += weight;
             for (std::size_t i = 0; i < result.size(); ++i) {
                 result[i] += weight * v[static_cast<std::size_t>(key_row * shape.head_dim) + i];
@@ -81,15 +87,15 @@ struct Inputs {
     }
 
     Shape shape;
+    AttentionRule rule;  // its soft-cap and window
     std::vector<float> q_rope, k_rope, q_nope, k_nope, v;
 };
 
 class Attention : public testing::TestWithParam<Shape> {};
 
-TEST_P(Attention, EqualsItsDefinition) {
+void expect_definition(const Inputs& inputs) {
     const ThreadScope threads(2);
-    const Shape shape = GetParam();
-    const Inputs inputs(shape);
+    const Shape& shape = inputs.shape;
     const auto out = inputs.attend();
     std::size_t next = 0;
     for (std::int64_t sequence = 0; sequence < shape.sequences; ++sequence) {
@@ -101,6 +107,17 @@ TEST_P(Attention, EqualsItsDefinition) {
                 }
             }
         }
+    }
+}
+
+TEST_P(Attention, EqualsItsDefinition) { expect_definition(Inputs(GetParam())); }
+
+TEST_P(Attention, SoftCapsAndWindowsEqualTheDefinition) {
+    Inputs inputs(GetParam());
+    for (const std::int64_t window : {1, 20, 256, 300}) {
+        inputs.rule.window = window;
+        inputs.rule.softcap = window == 20 ? 0.0F : 1.5F;
+        expect_definition(inputs);
     }
 }
 

@@ -14,6 +14,7 @@ ModelConfig tiny() {
     config.num_attention_heads = 4;
     config.num_key_value_heads = 2;
     config.head_dim = 8;
+    config.rules.layers.resize(3);
     return config;
 }
 

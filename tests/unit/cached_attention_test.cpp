@@ -70,7 +70,7 @@ protected:
         std::vector<float> out(size(count * GetParam().heads * layout_.value_dim()));
         AttentionQueries queries{&cache, count, {}, out.data()};
         for (const auto& part : q_) queries.q.push_back(part.empty() ? nullptr : part.data());
-        cached_attention(layout_, GetParam().heads, {&queries, 1});
+        cached_attention(layout_, GetParam().heads, {&queries, 1}, rule_);
         return out;
     }
 
@@ -92,7 +92,9 @@ protected:
         std::vector<double> out(size(count * heads * value_dim));
         for (std::int64_t i = 0; i < count; ++i) {
             std::vector<double> sums(size(heads));
-            for (std::int64_t t = 0; t <= kTokens - count + i; ++t) {
+            const std::int64_t position = kTokens - count + i;
+            const std::int64_t first = rule_.window > 0 ? std::max<std::int64_t>(0, position + 1 - rule_.window) : 0;
+            for (std::int64_t t = first; t <= position; ++t) {
                 const auto row = numbers(cache, i, count, t);
                 for (std::int64_t head = 0; head < heads; ++head) {
                     double logit = 0;
@@ -107,6 +109,10 @@ protected:
                         }
                         if (segment.value) value_column = own;
                         column += segment.heads * segment.dim;
+                    }
+                    if (rule_.softcap > 0) {
+                        const double cap = static_cast<double>(rule_.softcap);
+                        logit = cap * std::tanh(logit / cap);
                     }
                     const double weight = std::exp(logit);
                     sums[size(head)] += weight;
@@ -125,6 +131,7 @@ protected:
     static constexpr std::int64_t kTokens = 700;  // two items of work
     CacheLayout layout_;
     std::mt19937 random_{7};
+    AttentionRule rule_;  // its soft-cap and window
     std::vector<float> rows_;
     std::vector<std::vector<float>> q_;
 };
@@ -147,6 +154,25 @@ TEST_P(CachedAttention, EqualsTheDefinition) {
             // The newest tokens of a quantised cache are BF16, and those may be multiplied as such.
             const double most = format == KvCacheFormat::int8_affine ? 5e-2 : 2e-5;
             for (std::size_t i = 0; i < out.size(); ++i) ASSERT_NEAR(out[i], exact[i], most) << count << " " << i;
+        }
+    }
+}
+
+TEST_P(CachedAttention, SoftCapsAndWindowsEqualTheDefinition) {
+    for (const std::int64_t window : {1, 30, 150, 600, 5000}) {  // the newest 40 tokens of a quantised cache are BF16
+        rule_.window = window;
+        rule_.softcap = window == 600 ? 0.0F : 2.0F;
+        for (const std::int64_t count : {1, 20}) {
+            make_queries(count);
+            for (const auto format : {KvCacheFormat::f32, KvCacheFormat::bf16, KvCacheFormat::int8_affine}) {
+                const LayerCache numbers = cache(format);
+                const auto out = attend(numbers, count);
+                const auto exact = expected(numbers, count);
+                const double most = format == KvCacheFormat::f32 ? 2e-5 : 5e-2;
+                for (std::size_t i = 0; i < out.size(); ++i) {
+                    ASSERT_NEAR(out[i], exact[i], most) << window << " " << count << " " << i;
+                }
+            }
         }
     }
 }

@@ -34,7 +34,8 @@ void print_all() {
         print_entry(row.name, std::string(row.what) + (row.phase == NopePhase::fitted ? kNeedsText : ""));
     }
     std::printf("\nModels (model_type of config.json)\n");
-    for (const auto& row : model_families()) print_entry(row.model_type, std::string(row.covers));
+    for (const auto& row : model_families())
+        print_entry(row.model_type, std::string(row.covers) + (row.converts ? "" : " (eval and generate only)"));
 }
 
 void print_all_as_json() {
@@ -52,7 +53,7 @@ void print_all_as_json() {
             {{"name", row.name}, {"needs_statistics", row.phase == NopePhase::fitted}, {"text", row.what}});
     }
     for (const auto& row : model_families()) {
-        json["models"].push_back({{"model_type", row.model_type}, {"text", row.covers}});
+        json["models"].push_back({{"model_type", row.model_type}, {"text", row.covers}, {"converts", row.converts}});
     }
     print_json(json);
 }

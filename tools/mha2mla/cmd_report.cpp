@@ -67,21 +67,22 @@ ModelConfig fitting_config(const NamedStats& stats, const std::filesystem::path&
     return config;
 }
 
+std::vector<double> frequencies_of(const ModelConfig& config) { return config.rules.layers.front().rotary.frequencies; }
+
 /// From --rope-theta, --checkpoint, or the model that the statistics name if it is still there; else unknown.
 RotaryFrequencies find_frequencies(const ReportFlags& flags, const NamedStats& stats, Context& context) {
     if (flags.rope_theta) {
-        ModelConfig config = shape_of(stats);
-        config.rope_theta = *flags.rope_theta;
-        return {rope_frequencies(config), "--rope-theta " + number(*flags.rope_theta).dump() + ", without scaling"};
+        return {rope_frequencies(*flags.rope_theta, 2 * stats.stats.pairs),
+                "--rope-theta " + number(*flags.rope_theta).dump() + ", without scaling"};
     }
     if (!flags.checkpoint.empty()) {
-        return {rope_frequencies(fitting_config(stats, flags.checkpoint)), (flags.checkpoint / "config.json").string()};
+        return {frequencies_of(fitting_config(stats, flags.checkpoint)), (flags.checkpoint / "config.json").string()};
     }
     const std::filesystem::path recorded = stats.stats.model;
     std::error_code ignored;
     if (!recorded.empty() && std::filesystem::is_regular_file(recorded / "config.json", ignored)) {
         try {
-            return {rope_frequencies(fitting_config(stats, recorded)),
+            return {frequencies_of(fitting_config(stats, recorded)),
                     (recorded / "config.json").string() + ", the model that the statistics name"};
         } catch (const Error& error) {
             context.observer.warn("frequencies are left out: " + std::string(error.what()));
