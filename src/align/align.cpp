@@ -10,6 +10,7 @@
 #include "../latent/first_guess.hpp"
 #include "../rope/attention_order.hpp"
 #include "../train/descent.hpp"
+#include "../train/losses.hpp"
 #include "mha2mla/error.hpp"
 #include "mha2mla/plan.hpp"
 #include "progress.hpp"
@@ -101,7 +102,7 @@ struct Aligner::State : AlignProgress {
     double error_of(const LatentLayer& latent, const Lesson& lesson, std::int64_t tokens) {
         double sum = 0;
         for_each_block(tokens, [&](std::int64_t first, std::int64_t count) {
-            run_latent(latent, rotary, seq_len, rows_of(lesson.input, first, count), activations);
+            run_latent(latent, {rotary, seq_len}, rows_of(lesson.input, first, count), activations);
             sum += static_cast<double>(count) * squared_loss(activations.output, rows_of(lesson.target, first, count),
                                                              lesson.weight.segment(first, count), nullptr);
         });
@@ -187,7 +188,7 @@ struct Aligner::State : AlignProgress {
         Matrix input;
         for_each_block(states.rows(), [&](std::int64_t first, std::int64_t count) {
             norm(model.layer(at).attention_norm, states.middleRows(first, count), input);
-            run_latent(latent, rotary, seq_len, input, activations);
+            run_latent(latent, {rotary, seq_len}, input, activations);
             states.middleRows(first, count) += activations.output;
             if (bias.size() > 0) states.middleRows(first, count).rowwise() += bias.transpose();
             forward_mlp(model, at, states.middleRows(first, count), work);
@@ -210,8 +211,8 @@ struct Aligner::State : AlignProgress {
         double error = 0;
         next.latent = guess(at, chosen, Whitening(second_moment(lesson.input)), lesson, error);
         if (options.quality.steps > 0) {
-            const Descent descent{rotary, seq_len, options.quality.steps, options.quality.step_tokens,
-                                  reporter(options.quality.steps)};
+            const Descent descent{
+                {rotary, seq_len}, options.quality.steps, options.quality.step_tokens, reporter(options.quality.steps)};
             descent.on_own_output(next.latent, lesson);
         }
         for_each_block(original.rows(), [&](std::int64_t first, std::int64_t count) {
@@ -227,8 +228,8 @@ struct Aligner::State : AlignProgress {
         if (more && steps_of_window() > 0) {
             std::vector<LatentLayer*> layers;
             for (OpenLayer& of : open) layers.push_back(&of.latent);
-            const Descent descent{rotary, seq_len, steps_of_window(), options.quality.step_tokens,
-                                  reporter(steps_of_window())};
+            const Descent descent{
+                {rotary, seq_len}, steps_of_window(), options.quality.step_tokens, reporter(steps_of_window())};
             descent.on_window(model, layer, layers, converted, original);
         }
         const LatentLayer latent = std::move(open.front().latent);

@@ -52,6 +52,7 @@ LatentLayer unfactorized_layer(const Model& model, std::int64_t layer,
     result.head_dim = config.head_dim;
     result.rope_dim = static_cast<std::int64_t>(2 * pairs.front().size());
     result.pairs = pairs;
+    result.rule = model.rules(layer).attention;
     result.weights.q = gathered(all_rows(*view.q.weight), rows.query);
     result.weights.k_rope = gathered(all_rows(*view.k.weight), rows.key_rope);
     result.weights.o = all_rows(*view.o.weight);

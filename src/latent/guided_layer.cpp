@@ -44,7 +44,7 @@ public:
         latent_.weights.up_v = factors.up_v;
         double sum = 0;
         for (std::int64_t first = 0; first < input_.rows(); first += seq_len_) {
-            run_latent(latent_, rotary_, seq_len_, input_.middleRows(first, seq_len_), activations_);
+            run_latent(latent_, {rotary_, seq_len_}, input_.middleRows(first, seq_len_), activations_);
             sum += (activations_.output - wanted_.middleRows(first, seq_len_)).cast<double>().squaredNorm();
         }
         return sum;

@@ -1,23 +1,22 @@
 #pragma once
-#include <vector>
-
-#include "../latent/latent_layer.hpp"
+#include "parameter.hpp"
 
 namespace mha2mla {
 
-/// Adam (Kingma and Ba, 2015, algorithm 1) on all weights of a layer. The step of a matrix is relative to its
-/// initial root mean square, so that one rate is suitable for all models.
+/// Adam (Kingma and Ba, 2015, algorithm 1). The step of a parameter is relative to its initial
+/// root mean square, so that one rate is suitable for all models.
 class Adam {
 public:
-    explicit Adam(LatentWeights& weights);
-    /// @param rate the learning rate of this step.
-    void step(LatentWeights& gradient, double rate);
+    /// @param parameters whose numbers must stay where they are.
+    explicit Adam(std::vector<Parameter> parameters);
+    /// Moves every parameter along its gradient. @param rate the learning rate of this step.
+    void step(double rate);
 
 private:
     struct Moments {
-        Matrix* weight;
+        Parameter of;
         float scale;
-        Matrix first, second;
+        Vector first, second;
     };
     std::vector<Moments> moments_;
     std::int64_t steps_ = 0;

@@ -4,7 +4,15 @@
 
 namespace mha2mla {
 
-/// What a whole block, attention in MLA form and the original's MLP, leaves for the backward pass.
+/// A block whose attention is in MLA form, on its way to being trained; all else is the original's.
+struct LatentBlock {
+    const Model& model;
+    std::int64_t layer;
+    const LatentLayer& latent;
+    Sequences sequences;
+};
+
+/// What a block leaves for the backward pass.
 struct BlockActivations {
     Matrix input;   // hidden states of whole sequences, [tokens, hidden]; given
     Matrix normed;  // what the attention reads
@@ -14,20 +22,10 @@ struct BlockActivations {
     MlpActivations mlp;
     Matrix output;  // hidden states behind the block
 };
-void run_block(const Model& model, std::int64_t layer, const LatentLayer& latent, const RotaryTable& rotary,
-               std::int64_t seq_len, BlockActivations& at);
+void run_block(const LatentBlock& block, BlockActivations& at);
 
 /// Derivatives by the attention's weights. Results do not depend on the threads.
 /// @param d_hidden derivative by at.output, turned into that by at.input.
-void differentiate_block(const Model& model, std::int64_t layer, const LatentLayer& latent, const RotaryTable& rotary,
-                         std::int64_t seq_len, const BlockActivations& at, Matrix& d_hidden, LatentWeights& to);
-
-/// Σ KL(softmax(head(wanted)) || softmax(head(output))) / tokens, where head is the model's last norm and lm_head.
-/// @param output, wanted hidden states behind the last layer, [tokens, hidden]
-/// @param d_output set to the derivative.
-/// Holds the logits of kHeadTokens tokens at once.
-double distribution_loss(const Model& model, const Matrix& output, const Matrix& wanted, Matrix& d_output);
-
-inline constexpr std::int64_t kHeadTokens = 256;
+void differentiate_block(const LatentBlock& block, const BlockActivations& at, Matrix& d_hidden, LatentGradient& to);
 
 }  // namespace mha2mla

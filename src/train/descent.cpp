@@ -8,6 +8,7 @@
 
 #include "adam.hpp"
 #include "block.hpp"
+#include "losses.hpp"
 
 namespace mha2mla {
 namespace {
@@ -59,25 +60,11 @@ private:
 
 }  // namespace
 
-Vector token_weights(const Matrix& hidden) {
-    const auto width = static_cast<float>(hidden.cols());
-    return ((hidden.rowwise().squaredNorm() / width).array() + 1e-20F).inverse();
-}
-
-double squared_loss(const Matrix& output, const Matrix& target, const Vector& weight, Matrix* d_output) {
-    const Matrix difference = output - target;
-    const auto scale = 1.0 / static_cast<double>(output.size());
-    const double loss =
-        (difference.cast<double>().rowwise().squaredNorm().cwiseProduct(weight.cast<double>())).sum() * scale;
-    if (d_output != nullptr) *d_output = weight.asDiagonal() * difference * static_cast<float>(2 * scale);
-    return loss;
-}
-
 void Descent::on_own_output(LatentLayer& layer, const Lesson& lesson) const {
-    Batches batches(lesson.input.rows(), seq_len, step_tokens);
-    Adam adam(layer.weights);
+    Batches batches(lesson.input.rows(), sequences.seq_len, step_tokens);
+    LatentGradient gradient;
+    Adam adam(parameters(layer, gradient));
     LatentActivations activations;
-    LatentWeights gradient;
     Matrix input, target, d_output;
     Vector weight;
     for (std::int64_t step = 0; step < steps; ++step) {
@@ -86,40 +73,44 @@ void Descent::on_own_output(LatentLayer& layer, const Lesson& lesson) const {
         batches.gather(lesson.input, input);
         batches.gather(lesson.target, target);
         batches.gather(lesson.weight, weight);
-        run_latent(layer, rotary, seq_len, input, activations);
+        run_latent(layer, sequences, input, activations);
         (void)squared_loss(activations.output, target, weight, &d_output);
-        differentiate_latent(layer, rotary, seq_len, input, activations, d_output, gradient);
-        adam.step(gradient, rate_at(step, steps));
+        differentiate_latent(layer, sequences, input, activations, d_output, gradient);
+        adam.step(rate_at(step, steps));
     }
 }
 
 void Descent::on_window(const Model& model, std::int64_t first, std::span<LatentLayer* const> layers,
                         const Matrix& before, const Matrix& behind) const {
     const bool at_the_end = first + std::ssize(layers) == model.config.num_hidden_layers;
-    Batches batches(before.rows(), seq_len, step_tokens);
+    Batches batches(before.rows(), sequences.seq_len, step_tokens);
     std::vector<Adam> adams;
-    for (LatentLayer* layer : layers) adams.emplace_back(layer->weights);
-    std::vector<BlockActivations> blocks(layers.size());
-    LatentWeights gradient;
+    std::vector<LatentGradient> gradients(layers.size());
+    std::vector<LatentBlock> blocks;
+    for (std::size_t i = 0; i < layers.size(); ++i) {
+        adams.emplace_back(parameters(*layers[i], gradients[i]));
+        blocks.push_back({model, first + static_cast<std::int64_t>(i), *layers[i], sequences});
+    }
+    std::vector<BlockActivations> at(layers.size());
+    const TokenHead head{model.config.rules, head_of(model)};
     Matrix wanted, d_hidden;
     for (std::int64_t step = 0; step < steps; ++step) {
         if (step % kStepsAReport == 0) progress(step);
         batches.next();
-        batches.gather(before, blocks.front().input);
+        batches.gather(before, at.front().input);
         batches.gather(behind, wanted);
         for (std::size_t i = 0; i < layers.size(); ++i) {
-            if (i > 0) blocks[i].input = blocks[i - 1].output;
-            run_block(model, first + static_cast<std::int64_t>(i), *layers[i], rotary, seq_len, blocks[i]);
+            if (i > 0) at[i].input = at[i - 1].output;
+            run_block(blocks[i], at[i]);
         }
         if (at_the_end) {
-            (void)distribution_loss(model, blocks.back().output, wanted, d_hidden);
+            (void)distribution_loss(head, at.back().output, wanted, d_hidden);
         } else {
-            (void)squared_loss(blocks.back().output, wanted, token_weights(wanted), &d_hidden);
+            (void)squared_loss(at.back().output, wanted, token_weights(wanted), &d_hidden);
         }
         for (std::size_t i = layers.size(); i-- > 0;) {
-            differentiate_block(model, first + static_cast<std::int64_t>(i), *layers[i], rotary, seq_len, blocks[i],
-                                d_hidden, gradient);
-            adams[i].step(gradient, rate_at(step, steps));
+            differentiate_block(blocks[i], at[i], d_hidden, gradients[i]);
+            adams[i].step(rate_at(step, steps));
         }
     }
 }

@@ -13,18 +13,12 @@ struct Lesson {
     Vector weight;  // of a token's squared error, see token_weights()
 };
 
-/// One over the mean square of each hidden state: the next norm divides by it.
-[[nodiscard]] Vector token_weights(const Matrix& hidden);
-
-/// d_output becomes the derivative of Σ weight·‖output − target‖² / tokens / hidden, which is returned.
-double squared_loss(const Matrix& output, const Matrix& target, const Vector& weight, Matrix* d_output);
-
 /// Gradient descent by Adam on batches of whole sequences, which come in a random order that is always the same.
 struct Descent {
     using Progress = std::function<void(std::int64_t step)>;
 
-    const RotaryTable& rotary;
-    std::int64_t seq_len, steps, step_tokens;
+    Sequences sequences;
+    std::int64_t steps, step_tokens;
     Progress progress;  // called every few steps; may throw
 
     /// One layer, on the error of its attention's output.

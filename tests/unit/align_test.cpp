@@ -16,6 +16,7 @@
 #include "support/temporary.hpp"
 #include "support/tiny_model.hpp"
 #include "train/block.hpp"
+#include "train/losses.hpp"
 
 namespace mha2mla::test {
 namespace {
@@ -62,7 +63,7 @@ TEST_F(Align, AtFullRankTheFirstGuessComputesWhatTheOriginalDoes) {
     Matrix input;
     norm(source.layer(0).attention_norm, hidden, input);
     LatentActivations at;
-    run_latent(latent, rotary, kSeqLen, input, at);
+    run_latent(latent, {rotary, kSeqLen}, input, at);
     Matrix after = hidden;
     LayerWorkspace work;
     forward_attention(source, 0, rotary, kSeqLen, after, work, {});
@@ -85,15 +86,15 @@ TEST_F(Align, TheGradientIsTheSlopeOfTheLoss) {
     const Matrix input = random_matrix(2 * kSeqLen, config.hidden_size, 2);
     const Matrix d_output = random_matrix(2 * kSeqLen, config.hidden_size, 3);
     LatentActivations at;
-    LatentWeights gradient;
-    run_latent(latent, rotary, kSeqLen, input, at);
-    differentiate_latent(latent, rotary, kSeqLen, input, at, d_output, gradient);
+    LatentGradient gradient;
+    run_latent(latent, {rotary, kSeqLen}, input, at);
+    differentiate_latent(latent, {rotary, kSeqLen}, input, at, d_output, gradient);
     const auto loss = [&] {
-        run_latent(latent, rotary, kSeqLen, input, at);
+        run_latent(latent, {rotary, kSeqLen}, input, at);
         return at.output.cast<double>().cwiseProduct(d_output.cast<double>()).sum();
     };
     const auto weights = matrices(latent.weights);
-    const auto gradients = matrices(gradient);
+    const auto gradients = matrices(gradient.weights);
     for (std::size_t i = 0; i < weights.size(); ++i) {
         ASSERT_EQ(weights[i]->size(), gradients[i]->size()) << i;
         // The slope along a random direction, by central difference.
@@ -122,31 +123,32 @@ TEST_F(Align, TheGradientThroughBlocksAndTheHeadIsTheSlopeOfTheDivergence) {
     const Matrix input = random_matrix(2 * kSeqLen, config.hidden_size, 2);
     const Matrix wanted = random_matrix(2 * kSeqLen, config.hidden_size, 3);
     std::array<BlockActivations, 2> blocks;
+    const TokenHead head{source.config.rules, head_of(source)};
     const auto forward = [&] {
         blocks[0].input = input;
-        run_block(source, 0, layers[0], rotary, kSeqLen, blocks[0]);
+        run_block({source, 0, layers[0], {rotary, kSeqLen}}, blocks[0]);
         blocks[1].input = blocks[0].output;
-        run_block(source, 1, layers[1], rotary, kSeqLen, blocks[1]);
+        run_block({source, 1, layers[1], {rotary, kSeqLen}}, blocks[1]);
     };
     const auto loss = [&] {
         forward();
         Matrix ignored;
-        return distribution_loss(source, blocks[1].output, wanted, ignored);
+        return distribution_loss(head, blocks[1].output, wanted, ignored);
     };
     forward();
     Matrix d_hidden;
-    EXPECT_GT(distribution_loss(source, blocks[1].output, wanted, d_hidden), 0);
-    EXPECT_NEAR(distribution_loss(source, wanted, wanted, d_hidden), 0, 1e-6);
+    EXPECT_GT(distribution_loss(head, blocks[1].output, wanted, d_hidden), 0);
+    EXPECT_NEAR(distribution_loss(head, wanted, wanted, d_hidden), 0, 1e-6);
     EXPECT_LT(d_hidden.norm(), 1e-6);
-    (void)distribution_loss(source, blocks[1].output, wanted, d_hidden);
-    std::array<LatentWeights, 2> gradient;
+    (void)distribution_loss(head, blocks[1].output, wanted, d_hidden);
+    std::array<LatentGradient, 2> gradient;
     for (std::size_t i = 2; i-- > 0;) {
-        differentiate_block(source, static_cast<std::int64_t>(i), layers[i], rotary, kSeqLen, blocks[i], d_hidden,
+        differentiate_block({source, static_cast<std::int64_t>(i), layers[i], {rotary, kSeqLen}}, blocks[i], d_hidden,
                             gradient[i]);
     }
     for (std::size_t layer = 0; layer < 2; ++layer) {
         const auto weights = matrices(layers[layer].weights);
-        const auto gradients = matrices(gradient[layer]);
+        const auto gradients = matrices(gradient[layer].weights);
         for (std::size_t i = 0; i < weights.size(); ++i) {
             const Matrix before = *weights[i];
             // Along the gradient itself the slope is its norm, well above the rounding of a loss in float.

@@ -1,0 +1,105 @@
+#include "kept_attention.hpp"
+
+#include <algorithm>
+
+#include "../linalg/blas.hpp"
+#include "../support/parallel.hpp"
+#include "softmax.hpp"
+
+namespace mha2mla {
+namespace {
+
+/// One head of a sequence, from its two parts to a contiguous [seq_len, head_dim].
+void gather(const KeptShape& shape, MatrixIn first, MatrixIn rest, std::int64_t token, std::int64_t head, float* to) {
+    const std::int64_t rest_dim = shape.head_dim - shape.first_dim;
+    const float* a = first.data + token * first.stride + head * shape.first_dim;
+    const float* b = rest.data + token * rest.stride + head * rest_dim;
+    for (std::int64_t t = 0; t < shape.seq_len; ++t, to += shape.head_dim, a += first.stride, b += rest.stride) {
+        std::copy_n(a, shape.first_dim, to);
+        std::copy_n(b, rest_dim, to + shape.first_dim);
+    }
+}
+
+void scatter(const KeptShape& shape, const float* from, MatrixOut first, MatrixOut rest, std::int64_t token,
+             std::int64_t head) {
+    const std::int64_t rest_dim = shape.head_dim - shape.first_dim;
+    float* a = first.data + token * first.stride + head * shape.first_dim;
+    float* b = rest.data + token * rest.stride + head * rest_dim;
+    for (std::int64_t t = 0; t < shape.seq_len; ++t, from += shape.head_dim, a += first.stride, b += rest.stride) {
+        std::copy_n(from, shape.first_dim, a);
+        std::copy_n(from + shape.first_dim, rest_dim, b);
+    }
+}
+
+/// Calls body(first token, KV head, scratch) for every sequence and KV head.
+template <typename Body>
+void for_each_kv_head(const KeptShape& shape, const Body& body) {
+    parallel_for(shape.sequences * shape.kv_heads, [&](std::int64_t item, std::vector<float>& scratch) {
+        body(item / shape.kv_heads * shape.seq_len, item % shape.kv_heads, scratch);
+    });
+}
+
+}  // namespace
+
+void kept_attention(const AttentionRule& rule, const KeptShape& shape, const KeptInput& input,
+                    std::span<float> probabilities, float* out) {
+    const std::int64_t n = shape.seq_len;
+    const std::int64_t dim = shape.head_dim;
+    const std::int64_t group = shape.heads / shape.kv_heads;
+    for_each_kv_head(shape, [&](std::int64_t token, std::int64_t kv_head, std::vector<float>& scratch) {
+        scratch.resize(static_cast<std::size_t>(2 * n * dim));
+        float* q = scratch.data();
+        float* k = q + n * dim;
+        gather(shape, input.k_first, input.k_rest, token, kv_head, k);
+        const MatrixIn v{input.v.data + token * input.v.stride + kv_head * dim, input.v.stride};
+        for (std::int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {
+            float* p = probabilities.data() + (token * shape.heads + head * n) * n;
+            gather(shape, input.q_first, input.q_rest, token, head, q);
+            multiply_abt(n, n, dim, rule.scale, {q, dim}, {k, dim}, 0.0F, {p, n});
+            causal_softmax(rule, n, p);
+            multiply_ab(n, dim, n, 1.0F, {p, n}, v, 0.0F,
+                        {out + token * shape.heads * dim + head * dim, shape.heads * dim});
+        }
+    });
+}
+
+void kept_attention_gradient(const AttentionRule& rule, const KeptShape& shape, const KeptInput& input,
+                             std::span<const float> probabilities, const float* d_out, const KeptOutput& to) {
+    const std::int64_t n = shape.seq_len;
+    const std::int64_t dim = shape.head_dim;
+    const std::int64_t group = shape.heads / shape.kv_heads;
+    const std::int64_t stride = shape.heads * dim;
+    for_each_kv_head(shape, [&](std::int64_t token, std::int64_t kv_head, std::vector<float>& scratch) {
+        const bool capped = rule.softcap > 0;
+        scratch.resize(static_cast<std::size_t>(4 * n * dim + (capped ? 2 : 1) * n * n));
+        float* q = scratch.data();
+        float* k = q + n * dim;
+        float* d_q = k + n * dim;
+        float* d_k = d_q + n * dim;
+        float* d_logits = d_k + n * dim;
+        float* logits = d_logits + n * n;  // if capped
+        gather(shape, input.k_first, input.k_rest, token, kv_head, k);
+        const float* v = input.v.data + token * input.v.stride + kv_head * dim;
+        float* d_v = to.v.data + token * to.v.stride + kv_head * dim;
+        for (std::int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {
+            const float before = head == kv_head * group ? 0.0F : 1.0F;  // the group's heads share keys and values
+            const float* p = probabilities.data() + (token * shape.heads + head * n) * n;
+            const float* d_mixed = d_out + token * stride + head * dim;
+            gemm(CblasTrans, CblasNoTrans, n, dim, n, 1.0F, p, n, d_mixed, stride, before, d_v, to.v.stride);
+            multiply_abt(n, n, dim, 1.0F, {d_mixed, stride}, {v, input.v.stride}, 0.0F, {d_logits, n});
+            causal_softmax_gradient(rule, n, p, d_logits);
+            gather(shape, input.q_first, input.q_rest, token, head, q);
+            if (capped) {  // the logits are not kept
+                multiply_abt(n, n, dim, rule.scale, {q, dim}, {k, dim}, 0.0F, {logits, n});
+                soft_cap(rule.softcap, n * n, logits);
+                soft_cap_gradient(rule.softcap, n * n, logits, d_logits);
+            }
+            multiply_ab(n, dim, n, rule.scale, {d_logits, n}, {k, dim}, 0.0F, {d_q, dim});
+            scatter(shape, d_q, to.q_first, to.q_rest, token, head);
+            gemm(CblasTrans, CblasNoTrans, n, dim, n, rule.scale, d_logits, n, q, dim, before, d_k, dim);
+        }
+        scatter(shape, d_k, to.k_first, to.k_rest, token, kv_head);
+    });
+}
+
+}  // namespace mha2mla
