@@ -256,7 +256,7 @@ protected:
 
     template <typename Loss>
     void expect_all_slopes(double ours, const Loss& loss) {
-        EXPECT_NEAR(ours, loss(), 1e-6 * std::abs(loss()));
+        EXPECT_NEAR(ours, loss(), 1e-5 * std::abs(loss()));
         expect_slopes("hidden", exact_, d_hidden_.data(), loss);
         expect_slopes("norm", norm_.exact, norm_.gradient.data(), loss);
         expect_slopes("lm_head", lm_head_.exact, lm_head_.gradient.data(), loss);

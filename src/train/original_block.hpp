@@ -1,0 +1,50 @@
+#pragma once
+#include <span>
+
+#include "../forward/mlp.hpp"
+#include "../forward/norm.hpp"
+#include "../latent/latent_layer.hpp"
+#include "mha2mla/token_id.hpp"
+
+namespace mha2mla {
+
+/// A block of an original checkpoint, with everything that its rules say.
+struct OriginalBlock {
+    const Model& model;
+    std::int64_t layer;
+    Sequences sequences;
+};
+
+/// What a block leaves for the backward pass. What its rules leave out is empty.
+struct OriginalActivations {
+    Matrix input;                      // hidden states of whole sequences, [tokens, hidden]; given
+    Matrix normed;                     // what the attention reads
+    Matrix q_projected, k_projected;   // before their norms
+    Matrix q, k, v;                    // after RoPE
+    std::vector<float> probabilities;  // [sequences, heads, seq_len, seq_len]
+    Matrix mixed;                      // [tokens, heads * head_dim]
+    Matrix attention;                  // before the norm behind it
+    Matrix middle;                     // hidden states behind the attention
+    Matrix mlp_normed;                 // what the MLP reads
+    MlpActivations mlp;
+    Matrix mlp_output;  // before the norm behind it
+    Matrix output;      // hidden states behind the block
+};
+void run_block(const OriginalBlock& block, OriginalActivations& at);
+
+/// Where derivatives by a block's weights are added; null members: not computed.
+struct OriginalGradient {
+    NormGradient attention_norm, attention_post_norm, mlp_norm, mlp_post_norm, q_norm, k_norm;
+    LinearGradient q, k, v, o;
+    MlpGradient mlp;
+};
+/// Results do not depend on the threads.
+/// @param d_hidden the derivative by at.output, turned into that by at.input.
+void differentiate_block(const OriginalBlock& block, const OriginalActivations& at, Matrix& d_hidden,
+                         const OriginalGradient& to);
+
+/// Adds to `to` the derivative by the embeddings, from that by the hidden states before the first layer.
+/// @param scale of the embeddings. @param to [vocab, hidden]
+void embedding_gradient(float scale, std::span<const TokenId> ids, const Matrix& d_hidden, float* to);
+
+}  // namespace mha2mla
