@@ -32,6 +32,7 @@ inline constexpr std::array<NopePhaseRow, 2> kNopePhases = {{
     {NopePhase::zero, "zero", "not turned, as in the paper"},
     {NopePhase::fitted, "fitted", "turned and scaled for each query head as its rotation did on average on your text"},
 }};
+static_assert(in_order(kNopePhases, &NopePhaseRow::phase));
 
 struct ConvertOptions {
     RopeOptions rope;

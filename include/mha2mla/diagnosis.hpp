@@ -7,7 +7,7 @@
 #include <string_view>
 #include <vector>
 
-#include "mha2mla/latent.hpp"
+#include "mha2mla/layout.hpp"
 #include "mha2mla/observer.hpp"
 
 namespace mha2mla {

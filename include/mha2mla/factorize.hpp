@@ -6,8 +6,9 @@
 #include <string_view>
 #include <vector>
 
-#include "mha2mla/latent.hpp"
+#include "mha2mla/layout.hpp"
 #include "mha2mla/matrix.hpp"
+#include "mha2mla/table.hpp"
 
 namespace mha2mla {
 
@@ -24,6 +25,7 @@ struct SigmaPlacementRow {
 };
 inline constexpr std::array<SigmaPlacementRow, 3> kSigmaPlacements = {
     {{SigmaPlacement::balanced, "balanced"}, {SigmaPlacement::up, "up"}, {SigmaPlacement::down, "down"}}};
+static_assert(in_order(kSigmaPlacements, &SigmaPlacementRow::sigma));
 
 /// The algorithm for the singular vectors. Each enumerator states the largest relative excess of the approximation
 /// error over the optimal one.
@@ -39,6 +41,7 @@ struct SvdMethodRow {
 };
 inline constexpr std::array<SvdMethodRow, 3> kSvdMethods = {
     {{SvdMethod::standard, "standard"}, {SvdMethod::strict, "strict"}, {SvdMethod::fast, "fast"}}};
+static_assert(in_order(kSvdMethods, &SvdMethodRow::method));
 
 struct SvdOptions {
     SigmaPlacement sigma = SigmaPlacement::balanced;
@@ -131,7 +134,7 @@ struct ErrorWeighting {
 /// @param kv [num_kv_heads * (head_dim - rope_dim) + num_kv_heads * head_dim, hidden], the NoPE key rows above the
 ///           value rows.
 /// @param nope_rows the number of key rows.
-/// @param widths latent widths of the layer, see latent_widths().
+/// @param widths latent widths of the layer, see LatentShape::widths().
 /// @param weighting of errors, required by `whitened` and `weighted`; its heads are used only by `weighted`.
 /// @throws Error{usage} naming the largest possible rank if the rank is too large, or if a required weighting is
 /// missing;

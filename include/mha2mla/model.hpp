@@ -14,7 +14,7 @@
 
 #include "mha2mla/architecture.hpp"
 #include "mha2mla/checkpoint.hpp"
-#include "mha2mla/latent.hpp"
+#include "mha2mla/layout.hpp"
 
 namespace mha2mla {
 
@@ -54,12 +54,24 @@ struct ModelConfig {
     std::optional<std::int64_t> bos_token_id;
     ModelRules rules;
     TensorNames names;
-    std::optional<LatentConfig> latent;  // the object `mha2mla`: only in a converted checkpoint
+    std::optional<LatentConfig> latent;  // only of a converted checkpoint
 
     /// Query heads that share a KV head.
     [[nodiscard]] std::int64_t group_size() const { return num_attention_heads / num_key_value_heads; }
     /// Rotary pairs of a head.
     [[nodiscard]] std::int64_t num_pairs() const { return head_dim / 2; }
+    [[nodiscard]] AttentionShape attention_shape() const {
+        return {num_attention_heads, num_key_value_heads, head_dim, hidden_size};
+    }
+    /// Of a conversion with these sizes.
+    [[nodiscard]] LatentShape latent_shape(std::int64_t rope_dim, std::int64_t kv_rank,
+                                           Factorization factorization) const {
+        return {attention_shape(), rope_dim, kv_rank, factorization};
+    }
+    /// Of a converted checkpoint.
+    [[nodiscard]] LatentShape latent_shape() const {
+        return latent_shape(latent->rope.rope_dim, latent->kv_rank, latent->factorization);
+    }
 };
 
 /// Reads a config.json. This is the only place that knows its keys.

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "mha2mla/latent.hpp"
+#include "mha2mla/layout.hpp"
 #include "mha2mla/model.hpp"
 
 namespace mha2mla {

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "mha2mla/calibration.hpp"
-#include "mha2mla/latent.hpp"
+#include "mha2mla/layout.hpp"
 #include "mha2mla/model.hpp"
 
 namespace mha2mla {

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "mha2mla/latent.hpp"
+#include "mha2mla/layout.hpp"
 #include "mha2mla/model.hpp"
 #include "mha2mla/observer.hpp"
 #include "mha2mla/singular_values.hpp"

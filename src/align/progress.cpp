@@ -127,8 +127,8 @@ void read_progress(const SafetensorsFile& file, const Model& model, std::int64_t
 
 }  // namespace
 
-std::vector<std::vector<std::int64_t>> kept_pairs(const PairRanks& ranks, std::int64_t layer, std::int64_t rope_dim) {
-    std::vector<std::vector<std::int64_t>> pairs(static_cast<std::size_t>(ranks.kv_heads));
+LayerPairs kept_pairs(const PairRanks& ranks, std::int64_t layer, std::int64_t rope_dim) {
+    LayerPairs pairs(static_cast<std::size_t>(ranks.kv_heads));
     for (std::int64_t head = 0; head < ranks.kv_heads; ++head) {
         for (std::int64_t k = 0; k < ranks.head_dim / 2; ++k) {
             if (ranks.rank(layer, head, k) < rope_dim / 2) pairs[static_cast<std::size_t>(head)].push_back(k);

@@ -26,8 +26,7 @@ struct AlignProgress {
 };
 
 /// The pairs of each KV head whose rank is among the first rope_dim / 2.
-[[nodiscard]] std::vector<std::vector<std::int64_t>> kept_pairs(const PairRanks& ranks, std::int64_t layer,
-                                                                std::int64_t rope_dim);
+[[nodiscard]] LayerPairs kept_pairs(const PairRanks& ranks, std::int64_t layer, std::int64_t rope_dim);
 
 /// One safetensors file, flushed to disk before it gets its name. @throws Error{io}
 void save_progress(const std::filesystem::path& path, const AlignProgress& progress);

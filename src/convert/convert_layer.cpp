@@ -49,37 +49,38 @@ void write_biases(CheckpointWriter& writer, const AttentionView& view, const Lay
                   const ConvertOptions& options, const Vector* new_q = nullptr) {
     const auto dtype = [&](const TensorView* tensor) { return output_dtype(tensor->dtype, options.dtype); };
     if (view.q.bias != nullptr && new_q != nullptr) {
-        const std::string name = names.q + ".bias";
+        const std::string name = names.of(LatentRole::query) + ".bias";
         writer.write(name,
                      from_floats({new_q->data(), static_cast<std::size_t>(new_q->size())}, dtype(view.q.bias), name));
     } else if (view.q.bias != nullptr) {
-        write_rows(writer, names.q + ".bias", *view.q.bias, rows.query, dtype(view.q.bias));
+        write_rows(writer, names.of(LatentRole::query) + ".bias", *view.q.bias, rows.query, dtype(view.q.bias));
     }
     if (view.k.bias != nullptr) {
-        write_rows(writer, names.k_rope + ".bias", *view.k.bias, rows.key_rope, dtype(view.k.bias));
-        write_rows(writer, names.up_k + ".bias", *view.k.bias, rows.key_nope, dtype(view.k.bias));
+        write_rows(writer, names.of(LatentRole::key_rope) + ".bias", *view.k.bias, rows.key_rope, dtype(view.k.bias));
+        write_rows(writer, names.of(LatentRole::up_key) + ".bias", *view.k.bias, rows.key_nope, dtype(view.k.bias));
     }
     if (view.v.bias != nullptr) {
-        write_rows(writer, names.up_v + ".bias", *view.v.bias, in_order(view.v.bias->rows()), dtype(view.v.bias));
+        write_rows(writer, names.of(LatentRole::up_value) + ".bias", *view.v.bias, in_order(view.v.bias->rows()),
+                   dtype(view.v.bias));
     }
 }
 
 }  // namespace
 
 LayerResult convert_layer(CheckpointWriter& writer, const Model& source, std::int64_t layer,
-                          const ConvertOptions& options, const std::vector<std::vector<std::int64_t>>& pairs) {
+                          const ConvertOptions& options, const LayerPairs& pairs) {
     const ModelConfig& config = source.config;
     const AttentionView& view = source.layer(layer).original_attention();
-    const LayerNames names(layer);
-    const LayerRows rows = layer_rows(config, pairs);
+    const LatentShape shape = config.latent_shape(options.rope.rope_dim, options.kv_rank, options.factorization);
+    const LayerNames names(layer, shape);
+    const LayerRows rows = layer_rows(shape, pairs);
     for (const TensorView* tensor : {view.q.weight, view.q.bias, view.k.weight, view.k.bias, view.v.bias}) {
         if (tensor != nullptr) check_finite(*tensor);
     }
-    const auto widths = latent_widths(options.factorization, config.num_key_value_heads, config.head_dim,
-                                      options.rope.rope_dim, options.kv_rank);
+    const LatentWidths widths = shape.widths();
     const auto dtype = [&](const TensorView* tensor) { return output_dtype(tensor->dtype, options.dtype); };
 
-    write_rows(writer, names.k_rope + ".weight", *view.k.weight, rows.key_rope, dtype(view.k.weight));
+    write_rows(writer, names.of(LatentRole::key_rope) + ".weight", *view.k.weight, rows.key_rope, dtype(view.k.weight));
     LayerResult result;
     const Matrix kv = gather_kv(*view.k.weight, rows.key_nope, *view.v.weight);
     const auto nope_rows = static_cast<std::int64_t>(rows.key_nope.size());
@@ -93,18 +94,20 @@ LayerResult convert_layer(CheckpointWriter& writer, const Model& source, std::in
     const KvFactors& factors = guided.factors;
     const bool turned = options.nope_phase == NopePhase::fitted;
     if (turned) {
-        write_matrix(writer, names.q + ".weight", guided.q, dtype(view.q.weight));
+        write_matrix(writer, names.of(LatentRole::query) + ".weight", guided.q, dtype(view.q.weight));
     } else {
-        write_rows(writer, names.q + ".weight", *view.q.weight, rows.query, dtype(view.q.weight));
+        write_rows(writer, names.of(LatentRole::query) + ".weight", *view.q.weight, rows.query, dtype(view.q.weight));
     }
     if (shares_latent(options.factorization)) {
-        write_matrix(writer, names.down_kv + ".weight", factors.down_k, dtype(view.k.weight));
+        write_matrix(writer, names.of(LatentRole::down) + ".weight", factors.down_k, dtype(view.k.weight));
     } else {
-        if (widths.key > 0) write_matrix(writer, names.down_k + ".weight", factors.down_k, dtype(view.k.weight));
-        if (widths.value > 0) write_matrix(writer, names.down_v + ".weight", factors.down_v, dtype(view.v.weight));
+        if (widths.key > 0)
+            write_matrix(writer, names.of(LatentRole::down_key) + ".weight", factors.down_k, dtype(view.k.weight));
+        if (widths.value > 0)
+            write_matrix(writer, names.of(LatentRole::down_value) + ".weight", factors.down_v, dtype(view.v.weight));
     }
-    write_matrix(writer, names.up_k + ".weight", factors.up_k, dtype(view.k.weight));
-    write_matrix(writer, names.up_v + ".weight", factors.up_v, dtype(view.v.weight));
+    write_matrix(writer, names.of(LatentRole::up_key) + ".weight", factors.up_k, dtype(view.k.weight));
+    write_matrix(writer, names.of(LatentRole::up_value) + ".weight", factors.up_v, dtype(view.v.weight));
 
     write_biases(writer, view, names, rows, options, turned ? &guided.q_bias : nullptr);
     if (factors.total_energy > 0) result.retained_energy = factors.retained_energy / factors.total_energy;
@@ -112,20 +115,20 @@ LayerResult convert_layer(CheckpointWriter& writer, const Model& source, std::in
 }
 
 void write_aligned_layer(CheckpointWriter& writer, const Model& source, std::int64_t layer,
-                         const ConvertOptions& options, const std::vector<std::vector<std::int64_t>>& pairs,
-                         const LatentWeights& weights) {
+                         const ConvertOptions& options, const LayerPairs& pairs, const LatentWeights& weights) {
     const AttentionView& view = source.layer(layer).original_attention();
-    const LayerNames names(layer);
+    const LatentShape shape = source.config.latent_shape(options.rope.rope_dim, options.kv_rank, options.factorization);
+    const LayerNames names(layer, shape);
     const auto write = [&](const std::string& name, const Matrix& matrix, const LinearView& like) {
         write_matrix(writer, name + ".weight", matrix, output_dtype(like.weight->dtype, options.dtype));
     };
-    write(names.q, weights.q, view.q);
-    write(names.k_rope, weights.k_rope, view.k);
-    write(names.down_kv, weights.down, view.k);
-    write(names.up_k, weights.up_k, view.k);
-    write(names.up_v, weights.up_v, view.v);
-    write(names.o, weights.o, view.o);
-    write_biases(writer, view, names, layer_rows(source.config, pairs), options);
+    write(names.of(LatentRole::query), weights.q, view.q);
+    write(names.of(LatentRole::key_rope), weights.k_rope, view.k);
+    write(names.of(LatentRole::down), weights.down, view.k);
+    write(names.of(LatentRole::up_key), weights.up_k, view.k);
+    write(names.of(LatentRole::up_value), weights.up_v, view.v);
+    write(names.of(LatentRole::output), weights.o, view.o);
+    write_biases(writer, view, names, layer_rows(shape, pairs), options);
 }
 
 void copy_tensor(CheckpointWriter& writer, const Model& source, const TensorView& tensor,

@@ -16,12 +16,11 @@ struct LayerResult {
 /// Everything of one layer that changes, written to `writer`.
 /// @param pairs kept pairs of each KV head.
 LayerResult convert_layer(CheckpointWriter& writer, const Model& source, std::int64_t layer,
-                          const ConvertOptions& options, const std::vector<std::vector<std::int64_t>>& pairs);
+                          const ConvertOptions& options, const LayerPairs& pairs);
 
 /// The same with given weights, and o_proj too.
 void write_aligned_layer(CheckpointWriter& writer, const Model& source, std::int64_t layer,
-                         const ConvertOptions& options, const std::vector<std::vector<std::int64_t>>& pairs,
-                         const LatentWeights& weights);
+                         const ConvertOptions& options, const LayerPairs& pairs, const LatentWeights& weights);
 
 /// A tensor that keeps its values: inside the kernel, or a little at a time if its dtype changes.
 void copy_tensor(CheckpointWriter& writer, const Model& source, const TensorView& tensor,

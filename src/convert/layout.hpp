@@ -1,4 +1,5 @@
 #pragma once
+#include <array>
 #include <optional>
 #include <string>
 #include <vector>
@@ -14,11 +15,17 @@ struct OutputLayout {
     std::vector<const TensorView*> copies;         // source tensors that pass through
 };
 
-/// Names of the attention tensors of one layer that convert() writes itself.
-struct LayerNames {
-    explicit LayerNames(std::int64_t layer);
-    std::string q, k_rope, down_kv, down_k, down_v, up_k, up_v, o;  // without ".weight" or ".bias"
+/// Names of the attention tensors of one layer that convert() writes itself, without ".weight" or ".bias".
+class LayerNames {
+public:
+    LayerNames(std::int64_t layer, const LatentShape& shape);
+    [[nodiscard]] const std::string& of(LatentRole role) const { return names_.at(static_cast<std::size_t>(role)); }
+
+private:
+    std::array<std::string, 8> names_;  // by LatentRole; empty where the layout has no such tensor
 };
+
+[[nodiscard]] const LinearView& projection(const AttentionView& view, Projection which);
 
 /// dtype of a tensor in the output.
 [[nodiscard]] Dtype output_dtype(Dtype source, const std::optional<Dtype>& asked);

@@ -5,7 +5,6 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
-#include "../layout/latent_json.hpp"
 #include "../support/json_file.hpp"
 #include "record.hpp"
 
@@ -53,16 +52,7 @@ std::string config_text(const Model& source, const ConvertOptions& options, cons
         config[config.contains("dtype") ? "dtype" : "torch_dtype"] = name;
     }
     const LatentConfig latent{report.selection, options.factorization, options.kv_rank};
-    config["mha2mla"] = latent_to_json(latent, rank_file, options.rope.uniform_start);
-    if (options.aligned()) config["mha2mla"]["aligned"] = true;
-    // A number a line would make thousands of lines of the pairs; a layer a line can be read.
-    auto& pairs = config["mha2mla"]["kept_pairs"];
-    std::string compact;
-    for (const auto& layer : pairs) compact += (compact.empty() ? "\n      " : ",\n      ") + layer.dump();
-    pairs = nullptr;
-    std::string text = config.dump(2) + "\n";
-    const std::string empty = "\"kept_pairs\": null";
-    return text.replace(text.find(empty), empty.size(), "\"kept_pairs\": [" + compact + "\n    ]");
+    return latent.layout->config_text(config, latent, {rank_file, options.rope.uniform_start, options.aligned()});
 }
 
 }  // namespace

@@ -41,8 +41,7 @@ CacheLayout cache_layout(const ModelConfig& config, std::int64_t group_size) {
                            group_size);
     }
     const LatentConfig& latent = *config.latent;
-    const auto widths =
-        latent_widths(latent.factorization, kv_heads, config.head_dim, latent.rope.rope_dim, latent.kv_rank);
+    const LatentWidths widths = config.latent_shape().widths();
     const std::int64_t nope_dim = config.head_dim - latent.rope.rope_dim;
     const CacheSegment rotated{kv_heads, latent.rope.rope_dim, true, false};
     if (shares_latent(latent.factorization)) {

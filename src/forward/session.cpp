@@ -49,7 +49,7 @@ struct Session::Impl {
     }
 
     void rotate(std::int64_t layer, std::span<const Run> runs, std::int64_t heads, std::int64_t dim, Matrix& x,
-                const std::vector<std::vector<std::int64_t>>* pairs) const;
+                const LayerPairs* pairs) const;
     /// Fill `rows` with what the layer caches of the new tokens, and `queries`.
     void original_rows(const AttentionView& view, std::int64_t layer, std::span<const Run> runs);
     void latent_rows(const LatentAttentionView& view, std::int64_t layer, std::span<const Run> runs);
@@ -72,7 +72,7 @@ struct Session::Impl {
 };
 
 void Session::Impl::rotate(std::int64_t layer, std::span<const Run> runs, std::int64_t heads, std::int64_t dim,
-                           Matrix& x, const std::vector<std::vector<std::int64_t>>* pairs) const {
+                           Matrix& x, const LayerPairs* pairs) const {
     if (dim == 0) return;
     const RotaryTable& table = rotary[layer];
     const std::int64_t heads_of_pairs = pairs == nullptr ? 1 : static_cast<std::int64_t>(pairs->size());
@@ -145,8 +145,7 @@ bool Session::Impl::expand(const Run& run) const {
     if (options.form == AttentionForm::expanded) return true;
     const LatentConfig& latent = *config.latent;
     const std::int64_t nope_dim = config.head_dim - latent.rope.rope_dim;
-    const auto widths = latent_widths(latent.factorization, config.num_key_value_heads, config.head_dim,
-                                      latent.rope.rope_dim, latent.kv_rank);
+    const LatentWidths widths = config.latent_shape().widths();
     const std::int64_t once = config.num_key_value_heads * (widths.key * nope_dim + widths.value * config.head_dim);
     const std::int64_t saved = config.num_attention_heads * ((widths.key > 0 ? widths.key - nope_dim : 0) +
                                                              (widths.value > 0 ? widths.value - config.head_dim : 0));

@@ -41,11 +41,10 @@ MatrixD second_moment(const Matrix& rows) {
     return sum / static_cast<double>(rows.rows());
 }
 
-LatentLayer unfactorized_layer(const Model& model, std::int64_t layer,
-                               const std::vector<std::vector<std::int64_t>>& pairs) {
+LatentLayer unfactorized_layer(const Model& model, std::int64_t layer, const LayerPairs& pairs) {
     const ModelConfig& config = model.config;
     const AttentionView& view = model.layer(layer).original_attention();
-    const LayerRows rows = layer_rows(config, pairs);
+    const LayerRows rows = layer_rows(config.attention_shape(), pairs);
     LatentLayer result;
     result.heads = config.num_attention_heads;
     result.kv_heads = config.num_key_value_heads;
@@ -65,10 +64,10 @@ LatentLayer unfactorized_layer(const Model& model, std::int64_t layer,
     return result;
 }
 
-LatentLayer first_guess(const Model& model, std::int64_t layer, const std::vector<std::vector<std::int64_t>>& pairs,
-                        std::int64_t kv_rank, const Whitening& whitening, double balance) {
+LatentLayer first_guess(const Model& model, std::int64_t layer, const LayerPairs& pairs, std::int64_t kv_rank,
+                        const Whitening& whitening, double balance) {
     const AttentionView& view = model.layer(layer).original_attention();
-    const LayerRows rows = layer_rows(model.config, pairs);
+    const LayerRows rows = layer_rows(model.config.attention_shape(), pairs);
     const auto nope_rows = static_cast<std::int64_t>(rows.key_nope.size());
     const Matrix kv = gather_kv(*view.k.weight, rows.key_nope, *view.v.weight);
     const double key_weight = balance * equal_energy_weight(whitening.apply(kv), nope_rows);

@@ -101,8 +101,8 @@ KvFactors factorize_balanced(const Model& model, std::int64_t layer, LatentLayer
 
 }  // namespace
 
-GuidedLayer guide_layer(const Model& model, std::int64_t layer, const std::vector<std::vector<std::int64_t>>& pairs,
-                        const Matrix& kv, const LatentWidths& widths, const ConvertOptions& options) {
+GuidedLayer guide_layer(const Model& model, std::int64_t layer, const LayerPairs& pairs, const Matrix& kv,
+                        const LatentWidths& widths, const ConvertOptions& options) {
     const ModelConfig& config = model.config;
     if (options.inputs == nullptr || options.inputs->extent().hidden != config.hidden_size ||
         options.inputs->extent().layers != config.num_hidden_layers) {

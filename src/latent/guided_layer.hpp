@@ -16,8 +16,7 @@ struct GuidedLayer {
 /// The phases and the factorisation that `options` ask for.
 /// @param pairs that keep RoPE, by KV head. @param kv, widths as for factorize().
 /// @throws Error{usage} without inputs of this model, Error{numeric}.
-[[nodiscard]] GuidedLayer guide_layer(const Model& model, std::int64_t layer,
-                                      const std::vector<std::vector<std::int64_t>>& pairs, const Matrix& kv,
+[[nodiscard]] GuidedLayer guide_layer(const Model& model, std::int64_t layer, const LayerPairs& pairs, const Matrix& kv,
                                       const LatentWidths& widths, const ConvertOptions& options);
 
 /// What it takes beside the matrix and what factorize() takes.

@@ -10,7 +10,7 @@ namespace mha2mla {
 /// The weights of one layer in MLA form, and what is needed to run it.
 struct LatentLayer {
     LatentWeights weights;
-    std::vector<std::vector<std::int64_t>> pairs;      // that keep RoPE, by KV head
+    LayerPairs pairs;                                  // that keep RoPE, by KV head
     Vector q_bias, k_rope_bias, up_k_bias, up_v_bias;  // empty where the family has none; o's is left to others
     std::int64_t heads = 0, kv_heads = 0, head_dim = 0, rope_dim = 0;
     AttentionRule rule;  // of the original layer

@@ -16,15 +16,15 @@ void split_head(std::int64_t first_row, std::int64_t head_dim, const std::vector
 
 }  // namespace
 
-LayerRows layer_rows(const ModelConfig& config, const std::vector<std::vector<std::int64_t>>& pairs) {
+LayerRows layer_rows(const AttentionShape& shape, const LayerPairs& pairs) {
     LayerRows rows;
-    for (std::int64_t head = 0; head < config.num_key_value_heads; ++head) {
-        split_head(head * config.head_dim, config.head_dim, pairs[static_cast<std::size_t>(head)], rows.key_rope,
+    for (std::int64_t head = 0; head < shape.num_kv_heads; ++head) {
+        split_head(head * shape.head_dim, shape.head_dim, pairs[static_cast<std::size_t>(head)], rows.key_rope,
                    rows.key_nope);
     }
     std::vector<std::int64_t> query_nope;
-    for (std::int64_t head = 0; head < config.num_attention_heads; ++head) {
-        split_head(head * config.head_dim, config.head_dim, pairs[static_cast<std::size_t>(head / config.group_size())],
+    for (std::int64_t head = 0; head < shape.num_heads; ++head) {
+        split_head(head * shape.head_dim, shape.head_dim, pairs[static_cast<std::size_t>(head / shape.group_size())],
                    rows.query, query_nope);
     }
     rows.query.insert(rows.query.end(), query_nope.begin(), query_nope.end());

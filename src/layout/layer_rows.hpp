@@ -2,13 +2,14 @@
 #include <cstdint>
 #include <vector>
 
+#include "mha2mla/checkpoint.hpp"
+#include "mha2mla/layout.hpp"
 #include "mha2mla/matrix.hpp"
-#include "mha2mla/model.hpp"
 
 namespace mha2mla {
 
-/// Row numbers of one layer's projections in the order of a converted checkpoint: within a head ascending, so that
-/// first halves come before second halves.
+/// Row numbers of one layer's projections in the order of the reference layout and of LatentWeights: within a head
+/// ascending, so that first halves come before second halves.
 struct LayerRows {
     std::vector<std::int64_t> query;     // all heads' RoPE rows, then all heads' NoPE rows
     std::vector<std::int64_t> key_rope;  // all KV heads
@@ -16,7 +17,7 @@ struct LayerRows {
 };
 
 /// @param pairs the kept pairs of each KV head, ascending. Query heads use those of their KV head.
-[[nodiscard]] LayerRows layer_rows(const ModelConfig& config, const std::vector<std::vector<std::int64_t>>& pairs);
+[[nodiscard]] LayerRows layer_rows(const AttentionShape& shape, const LayerPairs& pairs);
 
 /// The NoPE key rows above the value rows, straight from the file. [nope_rows.size() + value rows, hidden]
 /// @throws Error{numeric} naming the first element that is not finite.

@@ -1,27 +1,27 @@
-#include "mha2mla/latent.hpp"
+#include <algorithm>
+
+#include "mha2mla/layout.hpp"
 
 namespace mha2mla {
 
-LatentWidths latent_widths(Factorization factorization, std::int64_t num_kv_heads, std::int64_t head_dim,
-                           std::int64_t rope_dim, std::int64_t kv_rank) {
+LatentWidths LatentShape::widths() const {
+    const FactorizationRow& row = row_of(factorization);
     const std::int64_t rank = num_kv_heads * kv_rank;
-    const std::int64_t nope_keys = num_kv_heads * (head_dim - rope_dim);
-    const std::int64_t values = num_kv_heads * head_dim;
-    switch (factorization) {
-        case Factorization::joint:
-        case Factorization::whitened:
-        case Factorization::weighted:
-            return {rank, rank, rank};
-        case Factorization::split:
-            return {rank / 2, rank / 2, rank};
-        case Factorization::key:
-            return {rank, 0, rank + values};
-        case Factorization::value:
-            return {0, rank, nope_keys + rank};
-        case Factorization::none:
-            break;
-    }
-    return {0, 0, nope_keys + values};
+    if (row.shared) return {rank, rank, rank};
+    const std::int64_t part = row.halves_rank() ? rank / 2 : rank;
+    LatentWidths widths{row.key ? part : 0, row.value ? part : 0, 0};
+    widths.cached = (row.key ? part : nope_rows()) + (row.value ? part : value_rows());
+    return widths;
+}
+
+std::optional<std::int64_t> LatentShape::largest_kv_rank() const {
+    const FactorizationRow& row = row_of(factorization);
+    const auto largest = [this](std::int64_t rows) { return std::min(rows, hidden) / num_kv_heads; };
+    if (row.shared) return largest(nope_rows() + value_rows());
+    if (row.halves_rank()) return 2 * largest(nope_rows());  // there are no fewer value rows
+    if (row.key) return largest(nope_rows());
+    if (row.value) return largest(value_rows());
+    return std::nullopt;
 }
 
 }  // namespace mha2mla

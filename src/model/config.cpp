@@ -1,6 +1,5 @@
 #include <algorithm>
 
-#include "../layout/latent_json.hpp"
 #include "../support/json_file.hpp"
 #include "config_keys.hpp"
 #include "families.hpp"
@@ -62,10 +61,8 @@ ModelConfig read_config(const std::filesystem::path& config_json) {
         keys.fail("bos_token_id", "is not in the vocabulary");
     }
     apply_family(keys, config);
-    if (const Json* latent = keys.find("mha2mla")) {
-        refuse_conversion(config);
-        config.latent = latent_from_json(*latent, config, file);
-    }
+    config.latent = read_latent_config(json, config.attention_shape(), config.num_hidden_layers, file);
+    if (config.latent) refuse_conversion(config);
     return config;
 }
 

@@ -1,6 +1,7 @@
 #include "mha2mla/model.hpp"
 
 #include <algorithm>
+#include <array>
 #include <string>
 #include <utility>
 
@@ -78,7 +79,7 @@ public:
         view.mlp_post_norm = norm(prefix, names.mlp_post_norm, hidden, rules.norm, words);
         find_mlp(prefix, rules.mlp, view);
         if (config_.latent) {
-            view.attention = latent_attention(prefix + "self_attn.", rules.attention);
+            view.attention = latent_attention(prefix, rules.attention);
         } else {
             view.attention = attention(prefix, rules);
         }
@@ -156,32 +157,29 @@ private:
 
     LatentAttentionView latent_attention(const std::string& prefix, const AttentionRule& rule) const {
         const LatentConfig& latent = *config_.latent;
-        const std::int64_t heads = config_.num_key_value_heads;
-        const std::int64_t hidden = config_.hidden_size;
-        const std::int64_t query_rows = config_.num_attention_heads * config_.head_dim;
-        const std::int64_t rope_rows = heads * latent.rope.rope_dim;
-        const std::int64_t nope_rows = heads * config_.head_dim - rope_rows;
-        const auto widths =
-            latent_widths(latent.factorization, heads, config_.head_dim, latent.rope.rope_dim, latent.kv_rank);
         const std::string query_words = head_words(config_.num_attention_heads, " heads of ");
-        const std::string words = head_words(heads, " KV heads of ") + ", rope_dim_for_mla " +
+        const std::string words = head_words(config_.num_key_value_heads, " KV heads of ") + ", rope_dim_for_mla " +
                                   std::to_string(latent.rope.rope_dim) + ", kv_rank " + std::to_string(latent.kv_rank);
-        const std::string kv = prefix + "kv_proj.";
         LatentAttentionView view;
-        view.q = linear(prefix + "q_proj", query_rows, hidden, rule.qkv_bias, query_words);
-        view.k_rope = linear(prefix + "k_r_proj", rope_rows, hidden, rule.qkv_bias, words);
-        if (shares_latent(latent.factorization)) {
-            view.down_k = view.down_v = linear(kv + "down_kv", widths.key, hidden, false, words);
-        } else {
-            if (widths.key > 0) view.down_k = linear(kv + "down_k", widths.key, hidden, false, words);
-            if (widths.value > 0) view.down_v = linear(kv + "down_v", widths.value, hidden, false, words);
+        for (const LatentTensor& tensor : latent.layout->tensors(config_.latent_shape())) {
+            const bool by_query = tensor.from == Projection::query || tensor.from == Projection::output;
+            const bool bias = tensor.from == Projection::output ? rule.o_bias : rule.qkv_bias;
+            const LinearView found = linear(prefix + std::string(tensor.name), tensor.rows, tensor.columns,
+                                            tensor.biased && bias, by_query ? query_words : words);
+            if (tensor.role == LatentRole::down) {
+                view.down_k = view.down_v = found;
+            } else {
+                view.*kViews.at(static_cast<std::size_t>(tensor.role)) = found;
+            }
         }
-        view.up_k = linear(kv + "up_k", nope_rows, widths.key > 0 ? widths.key : hidden, rule.qkv_bias, words);
-        view.up_v = linear(kv + "up_v", heads * config_.head_dim, widths.value > 0 ? widths.value : hidden,
-                           rule.qkv_bias, words);
-        view.o = linear(prefix + "o_proj", hidden, query_rows, rule.o_bias, query_words);
         return view;
     }
+
+    /// In the order of LatentRole. A shared latent is that of keys and that of values.
+    static constexpr std::array<LinearView LatentAttentionView::*, 8> kViews = {
+        &LatentAttentionView::q,      &LatentAttentionView::k_rope, &LatentAttentionView::down_k,
+        &LatentAttentionView::down_k, &LatentAttentionView::down_v, &LatentAttentionView::up_k,
+        &LatentAttentionView::up_v,   &LatentAttentionView::o};
 
     const Checkpoint& checkpoint_;
     const ModelConfig& config_;

@@ -10,9 +10,9 @@
 namespace mha2mla {
 namespace {
 
-LayerSpectra spectra_of(const Model& model, std::int64_t layer, const std::vector<std::vector<std::int64_t>>& pairs) {
+LayerSpectra spectra_of(const Model& model, std::int64_t layer, const LayerPairs& pairs) {
     const AttentionView& view = model.layer(layer).original_attention();
-    const LayerRows rows = layer_rows(model.config, pairs);
+    const LayerRows rows = layer_rows(model.config.attention_shape(), pairs);
     const Matrix joint = gather_kv(*view.k.weight, rows.key_nope, *view.v.weight);
     const auto nope = static_cast<Eigen::Index>(rows.key_nope.size());
     const std::array<Eigen::Ref<const Matrix>, 3> matrices = {joint, joint.topRows(nope),
@@ -63,7 +63,7 @@ std::vector<RetainedEnergy> retained_energies(const ModelConfig& config, std::in
     std::vector<RetainedEnergy> result;
     for (std::int64_t kv_rank = step; kv_rank <= config.head_dim; kv_rank += step) {
         const auto widths = [&](Factorization factorization) {
-            return latent_widths(factorization, config.num_key_value_heads, config.head_dim, rope_dim, kv_rank);
+            return config.latent_shape(rope_dim, kv_rank, factorization).widths();
         };
         const LatentWidths joint = widths(Factorization::joint);
         const LatentWidths split = widths(Factorization::split);

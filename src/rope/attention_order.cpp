@@ -161,9 +161,8 @@ std::vector<std::int64_t> eliminate(std::vector<Sample>& samples, std::int64_t p
 
 }  // namespace
 
-std::vector<std::vector<std::int64_t>> attention_order(const Model& model, std::int64_t layer,
-                                                       const RotaryTable& rotary, std::int64_t seq_len,
-                                                       const Matrix& input) {
+LayerPairs attention_order(const Model& model, std::int64_t layer, const RotaryTable& rotary, std::int64_t seq_len,
+                           const Matrix& input) {
     const ModelConfig& config = model.config;
     const AttentionView& view = model.layer(layer).original_attention();
     const std::int64_t dim = config.head_dim;
@@ -173,7 +172,7 @@ std::vector<std::vector<std::int64_t>> attention_order(const Model& model, std::
     const Matrix q = projected(view.q, input), k = projected(view.k, input), v = projected(view.v, input);
     Matrix o(view.o.out_features(), view.o.in_features());
     to_float(*view.o.weight, 0, {o.data(), static_cast<std::size_t>(o.size())});
-    std::vector<std::vector<std::int64_t>> orders(static_cast<std::size_t>(config.num_key_value_heads));
+    LayerPairs orders(static_cast<std::size_t>(config.num_key_value_heads));
     parallel_for(config.num_key_value_heads, [&](std::int64_t kv_head, std::vector<float>& room) {
         std::vector<Sample> samples;
         for (std::int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {

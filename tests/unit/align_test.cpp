@@ -47,10 +47,10 @@ protected:
     Observer observer_;
 };
 
-std::vector<std::vector<std::int64_t>> all_pairs(const ModelConfig& config) {
+LayerPairs all_pairs(const ModelConfig& config) {
     std::vector<std::int64_t> pairs;
     for (std::int64_t k = 0; k < config.num_pairs(); ++k) pairs.push_back(k);
-    return std::vector<std::vector<std::int64_t>>(static_cast<std::size_t>(config.num_key_value_heads), pairs);
+    return LayerPairs(static_cast<std::size_t>(config.num_key_value_heads), pairs);
 }
 
 TEST_F(Align, AtFullRankTheFirstGuessComputesWhatTheOriginalDoes) {
@@ -80,7 +80,7 @@ TEST_F(Align, TheGradientIsTheSlopeOfTheLoss) {
     const Model source = model();
     const ModelConfig& config = source.config;
     const RotaryTable rotary(config, kSeqLen);
-    const std::vector<std::vector<std::int64_t>> pairs(static_cast<std::size_t>(config.num_key_value_heads), {0, 2});
+    const LayerPairs pairs(static_cast<std::size_t>(config.num_key_value_heads), {0, 2});
     LatentLayer latent = first_guess(source, 1, pairs, config.head_dim / 2,
                                      Whitening(MatrixD::Identity(config.hidden_size, config.hidden_size)), 1.0);
     const Matrix input = random_matrix(2 * kSeqLen, config.hidden_size, 2);
@@ -116,7 +116,7 @@ TEST_F(Align, TheGradientThroughBlocksAndTheHeadIsTheSlopeOfTheDivergence) {
     const Model source = model();
     const ModelConfig& config = source.config;
     const RotaryTable rotary(config, kSeqLen);
-    const std::vector<std::vector<std::int64_t>> pairs(static_cast<std::size_t>(config.num_key_value_heads), {0, 2});
+    const LayerPairs pairs(static_cast<std::size_t>(config.num_key_value_heads), {0, 2});
     const Whitening flat(MatrixD::Identity(config.hidden_size, config.hidden_size));
     std::array<LatentLayer, 2> layers = {first_guess(source, 0, pairs, config.head_dim / 2, flat, 1.0),
                                          first_guess(source, 1, pairs, config.head_dim / 2, flat, 1.0)};

@@ -6,12 +6,8 @@ namespace mha2mla::test {
 namespace {
 
 TEST(LayerRows, FollowTheReferenceOrder) {
-    ModelConfig config;
-    config.num_attention_heads = 4;
-    config.num_key_value_heads = 2;
-    config.head_dim = 8;
     // KV head 0 keeps pairs 1 and 3 (rows 1, 3 and 5, 7), KV head 1 keeps pairs 0 and 2 (rows 8, 10 and 12, 14).
-    const LayerRows rows = layer_rows(config, {{1, 3}, {0, 2}});
+    const LayerRows rows = layer_rows({4, 2, 8, 0}, {{1, 3}, {0, 2}});
     EXPECT_EQ(rows.key_rope, (std::vector<std::int64_t>{1, 3, 5, 7, 8, 10, 12, 14}));
     EXPECT_EQ(rows.key_nope, (std::vector<std::int64_t>{0, 2, 4, 6, 9, 11, 13, 15}));
     // Query heads 0 and 1 follow KV head 0, heads 2 and 3 KV head 1; all RoPE rows come before all NoPE rows.

@@ -55,7 +55,7 @@ void check_stages(const ConvertFlags& flags, Context& context) {
     if (flags.balance && !row_of(flags.factorization()).needs_moments()) {
         throw Error(ErrorCode::usage, "--kv-balance only goes with --svd whitened and weighted");
     }
-    const bool whole_part = latent_widths(flags.factorization(), 1, 8, 2, 2).cached != 2;
+    const bool whole_part = row_of(flags.factorization()).leaves_part_whole();
     if (flags.kv_reduction && whole_part) {
         throw Error(ErrorCode::usage, "--kv-reduction does not go with --svd " +
                                           std::string(row_of(flags.factorization()).name) +

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "context.hpp"
-#include "mha2mla/latent.hpp"
+#include "mha2mla/layout.hpp"
 #include "mha2mla/model.hpp"
 #include "mha2mla/suggestion.hpp"
 #include "mha2mla/token_file.hpp"

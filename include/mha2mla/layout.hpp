@@ -1,0 +1,163 @@
+#pragma once
+/// How a converted checkpoint is laid out: its sizes, its tensors and what its config.json says of them.
+
+#include <array>
+#include <cstdint>
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "mha2mla/table.hpp"
+
+namespace mha2mla {
+
+/// Which of NoPE keys and values go through a latent, and whether they share it (MHA2MLA, section 3.2).
+/// `whitened` and `weighted` are `joint` with another measure of the error: nothing differs once the weights are there.
+enum class Factorization : std::uint8_t { joint, whitened, weighted, split, key, value, none };
+
+struct FactorizationRow {
+    Factorization factorization;
+    std::string_view name;            // of --svd
+    std::string_view reference_name;  // `svd_init_method` of the reference implementation
+    bool key, value;                  // whether NoPE keys and values go through a latent
+    bool shared;                      // and it is the same for both
+    bool by_moments;                  // errors are measured with the second moments of layer inputs
+    std::string_view what;
+
+    [[nodiscard]] constexpr bool needs_moments() const { return by_moments; }
+    /// Whether keys or values stay as they are, so that kv_rank alone does not say how large the cache is.
+    [[nodiscard]] constexpr bool leaves_part_whole() const { return !key || !value; }
+    /// Whether keys and values get half of kv_rank each.
+    [[nodiscard]] constexpr bool halves_rank() const { return key && value && !shared; }
+};
+inline constexpr std::array<FactorizationRow, 7> kFactorizations = {{
+    {Factorization::joint, "joint", "joint", true, true, true, false,
+     "NoPE keys and values share one latent (the paper's default)"},
+    {Factorization::whitened, "whitened", "joint", true, true, true, true,
+     "as joint, with the least error on your text instead of in the weights"},
+    {Factorization::weighted, "weighted", "joint", true, true, true, true,
+     "as whitened, errors counted by what queries and the output projection make of them"},
+    {Factorization::split, "split", "split", true, true, false, false,
+     "a latent of half the width each for NoPE keys and for values"},
+    {Factorization::key, "key", "only_key", true, false, false, false,
+     "only NoPE keys go through a latent; values stay whole"},
+    {Factorization::value, "value", "only_value", false, true, false, false,
+     "only values go through a latent; NoPE keys stay whole"},
+    {Factorization::none, "none", "none", false, false, false, false, "partial RoPE only, nothing is factorised"},
+}};
+static_assert(in_order(kFactorizations, &FactorizationRow::factorization));
+[[nodiscard]] constexpr const FactorizationRow& row_of(Factorization factorization) {
+    return kFactorizations.at(static_cast<std::size_t>(factorization));
+}
+
+/// Whether NoPE keys and values share one latent.
+[[nodiscard]] constexpr bool shares_latent(Factorization factorization) { return row_of(factorization).shared; }
+
+/// Ascending rotary pairs of each KV head of a layer.
+using LayerPairs = std::vector<std::vector<std::int64_t>>;
+
+/// The rotary pairs that keep RoPE: pairs[layer][kv_head] holds `rope_dim / 2` ascending pair indices.
+struct RopeSelection {
+    std::string strategy;
+    std::int64_t rope_dim = 0;
+    std::vector<LayerPairs> pairs;
+};
+
+/// Sizes of a layer's attention before the conversion.
+struct AttentionShape {
+    std::int64_t num_heads = 0, num_kv_heads = 0, head_dim = 0, hidden = 0;
+
+    /// Query heads that share a KV head.
+    [[nodiscard]] std::int64_t group_size() const { return num_heads / num_kv_heads; }
+    [[nodiscard]] std::int64_t query_rows() const { return num_heads * head_dim; }
+    [[nodiscard]] std::int64_t value_rows() const { return num_kv_heads * head_dim; }
+};
+
+/// Latent widths of one layer, in numbers per token.
+struct LatentWidths {
+    std::int64_t key = 0;     // 0: NoPE keys are not factorised
+    std::int64_t value = 0;   // 0: values are not factorised
+    std::int64_t cached = 0;  // what a cache must keep beside the rotated keys
+};
+
+/// Sizes of a layer's attention in MLA form.
+struct LatentShape : AttentionShape {
+    std::int64_t rope_dim = 0;  // d_r: dimensions of a head that keep RoPE
+    std::int64_t kv_rank = 0;   // d_kv: latent width per KV head, over keys and values together
+    Factorization factorization = Factorization::joint;
+
+    [[nodiscard]] std::int64_t rope_rows() const { return num_kv_heads * rope_dim; }
+    [[nodiscard]] std::int64_t nope_rows() const { return num_kv_heads * (head_dim - rope_dim); }
+    [[nodiscard]] LatentWidths widths() const;
+    /// What a cache keeps of a token: rotated keys and what LatentWidths::cached says.
+    [[nodiscard]] std::int64_t cached_numbers() const { return rope_rows() + widths().cached; }
+    /// The largest kv_rank that the matrices allow; nothing where nothing is factorised.
+    [[nodiscard]] std::optional<std::int64_t> largest_kv_rank() const;
+};
+
+struct LatentLayout;
+/// The layout of the MHA2MLA reference implementation, whose training and evaluation code loads it.
+[[nodiscard]] const LatentLayout& reference_layout();
+
+/// What a converted checkpoint's config.json says of its attention.
+struct LatentConfig {
+    RopeSelection rope;
+    Factorization factorization = Factorization::joint;
+    std::int64_t kv_rank = 0;  // d_kv: latent width per KV head, over keys and values together
+    const LatentLayout* layout = &reference_layout();
+};
+
+/// A projection of the original's attention.
+enum class Projection : std::uint8_t { query, key, value, output };
+
+/// What a tensor of a converted layer does.
+enum class LatentRole : std::uint8_t {
+    query,
+    key_rope,
+    down,        ///< of a latent that keys and values share
+    down_key,    ///< of a latent of keys alone
+    down_value,  ///< of a latent of values alone
+    up_key,
+    up_value,
+    output,
+};
+
+/// One linear map of a converted layer.
+struct LatentTensor {
+    LatentRole role;
+    std::string_view name;       // behind the layer's prefix, without ".weight" or ".bias"
+    std::int64_t rows, columns;  // out_features, in_features
+    Projection from;             // of the original, whose dtype it takes
+    bool biased;                 // it has a bias where `from` has one
+};
+
+/// What a layout's loader wants to be told beside LatentConfig.
+struct LayoutNotes {
+    std::string rank_file;           // its name in the output directory, or empty
+    std::int64_t uniform_start = 0;  // RopeOptions::uniform_start
+    bool aligned = false;            // the weights were refined on text
+};
+
+/// A form of converted checkpoints. A further one is a file in src/layout and a row in layouts.cpp.
+struct LatentLayout {
+    std::string_view name, what;
+    /// The tensors of a layer's attention in the order in which they are written. The same in every layer.
+    std::vector<LatentTensor> (*tensors)(const LatentShape& shape);
+    /// What a whole config.json says; nothing if it is not of this layout. @throws Error{format} naming the key.
+    std::optional<LatentConfig> (*read_config)(const nlohmann::ordered_json& config, const AttentionShape& attention,
+                                               std::int64_t layers, const std::string& file);
+    /// The text of the config.json of a conversion. @param config the original's.
+    std::string (*config_text)(const nlohmann::ordered_json& config, const LatentConfig& latent,
+                               const LayoutNotes& notes);
+};
+[[nodiscard]] std::span<const LatentLayout> latent_layouts();
+
+/// What config.json says of a latent; nothing if it is of an original. @throws Error{format} naming the key.
+[[nodiscard]] std::optional<LatentConfig> read_latent_config(const nlohmann::ordered_json& config,
+                                                             const AttentionShape& attention, std::int64_t layers,
+                                                             const std::string& file);
+
+}  // namespace mha2mla

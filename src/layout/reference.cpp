@@ -1,0 +1,151 @@
+// Layout `mha2mla`: rows, names and keys of the MHA2MLA reference implementation, so that its own code loads them.
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "layouts.hpp"
+#include "mha2mla/error.hpp"
+
+namespace mha2mla {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+[[noreturn]] void fail(const std::string& file, const std::string& key, const std::string& problem) {
+    throw Error(ErrorCode::format, file + ": key 'mha2mla." + key + "' " + problem);
+}
+
+std::int64_t whole_number(const Json& object, const char* key, std::int64_t low, std::int64_t high,
+                          const std::string& file) {
+    const auto it = object.find(key);
+    if (it == object.end() || !it->is_number_integer()) fail(file, key, "must be a whole number");
+    const auto value = it->get<std::int64_t>();
+    if (value < low || value > high) fail(file, key, "is out of range: " + std::to_string(value));
+    return value;
+}
+
+std::string text(const Json& object, const char* key, const std::string& file) {
+    const auto it = object.find(key);
+    if (it == object.end() || !it->is_string()) fail(file, key, "must be a string");
+    return it->get<std::string>();
+}
+
+void read_pairs(const Json& object, const AttentionShape& attention, std::int64_t layers, const std::string& file,
+                RopeSelection& rope) {
+    const std::string shape = "must list, for each of " + std::to_string(layers) + " layers and " +
+                              std::to_string(attention.num_kv_heads) + " KV heads, " +
+                              std::to_string(rope.rope_dim / 2) + " ascending rotary pairs";
+    const auto it = object.find("kept_pairs");
+    const auto is_list = [](const Json& value, std::int64_t size) {
+        return value.is_array() && value.size() == static_cast<std::size_t>(size);
+    };
+    if (it == object.end() || !is_list(*it, layers)) fail(file, "kept_pairs", shape);
+    for (const auto& layer : *it) {
+        if (!is_list(layer, attention.num_kv_heads)) fail(file, "kept_pairs", shape);
+        auto& heads = rope.pairs.emplace_back();
+        for (const auto& head : layer) {
+            if (!is_list(head, rope.rope_dim / 2)) fail(file, "kept_pairs", shape);
+            auto& pairs = heads.emplace_back();
+            for (const auto& pair : head) {
+                if (!pair.is_number_integer()) fail(file, "kept_pairs", shape);
+                const auto value = pair.get<std::int64_t>();
+                if (value < 0 || value >= attention.head_dim / 2 || (!pairs.empty() && value <= pairs.back())) {
+                    fail(file, "kept_pairs", shape);
+                }
+                pairs.push_back(value);
+            }
+        }
+    }
+}
+
+Json object_of(const LatentConfig& latent, const LayoutNotes& notes) {
+    const FactorizationRow& row = row_of(latent.factorization);
+    // The reference knows four selections. Any other is handed to it as a rank file, which its 2-norm reads.
+    const bool by_rank_file = !notes.rank_file.empty();
+    Json json;
+    json["partial_rope_version"] = by_rank_file ? "2-norm" : latent.rope.strategy;
+    json["rope_dim_for_mla"] = latent.rope.rope_dim;
+    json["uniform_start_point"] = notes.uniform_start;
+    json["qk_tensor_path"] = by_rank_file ? Json(notes.rank_file) : Json(nullptr);
+    json["svd_init_method"] = row.reference_name;
+    json["low_rank"] = row.halves_rank() ? latent.kv_rank / 2 : latent.kv_rank;
+    json["is_baseline"] = false;
+    json["is_gqa2mha2mla"] = false;
+    json["is_mla_from_scratch"] = false;
+    json["format_version"] = 1;
+    json["rope_selection"] = latent.rope.strategy;
+    json["factorization"] = row.name;
+    json["kv_rank"] = latent.kv_rank;
+    json["kept_pairs"] = latent.rope.pairs;
+    if (notes.aligned) json["aligned"] = true;
+    return json;
+}
+
+}  // namespace
+
+std::vector<LatentTensor> reference_tensors(const LatentShape& shape) {
+    const LatentWidths widths = shape.widths();
+    const bool shared = shares_latent(shape.factorization);
+    const std::int64_t hidden = shape.hidden;
+    std::vector<LatentTensor> tensors = {
+        {LatentRole::query, "self_attn.q_proj", shape.query_rows(), hidden, Projection::query, true},
+        {LatentRole::key_rope, "self_attn.k_r_proj", shape.rope_rows(), hidden, Projection::key, true},
+    };
+    const auto add_down = [&](LatentRole role, std::string_view name, std::int64_t rows, Projection from) {
+        if (rows > 0) tensors.push_back({role, name, rows, hidden, from, false});
+    };
+    add_down(LatentRole::down, "self_attn.kv_proj.down_kv", shared ? widths.key : 0, Projection::key);
+    add_down(LatentRole::down_key, "self_attn.kv_proj.down_k", shared ? 0 : widths.key, Projection::key);
+    add_down(LatentRole::down_value, "self_attn.kv_proj.down_v", shared ? 0 : widths.value, Projection::value);
+    // An up projection without a down projection reads the hidden states.
+    tensors.insert(tensors.end(),
+                   {
+                       {LatentRole::up_key, "self_attn.kv_proj.up_k", shape.nope_rows(),
+                        widths.key > 0 ? widths.key : hidden, Projection::key, true},
+                       {LatentRole::up_value, "self_attn.kv_proj.up_v", shape.value_rows(),
+                        widths.value > 0 ? widths.value : hidden, Projection::value, true},
+                       {LatentRole::output, "self_attn.o_proj", hidden, shape.query_rows(), Projection::output, true},
+                   });
+    return tensors;
+}
+
+/// The object `mha2mla`: the reference's own keys and, beside them, ours.
+std::optional<LatentConfig> read_reference_config(const Json& config, const AttentionShape& attention,
+                                                  std::int64_t layers, const std::string& file) {
+    const auto found = config.find("mha2mla");
+    if (found == config.end() || found->is_null()) return std::nullopt;
+    const Json& object = *found;
+    if (!object.is_object()) throw Error(ErrorCode::format, file + ": key 'mha2mla' must be an object");
+    LatentConfig latent;
+    latent.rope.rope_dim = whole_number(object, "rope_dim_for_mla", 0, attention.head_dim, file);
+    if (latent.rope.rope_dim % 2 != 0) fail(file, "rope_dim_for_mla", "must be even");
+    latent.kv_rank = whole_number(object, "kv_rank", 1, std::int64_t{2} * attention.hidden, file);
+    latent.rope.strategy = text(object, "rope_selection", file);
+    const std::string method = text(object, "svd_init_method", file);
+    const std::string own = object.contains("factorization") ? text(object, "factorization", file) : std::string();
+    const auto row = std::find_if(kFactorizations.begin(), kFactorizations.end(), [&](const auto& candidate) {
+        return candidate.reference_name == method && (own.empty() || candidate.name == own);
+    });
+    if (row == kFactorizations.end()) {
+        fail(file, "svd_init_method",
+             "is unknown: '" + method + "'" + (own.empty() ? "" : " with factorization '" + own + "'"));
+    }
+    latent.factorization = row->factorization;
+    read_pairs(object, attention, layers, file, latent.rope);
+    return latent;
+}
+
+/// Every key of the original is kept.
+std::string reference_config_text(const Json& config, const LatentConfig& latent, const LayoutNotes& notes) {
+    Json changed = config;
+    changed["mha2mla"] = object_of(latent, notes);
+    // A number a line would make thousands of lines of the pairs; a layer a line can be read.
+    Json& pairs = changed["mha2mla"]["kept_pairs"];
+    std::string compact;
+    for (const auto& layer : pairs) compact += (compact.empty() ? "\n      " : ",\n      ") + layer.dump();
+    pairs = nullptr;
+    std::string text = changed.dump(2) + "\n";
+    const std::string empty = "\"kept_pairs\": null";
+    return text.replace(text.find(empty), empty.size(), "\"kept_pairs\": [" + compact + "\n    ]");
+}
+
+}  // namespace mha2mla

@@ -1,0 +1,73 @@
+#include "mha2mla/layout.hpp"
+
+#include <gtest/gtest.h>
+
+#include <map>
+#include <nlohmann/json.hpp>
+
+namespace mha2mla::test {
+namespace {
+
+constexpr AttentionShape kAttention{4, 2, 8, 24};
+
+LatentShape shape_of(Factorization factorization) { return {kAttention, 4, 3, factorization}; }
+
+TEST(LatentShape, WidthsAreThoseOfTheDefinition) {
+    struct Expected {
+        std::int64_t key, value, cached;
+    };
+    // Two KV heads: a rank of 6, 8 NoPE key rows and 16 value rows.
+    const std::map<Factorization, Expected> expected = {
+        {Factorization::joint, {6, 6, 6}},     {Factorization::whitened, {6, 6, 6}},
+        {Factorization::weighted, {6, 6, 6}},  {Factorization::split, {3, 3, 6}},
+        {Factorization::key, {6, 0, 6 + 16}},  {Factorization::value, {0, 6, 8 + 6}},
+        {Factorization::none, {0, 0, 8 + 16}},
+    };
+    for (const auto& [factorization, widths] : expected) {
+        const LatentWidths found = shape_of(factorization).widths();
+        const auto name = row_of(factorization).name;
+        EXPECT_EQ(found.key, widths.key) << name;
+        EXPECT_EQ(found.value, widths.value) << name;
+        EXPECT_EQ(found.cached, widths.cached) << name;
+        EXPECT_EQ(shape_of(factorization).cached_numbers(), 2 * 4 + widths.cached) << name;
+        EXPECT_EQ(row_of(factorization).leaves_part_whole(), widths.cached != 6) << name;
+    }
+}
+
+TEST(LatentShape, TheLargestRankIsThatOfTheMatrices) {
+    // hidden 24 over two KV heads: joint [24, 24], keys [8, 24], values [16, 24].
+    EXPECT_EQ(shape_of(Factorization::joint).largest_kv_rank(), 12);
+    EXPECT_EQ(shape_of(Factorization::split).largest_kv_rank(), 8);
+    EXPECT_EQ(shape_of(Factorization::key).largest_kv_rank(), 4);
+    EXPECT_EQ(shape_of(Factorization::value).largest_kv_rank(), 8);
+    EXPECT_EQ(shape_of(Factorization::none).largest_kv_rank(), std::nullopt);
+}
+
+TEST(Layouts, EveryLayoutProjectsAllHeadsAndSaysWhatItsConfigSays) {
+    for (const LatentLayout& layout : latent_layouts()) {
+        for (const FactorizationRow& row : kFactorizations) {
+            const LatentShape shape = shape_of(row.factorization);
+            std::map<std::string_view, int> names;
+            for (const LatentTensor& tensor : layout.tensors(shape)) {
+                EXPECT_EQ(++names[tensor.name], 1) << layout.name << ' ' << row.name << ' ' << tensor.name;
+                EXPECT_GT(tensor.rows, 0) << tensor.name;
+                EXPECT_GT(tensor.columns, 0) << tensor.name;
+            }
+            const LatentConfig latent{{"attention", 4, {{{0, 1}, {1, 3}}}}, row.factorization, 3, &layout};
+            const nlohmann::ordered_json original = {{"model_type", "llama"}, {"hidden_size", 24}};
+            const auto json =
+                nlohmann::ordered_json::parse(layout.config_text(original, latent, {"ranks.pth", 0, true}));
+            const auto read = read_latent_config(json, kAttention, 1, "config.json");
+            ASSERT_TRUE(read.has_value());
+            EXPECT_EQ(read->layout, &layout);
+            EXPECT_EQ(read->factorization, row.factorization);
+            EXPECT_EQ(read->kv_rank, latent.kv_rank);
+            EXPECT_EQ(read->rope.pairs, latent.rope.pairs);
+            EXPECT_EQ(read->rope.strategy, latent.rope.strategy);
+        }
+    }
+    EXPECT_FALSE(read_latent_config({{"model_type", "llama"}}, kAttention, 1, "config.json").has_value());
+}
+
+}  // namespace
+}  // namespace mha2mla::test
