@@ -10,7 +10,7 @@
 #include <string_view>
 #include <vector>
 
-#include "mha2mla/matrix.hpp"
+#include "mha2mla/latent.hpp"
 #include "mha2mla/model.hpp"
 #include "mha2mla/observer.hpp"
 #include "mha2mla/rope.hpp"
@@ -50,7 +50,7 @@ inline constexpr std::int64_t kAlignOrderTokens = 1024;
 /// One way to spend the budget on rotated and latent dimensions.
 struct Split {
     std::int64_t rope_dim = 0, kv_rank = 0;
-    double error = 0;  // mean over layers of error, see Aligner::next(), before any refinement
+    double error = 0;  // mean over layers of AlignedLayer::error before any refinement
 };
 
 /// Ways to spend the budget, at most eight of them, by rising rope_dim; their error is not known yet.
@@ -67,14 +67,12 @@ struct AlignRequest {
 /// Private memory that it takes, mapped weights not counted.
 [[nodiscard]] std::uint64_t align_bytes(const ModelConfig& config, const AlignRequest& request);
 
-/// One layer's attention in MLA form, rows as in a converted checkpoint.
-struct LatentWeights {
-    Matrix q;       // [num_heads * head_dim, hidden], rows: all RoPE rows, then all NoPE rows
-    Matrix k_rope;  // [num_kv_heads * rope_dim, hidden]
-    Matrix down;    // [num_kv_heads * kv_rank, hidden]
-    Matrix up_k;    // [num_kv_heads * (head_dim - rope_dim), num_kv_heads * kv_rank]
-    Matrix up_v;    // [num_kv_heads * head_dim, num_kv_heads * kv_rank]
-    Matrix o;       // [hidden, num_heads * head_dim]
+/// A layer that an Aligner hands out.
+struct AlignedLayer {
+    LatentWeights weights;
+    /// The mean square of what is left of the error in the hidden states behind the attention, in the mean square of
+    /// the original's hidden states.
+    double error = 0;
 };
 
 /// Aligns one layer after the other. Holds the hidden states of the calibration text as the original model has them and
@@ -104,10 +102,8 @@ public:
     [[nodiscard]] std::span<const Split> tried() const;
     /// The pairs that keep RoPE with the chosen split, under the name of this selection, "attention".
     [[nodiscard]] RopeSelection selection() const;
-    /// Weights of the next layer, starting with layer 0; each knows what those before it got wrong.
-    /// @param error set to the mean square of what is left of the error in the hidden states behind the attention, in
-    /// the mean square of the original's hidden states.
-    [[nodiscard]] LatentWeights next(double& error);
+    /// The next layer, starting with layer 0; each is fitted to what those before it got wrong.
+    [[nodiscard]] AlignedLayer next();
     /// The layer that comes next.
     [[nodiscard]] std::int64_t layer() const;
     /// For restore(): the hidden states and the layers that are not handed out yet, in one file that replaces an

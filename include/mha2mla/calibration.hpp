@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <initializer_list>
 #include <memory>
 #include <optional>
 #include <span>
@@ -46,6 +47,23 @@ public:
 
 protected:
     Extent extent_;
+};
+
+/// Kinds of statistics of a model.
+enum class Statistic : std::uint8_t { norms, attention_order, moments };
+class StatisticSet {
+public:
+    constexpr StatisticSet() = default;
+    constexpr StatisticSet(std::initializer_list<Statistic> kinds) {
+        for (const Statistic kind : kinds) bits_ |= 1U << static_cast<unsigned>(kind);
+    }
+    [[nodiscard]] constexpr bool has(Statistic kind) const {
+        return ((bits_ >> static_cast<unsigned>(kind)) & 1U) != 0;
+    }
+    [[nodiscard]] constexpr bool empty() const { return bits_ == 0; }
+
+private:
+    unsigned bits_ = 0;
 };
 
 /// Mean 2-norms of every rotary pair before RoPE, over all tokens (MHA2MLA, section 3.1 and appendix A).

@@ -12,27 +12,13 @@
 
 #include "mha2mla/align.hpp"
 #include "mha2mla/factorize.hpp"
+#include "mha2mla/latent.hpp"
 #include "mha2mla/model.hpp"
 #include "mha2mla/observer.hpp"
 #include "mha2mla/plan.hpp"
 #include "mha2mla/rope.hpp"
 
 namespace mha2mla {
-
-/// The angle by which a pair without RoPE is turned, once and for all positions, folded into the query projection.
-enum class NopePhase : std::uint8_t {
-    zero,    ///< none, as in the paper
-    fitted,  ///< and with it a factor: the closest on text to what the rotation did to the attention's logits
-};
-struct NopePhaseRow {
-    NopePhase phase;
-    std::string_view name, what;
-};
-inline constexpr std::array<NopePhaseRow, 2> kNopePhases = {{
-    {NopePhase::zero, "zero", "not turned, as in the paper"},
-    {NopePhase::fitted, "fitted", "turned and scaled for each query head as its rotation did on average on your text"},
-}};
-static_assert(in_order(kNopePhases, &NopePhaseRow::phase));
 
 struct ConvertOptions {
     RopeOptions rope;
@@ -71,7 +57,7 @@ struct ConvertReport {
     std::int64_t kv_rank = 0;             // d_kv
     std::vector<double> retained_energy;  // per layer, share of ‖A‖² that its truncated SVD keeps; 1 with `none`
     std::vector<double> balance;          // per layer, the KvBalance::factor that was used; empty where there is none
-    std::vector<double> alignment_error;  // per layer, see Aligner::next(); empty without an aligner
+    std::vector<double> alignment_error;  // per layer, see AlignedLayer; empty without an aligner
     std::uint64_t output_bytes = 0;       // of the weight files
     std::int64_t pieces = 0, pieces_resumed = 0;  // layers and copied tensors; those that an earlier run had finished
     bool already_finished = false;                // nothing was to be done

@@ -81,6 +81,9 @@ struct KvFactors {
     double total_energy = 0, retained_energy = 0;  // of the factorised matrices
 };
 
+/// E xᵀx over rows x, summed in double. [columns, columns]
+[[nodiscard]] MatrixD second_moment(const Matrix& rows);
+
 /// The error measure of `whitened`: the error on layer inputs x, whose second moment is C = E xᵀx, instead of the error
 /// of the weights.
 class Whitening {

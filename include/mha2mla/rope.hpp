@@ -22,7 +22,15 @@ struct PairRanks {
     [[nodiscard]] std::uint8_t rank(std::int64_t layer, std::int64_t kv_head, std::int64_t pair) const {
         return values[static_cast<std::size_t>((layer * kv_heads + kv_head) * head_dim + pair)];
     }
+    /// The `count` pairs with the least ranks, ascending.
+    [[nodiscard]] std::vector<std::int64_t> first_pairs(std::int64_t layer, std::int64_t kv_head,
+                                                        std::int64_t count) const;
 };
+
+/// The pairs of each KV head of a layer whose rank is among the first rope_dim / 2.
+[[nodiscard]] LayerPairs kept_pairs(const PairRanks& ranks, std::int64_t layer, std::int64_t rope_dim);
+/// Appends the ranks of one layer. @param order pairs of each KV head, rank 0 first; the layer's number of pairs each.
+void append_ranks(const LayerPairs& order, PairRanks& ranks);
 
 struct RopeOptions {
     std::string strategy = "2-norm";
@@ -36,7 +44,10 @@ struct RopeStrategy {
     /// Computes from statistics the ranks for every rope_dim; null if the strategy needs none. @throws Error{usage} if
     /// the statistics do not have the required data.
     PairRanks (*ranks)(const CalibrationStats&);
-    bool by_attention;  // needs CalibrationStats::attention_ranks
+    StatisticSet needs;  // to compute `ranks`
+    /// Whether the reference implementation selects the same pairs from the name alone; null: never, so that it is
+    /// handed a rank file.
+    bool (*reference_selects)(const ModelConfig&, const RopeOptions&);
     std::string_view good_for;
     /// The selected pairs of one KV head, ascending.
     std::vector<std::int64_t> (*select)(const ModelConfig&, const RopeOptions&, const PairRanks*, std::int64_t layer,
@@ -78,7 +89,7 @@ public:
 
 private:
     struct Layer {
-        std::vector<bool> kept;                   // [kv_heads, pairs]
+        LayerPairs kept;
         std::int64_t same_rounds = 0, since = 0;  // number of sequences at the last change
     };
     std::int64_t rope_dim_;

@@ -2,26 +2,22 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
-#include <limits>
 
 #include "../forward/layer.hpp"
 #include "../forward/norm.hpp"
-#include "../latent/first_guess.hpp"
+#include "../latent/build_layer.hpp"
+#include "../latent/factor_layer.hpp"
+#include "../layout/layer_rows.hpp"
 #include "../rope/attention_order.hpp"
 #include "../train/descent.hpp"
 #include "../train/losses.hpp"
 #include "mha2mla/error.hpp"
-#include "mha2mla/plan.hpp"
 #include "progress.hpp"
 
 namespace mha2mla {
 namespace {
 
 constexpr std::array<double, 3> kBalances = {0.5, 1.0, 2.0};
-
-/// Rows [first, first + count) of a matrix.
-Matrix rows_of(const Matrix& from, std::int64_t first, std::int64_t count) { return from.middleRows(first, count); }
 
 void embed(const Model& model, std::span<const TokenId> ids, Matrix& hidden) {
     hidden.resize(static_cast<Eigen::Index>(ids.size()), model.config.hidden_size);
@@ -39,7 +35,7 @@ void embed(const Model& model, std::span<const TokenId> ids, Matrix& hidden) {
 
 }  // namespace
 
-struct Aligner::State : AlignProgress {
+struct Aligner::State {
     State(const Model& source, std::int64_t length, const AlignOptions& asked, Observer& reports)
         : model(source),
           seq_len(length),
@@ -54,6 +50,7 @@ struct Aligner::State : AlignProgress {
     Observer& observer;
     RotaryTable rotary;
     std::int64_t window;  // layers that are fitted together
+    AlignProgress progress;
     LayerWorkspace work;
     LatentActivations activations;
 
@@ -68,123 +65,88 @@ struct Aligner::State : AlignProgress {
     }
     /// A whole number of sequences.
     [[nodiscard]] std::int64_t tokens_up_to(std::int64_t most) const {
-        return std::min<std::int64_t>(original.rows(), std::max(seq_len, most / seq_len * seq_len));
+        return std::min<std::int64_t>(progress.original.rows(), std::max(seq_len, most / seq_len * seq_len));
     }
+    [[nodiscard]] OutputMeasure measure(std::int64_t tokens) const { return {rotary, seq_len, block_tokens(), tokens}; }
 
-    /// Moves the original's hidden states behind the attention of a layer, and says what it would take to bring `from`
-    /// there too.
-    [[nodiscard]] Lesson learn(std::int64_t at, const Matrix& from, Matrix& states) {
+    /// Moves the original's hidden states behind the attention of a layer. @return what would bring `from` there too.
+    [[nodiscard]] AttentionTarget move_behind_attention(std::int64_t at, const Matrix& from, Matrix& states) {
         for_each_block(states.rows(), [&](std::int64_t first, std::int64_t count) {
             forward_attention(model, at, rotary, seq_len, states.middleRows(first, count), work, {});
         });
-        return lesson_from(at, from, states);
+        return target_between(model, at, from, states);
     }
-
-    /// What brings `from`, before a layer, to `states`, behind its attention.
-    [[nodiscard]] Lesson lesson_from(std::int64_t at, const Matrix& from, const Matrix& states) const {
-        Lesson lesson;
-        norm(model.layer(at).attention_norm, from, lesson.input);
-        lesson.target = states - from;
-        const Vector bias = output_bias(at);
-        if (bias.size() > 0) lesson.target.rowwise() -= bias.transpose();
-        lesson.weight = token_weights(states);
-        return lesson;
-    }
-
-    [[nodiscard]] Vector output_bias(std::int64_t at) const {
-        const TensorView* bias = model.layer(at).original_attention().o.bias;
-        if (bias == nullptr) return {};
-        Vector result(bias->shape[0]);
-        to_float(*bias, 0, {result.data(), static_cast<std::size_t>(result.size())});
-        return result;
-    }
-
-    double error_of(const LatentLayer& latent, const Lesson& lesson, std::int64_t tokens) {
-        double sum = 0;
-        for_each_block(tokens, [&](std::int64_t first, std::int64_t count) {
-            run_latent(latent, {rotary, seq_len}, rows_of(lesson.input, first, count), activations);
-            sum += static_cast<double>(count) * squared_loss(activations.output, rows_of(lesson.target, first, count),
-                                                             lesson.weight.segment(first, count), nullptr);
+    /// Moves the original's hidden states from behind the attention of a layer to its end.
+    void move_behind_mlp(std::int64_t at, Matrix& states) {
+        for_each_block(states.rows(), [&](std::int64_t first, std::int64_t count) {
+            forward_mlp(model, at, states.middleRows(first, count), work);
         });
-        return sum / static_cast<double>(tokens);
     }
 
-    /// The first guess with the balance that leaves the least error.
-    LatentLayer guess(std::int64_t at, const Split& split, const Whitening& whitening, const Lesson& lesson,
-                      double& error) {
-        LatentLayer best;
-        error = std::numeric_limits<double>::infinity();
-        const auto pairs = kept_pairs(ranks, at, split.rope_dim);
-        for (const double balance : kBalances) {
-            LatentLayer latent = first_guess(model, at, pairs, split.kv_rank, whitening, balance);
-            const double left = error_of(latent, lesson, tokens_up_to(kAlignChoiceTokens));
-            if (left < error) {
-                error = left;
-                best = std::move(latent);
-            }
-        }
-        if (!std::isfinite(error)) {
-            throw Error(ErrorCode::numeric, layer_prefix(at) + "self_attn: the attention's output is not finite");
-        }
-        return best;
+    struct InitialLayer {
+        LatentLayer layer;
+        double error = 0;
+    };
+    /// The whitened factorisation with the balance that leaves the least error.
+    [[nodiscard]] InitialLayer initial_factors(std::int64_t at, const Split& split, const Whitening& whitening,
+                                               const AttentionTarget& target) const {
+        const LatentShape shape = model.config.latent_shape(split.rope_dim, split.kv_rank, Factorization::whitened);
+        const LayerPairs pairs = kept_pairs(progress.ranks, at, split.rope_dim);
+        const AttentionView& view = model.layer(at).original_attention();
+        const Matrix kv = gather_kv(*view.k.weight, layer_rows(shape, pairs).key_nope, *view.v.weight);
+        InitialLayer initial{layer_of_original(model, at, pairs), 0};
+        const OutputTarget output{target, measure(tokens_up_to(kAlignChoiceTokens))};
+        const FactoredLayer factored =
+            factor_layer(initial.layer, layer_prefix(at) + "self_attn", kv,
+                         {shape.factorization, shape.widths(), {}, {{kBalances.begin(), kBalances.end()}, false}},
+                         {&whitening, 1, nullptr}, &output);
+        set_factors(factored.factors, initial.layer);
+        initial.error = factored.error;
+        return initial;
     }
 
+    /// Ranks the pairs of every layer and chooses the split with the least error.
     void choose() {
         const ModelConfig& config = model.config;
-        tried = possible_splits(config, options);
+        PairRanks& ranks = progress.ranks;
+        progress.tried = possible_splits(config, options);
         ranks = {config.num_hidden_layers, config.num_key_value_heads, config.head_dim, {}};
-        ranks.values.resize(static_cast<std::size_t>(ranks.layers * ranks.kv_heads * ranks.head_dim));
-        Matrix states = original.topRows(tokens_up_to(kAlignChoiceTokens));
+        Matrix states = progress.original.topRows(tokens_up_to(kAlignChoiceTokens));
         for (std::int64_t at = 0; at < config.num_hidden_layers; ++at) {
             observer.step("choose", at, config.num_hidden_layers);
             const Matrix before = states;
-            const Lesson lesson = learn(at, before, states);
-            rank_pairs(at, rows_of(lesson.input, 0, tokens_up_to(kAlignOrderTokens)));
-            if (tried.size() > 1) {
-                const Whitening whitening(second_moment(lesson.input));
-                for (Split& split : tried) {
-                    double error = 0;
-                    (void)guess(at, split, whitening, lesson, error);
-                    split.error += error / static_cast<double>(config.num_hidden_layers);
+            const AttentionTarget target = move_behind_attention(at, before, states);
+            append_ranks(
+                attention_order(model, at, rotary, seq_len, target.input.topRows(tokens_up_to(kAlignOrderTokens))),
+                ranks);
+            if (progress.tried.size() > 1) {
+                const Whitening whitening(second_moment(target.input));
+                for (Split& split : progress.tried) {
+                    split.error += initial_factors(at, split, whitening, target).error /
+                                   static_cast<double>(config.num_hidden_layers);
                 }
             }
-            for_each_block(states.rows(), [&](std::int64_t first, std::int64_t count) {
-                forward_mlp(model, at, states.middleRows(first, count), work);
-            });
+            move_behind_mlp(at, states);
         }
-        chosen = *std::min_element(tried.begin(), tried.end(),
-                                   [](const Split& a, const Split& b) { return a.error < b.error; });
-    }
-
-    void rank_pairs(std::int64_t at, const Matrix& input) {
-        const auto orders = attention_order(model, at, rotary, seq_len, input);
-        for (std::int64_t head = 0; head < ranks.kv_heads; ++head) {
-            const auto& order = orders[static_cast<std::size_t>(head)];
-            const std::int64_t row = (at * ranks.kv_heads + head) * ranks.head_dim;
-            for (std::size_t rank = 0; rank < order.size(); ++rank) {
-                const auto first = static_cast<std::size_t>(row + order[rank]);
-                ranks.values[first] = ranks.values[first + order.size()] = static_cast<std::uint8_t>(rank);
-            }
-        }
+        progress.chosen = *std::min_element(progress.tried.begin(), progress.tried.end(),
+                                            [](const Split& a, const Split& b) { return a.error < b.error; });
     }
 
     [[nodiscard]] std::int64_t steps_of_window() const { return window > 1 ? options.quality.window_steps : 0; }
     /// Of all gradient descent: each layer alone, then every window.
-    [[nodiscard]] std::int64_t progress_total() const {
+    [[nodiscard]] std::int64_t total_steps() const {
         const std::int64_t layers = model.config.num_hidden_layers;
         return layers * options.quality.steps + (layers - window + 1) * steps_of_window();
     }
-    /// Told every few steps of a descent that takes `steps`.
-    [[nodiscard]] Descent::Progress reporter(std::int64_t steps) {
-        return [this, steps, done = taken](std::int64_t step) {
-            observer.step("align", done + step, progress_total());
-            taken = done + steps;
-        };
+    /// Gradient descent that reports its steps behind those that were done before it.
+    [[nodiscard]] Descent descent(std::int64_t steps) const {
+        return {{rotary, seq_len}, steps, options.quality.step_tokens,
+                [this](std::int64_t step) { observer.step("align", progress.steps_done + step, total_steps()); }};
     }
 
     /// Moves hidden states of the converted model through a layer of it.
     void advance(std::int64_t at, const LatentLayer& latent, Matrix& states) {
-        const Vector bias = output_bias(at);
+        const Vector bias = output_bias(model, at);
         Matrix input;
         for_each_block(states.rows(), [&](std::int64_t first, std::int64_t count) {
             norm(model.layer(at).attention_norm, states.middleRows(first, count), input);
@@ -197,48 +159,47 @@ struct Aligner::State : AlignProgress {
 
     /// Aligns the next layer by itself, on what the open layers before it make of the text.
     void open_next() {
-        const std::int64_t at = layer + static_cast<std::int64_t>(open.size());
+        auto& open = progress.open;
+        const std::int64_t at = progress.layer + std::ssize(open);
         Matrix moved;
         if (!open.empty()) {
-            moved = converted;
+            moved = progress.converted;
             for (std::size_t i = 0; i < open.size(); ++i) {
-                advance(layer + static_cast<std::int64_t>(i), open[i].latent, moved);
+                advance(progress.layer + static_cast<std::int64_t>(i), open[i].latent, moved);
             }
         }
-        const Lesson lesson = learn(at, open.empty() ? converted : moved, original);
-        OpenLayer& next = open.emplace_back();
-        next.behind_attention = original.topRows(tokens_up_to(kAlignChoiceTokens));
-        double error = 0;
-        next.latent = guess(at, chosen, Whitening(second_moment(lesson.input)), lesson, error);
+        const AttentionTarget target =
+            move_behind_attention(at, open.empty() ? progress.converted : moved, progress.original);
+        auto& next = open.emplace_back();
+        next.behind_attention = progress.original.topRows(tokens_up_to(kAlignChoiceTokens));
+        next.latent = initial_factors(at, progress.chosen, Whitening(second_moment(target.input)), target).layer;
         if (options.quality.steps > 0) {
-            const Descent descent{
-                {rotary, seq_len}, options.quality.steps, options.quality.step_tokens, reporter(options.quality.steps)};
-            descent.on_own_output(next.latent, lesson);
+            descent(options.quality.steps).on_own_output(next.latent, target);
+            progress.steps_done += options.quality.steps;
         }
-        for_each_block(original.rows(), [&](std::int64_t first, std::int64_t count) {
-            forward_mlp(model, at, original.middleRows(first, count), work);
-        });
+        move_behind_mlp(at, progress.original);
     }
 
-    LatentWeights align_next(double& error) {
+    AlignedLayer align_next() {
+        auto& open = progress.open;
+        std::int64_t& layer = progress.layer;
         bool more = false;
         for (; std::ssize(open) < window && layer + std::ssize(open) < model.config.num_hidden_layers; more = true) {
             open_next();
         }
         if (more && steps_of_window() > 0) {
             std::vector<LatentLayer*> layers;
-            for (OpenLayer& of : open) layers.push_back(&of.latent);
-            const Descent descent{
-                {rotary, seq_len}, steps_of_window(), options.quality.step_tokens, reporter(steps_of_window())};
-            descent.on_window(model, layer, layers, converted, original);
+            for (auto& of : open) layers.push_back(&of.latent);
+            descent(steps_of_window()).on_window(model, layer, layers, progress.converted, progress.original);
+            progress.steps_done += steps_of_window();
         }
-        const LatentLayer latent = std::move(open.front().latent);
-        const Lesson lesson =
-            lesson_from(layer, converted.topRows(open.front().behind_attention.rows()), open.front().behind_attention);
-        error = error_of(latent, lesson, lesson.input.rows());
+        LatentLayer latent = std::move(open.front().latent);
+        const Matrix& behind = open.front().behind_attention;
+        const AttentionTarget target = target_between(model, layer, progress.converted.topRows(behind.rows()), behind);
+        const double error = output_error(latent, target, measure(target.input.rows()));
         open.pop_front();
-        advance(layer++, latent, converted);
-        return latent.weights;
+        advance(layer++, latent, progress.converted);
+        return {std::move(latent.weights), error};
     }
 };
 
@@ -255,8 +216,8 @@ Aligner::Aligner(const Model& model, std::span<const TokenId> windows, std::int6
     if (seq_len < 1 || windows.empty() || static_cast<std::int64_t>(windows.size()) % seq_len != 0) {
         throw Error(ErrorCode::usage, "no whole windows of " + std::to_string(seq_len) + " tokens to align on");
     }
-    embed(model, windows, state_->original);
-    state_->converted = state_->original;
+    embed(model, windows, state_->progress.original);
+    state_->progress.converted = state_->progress.original;
     state_->choose();
 }
 
@@ -265,22 +226,23 @@ Aligner::~Aligner() = default;
 std::unique_ptr<Aligner> Aligner::restore(const std::filesystem::path& path, const Model& model, std::int64_t seq_len,
                                           const AlignOptions& options, Observer& observer) {
     auto state = std::make_unique<State>(model, seq_len, options, observer);
-    if (!load_progress(path, model, seq_len, *state)) return nullptr;
+    if (!load_progress(path, model, seq_len, state->progress)) return nullptr;
     return std::unique_ptr<Aligner>(new Aligner(std::move(state)));
 }
 
-void Aligner::save(const std::filesystem::path& path) const { save_progress(path, *state_); }
+void Aligner::save(const std::filesystem::path& path) const { save_progress(path, state_->progress); }
 
-const Split& Aligner::chosen() const { return state_->chosen; }
-std::span<const Split> Aligner::tried() const { return state_->tried; }
-std::int64_t Aligner::layer() const { return state_->layer; }
+const Split& Aligner::chosen() const { return state_->progress.chosen; }
+std::span<const Split> Aligner::tried() const { return state_->progress.tried; }
+std::int64_t Aligner::layer() const { return state_->progress.layer; }
 RopeSelection Aligner::selection() const {
-    RopeSelection selection{"attention", state_->chosen.rope_dim, {}};
-    for (std::int64_t layer = 0; layer < state_->ranks.layers; ++layer) {
-        selection.pairs.push_back(kept_pairs(state_->ranks, layer, selection.rope_dim));
+    const AlignProgress& progress = state_->progress;
+    RopeSelection selection{"attention", progress.chosen.rope_dim, {}};
+    for (std::int64_t layer = 0; layer < progress.ranks.layers; ++layer) {
+        selection.pairs.push_back(kept_pairs(progress.ranks, layer, selection.rope_dim));
     }
     return selection;
 }
-LatentWeights Aligner::next(double& error) { return state_->align_next(error); }
+AlignedLayer Aligner::next() { return state_->align_next(); }
 
 }  // namespace mha2mla

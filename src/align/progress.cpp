@@ -6,7 +6,7 @@
 #include <string>
 #include <utility>
 
-#include "../latent/first_guess.hpp"
+#include "../latent/build_layer.hpp"
 #include "../support/hash.hpp"
 #include "mha2mla/checkpoint.hpp"
 #include "mha2mla/error.hpp"
@@ -81,7 +81,7 @@ void read_open_layer(Reader& reader, const Model& model, std::size_t index, Alig
     const std::int64_t at = progress.layer + static_cast<std::int64_t>(index);
     const std::int64_t rank = config.num_key_value_heads * progress.chosen.kv_rank;
     auto& open = progress.open.emplace_back();
-    open.latent = unfactorized_layer(model, at, kept_pairs(progress.ranks, at, progress.chosen.rope_dim));
+    open.latent = layer_of_original(model, at, kept_pairs(progress.ranks, at, progress.chosen.rope_dim));
     LatentWeights& weights = open.latent.weights;
     weights.down.resize(rank, config.hidden_size);
     weights.up_k.resize(config.num_key_value_heads * (config.head_dim - progress.chosen.rope_dim), rank);
@@ -101,7 +101,7 @@ void read_progress(const SafetensorsFile& file, const Model& model, std::int64_t
     const std::string numbers = reader.metadata("progress");
     const Json json = Json::parse(numbers);
     progress.layer = json.at("layer");
-    progress.taken = json.at("steps");
+    progress.steps_done = json.at("steps");
     progress.chosen = split_from_json(json.at("chosen"));
     for (const Json& split : json.at("tried")) progress.tried.push_back(split_from_json(split));
     const std::int64_t open = json.at("open");
@@ -127,21 +127,11 @@ void read_progress(const SafetensorsFile& file, const Model& model, std::int64_t
 
 }  // namespace
 
-LayerPairs kept_pairs(const PairRanks& ranks, std::int64_t layer, std::int64_t rope_dim) {
-    LayerPairs pairs(static_cast<std::size_t>(ranks.kv_heads));
-    for (std::int64_t head = 0; head < ranks.kv_heads; ++head) {
-        for (std::int64_t k = 0; k < ranks.head_dim / 2; ++k) {
-            if (ranks.rank(layer, head, k) < rope_dim / 2) pairs[static_cast<std::size_t>(head)].push_back(k);
-        }
-    }
-    return pairs;
-}
-
 void save_progress(const std::filesystem::path& path, const AlignProgress& progress) {
     Json json;
     json["layer"] = progress.layer;
     json["open"] = progress.open.size();
-    json["steps"] = progress.taken;
+    json["steps"] = progress.steps_done;
     json["chosen"] = split_json(progress.chosen);
     json["tried"] = Json::array();
     for (const Split& split : progress.tried) json["tried"].push_back(split_json(split));

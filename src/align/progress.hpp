@@ -20,13 +20,10 @@ struct AlignProgress {
     PairRanks ranks;
     std::vector<Split> tried;
     Split chosen;
-    std::int64_t layer = 0;      // the next that is handed out
-    std::deque<OpenLayer> open;  // from `layer` on: aligned, but not handed out
-    std::int64_t taken = 0;      // steps of gradient descent
+    std::int64_t layer = 0;       // the next that is handed out
+    std::deque<OpenLayer> open;   // from `layer` on: aligned, but not handed out
+    std::int64_t steps_done = 0;  // of gradient descent
 };
-
-/// The pairs of each KV head whose rank is among the first rope_dim / 2.
-[[nodiscard]] LayerPairs kept_pairs(const PairRanks& ranks, std::int64_t layer, std::int64_t rope_dim);
 
 /// One safetensors file, flushed to disk before it gets its name. @throws Error{io}
 void save_progress(const std::filesystem::path& path, const AlignProgress& progress);

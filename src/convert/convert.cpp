@@ -115,8 +115,8 @@ private:
         aligner.save(alignment_path(destination_));
         while (aligner.layer() < source_.config.num_hidden_layers) {
             const auto layer = static_cast<std::size_t>(aligner.layer());
-            double& error = report_.alignment_error.emplace_back();
-            const LatentWeights weights = aligner.next(error);
+            const auto [weights, error] = aligner.next();
+            report_.alignment_error.push_back(error);
             write_aligned_layer(writer_, source_, static_cast<std::int64_t>(layer), options_,
                                 report_.selection.pairs[layer], weights);
             FinishedPiece piece{layer_name(static_cast<std::int64_t>(layer)), {}, 1, 0, error};

@@ -86,7 +86,9 @@ LayerResult convert_layer(CheckpointWriter& writer, const Model& source, std::in
     const auto nope_rows = static_cast<std::int64_t>(rows.key_nope.size());
     GuidedLayer guided;
     if (options.guided()) {
-        guided = guide_layer(source, layer, pairs, kv, widths, options);
+        guided = guide_layer(source, layer, pairs, kv,
+                             {options.factorization, options.kv_rank, options.svd, options.balance, options.nope_phase},
+                             options.inputs);
         result.balance = guided.balance;
     } else {
         guided.factors = factorize(options.factorization, kv, nope_rows, widths, options.svd);

@@ -61,7 +61,7 @@ std::uint64_t layer_bytes(const ModelConfig& config, const ConvertOptions& optio
     const bool whole = options.factorization == Factorization::none;
     const std::uint64_t factors = whole ? matrix : svd_bytes(rows, hidden);
     return std::max(sizeof(float) * queries,
-                    matrix + factors + (options.guided() ? guiding_bytes(config, options) : 0));
+                    matrix + factors + (options.guided() ? guiding_bytes(config, options.kv_rank) : 0));
 }
 
 }  // namespace

@@ -57,6 +57,16 @@ KvFactors factorize_by(const Matrix& kv, std::int64_t nope_rows, const LatentWid
 
 }  // namespace
 
+MatrixD second_moment(const Matrix& rows) {
+    constexpr Eigen::Index kBlock = 4096;
+    MatrixD sum = MatrixD::Zero(rows.cols(), rows.cols());
+    for (Eigen::Index first = 0; first < rows.rows(); first += kBlock) {
+        const MatrixD block = rows.middleRows(first, std::min(kBlock, rows.rows() - first)).cast<double>();
+        sum.noalias() += block.transpose() * block;
+    }
+    return sum / static_cast<double>(rows.rows());
+}
+
 Whitening::Whitening(MatrixD moment) : root_(std::move(moment)) {
     const std::int64_t n = root_.rows();
     if (!root_.allFinite()) refuse_moment("is not finite");

@@ -1,9 +1,17 @@
 #pragma once
-#include <vector>
-
-#include "mha2mla/convert.hpp"
+#include "factor_layer.hpp"
+#include "mha2mla/calibration.hpp"
 
 namespace mha2mla {
+
+/// What is asked of a layer that is made with the help of text.
+struct GuideRequest {
+    Factorization factorization = Factorization::joint;
+    std::int64_t kv_rank = 0;
+    SvdOptions svd;
+    KvBalance balance;  // of `whitened` and `weighted`
+    NopePhase nope_phase = NopePhase::zero;
+};
 
 /// A layer that is made with the help of text.
 struct GuidedLayer {
@@ -13,13 +21,14 @@ struct GuidedLayer {
     double balance = 0;  // KvBalance::factor that was used; 0 where there is none
 };
 
-/// The phases and the factorisation that `options` ask for.
-/// @param pairs that keep RoPE, by KV head. @param kv, widths as for factorize().
+/// The phases and the factorisation that are asked for.
+/// @param pairs that keep RoPE, by KV head. @param kv as for factorize().
+/// @param inputs of this model's layers: moments for `whitened` and `weighted`, and samples.
 /// @throws Error{usage} without inputs of this model, Error{numeric}.
 [[nodiscard]] GuidedLayer guide_layer(const Model& model, std::int64_t layer, const LayerPairs& pairs, const Matrix& kv,
-                                      const LatentWidths& widths, const ConvertOptions& options);
+                                      const GuideRequest& request, const LayerInputs* inputs);
 
 /// What it takes beside the matrix and what factorize() takes.
-[[nodiscard]] std::uint64_t guiding_bytes(const ModelConfig& config, const ConvertOptions& options);
+[[nodiscard]] std::uint64_t guiding_bytes(const ModelConfig& config, std::int64_t kv_rank);
 
 }  // namespace mha2mla

@@ -3,7 +3,8 @@
 #include <vector>
 
 #include "../forward/rotary.hpp"
-#include "mha2mla/align.hpp"
+#include "mha2mla/latent.hpp"
+#include "mha2mla/model.hpp"
 
 namespace mha2mla {
 

@@ -66,7 +66,7 @@ void write_strategies(Writer& out, const Report& report) {
         out.raw("{\"name\":" + nlohmann::json(std::string(strategy.name)).dump() + ",\"kept\":");
         if (strategy.ranks != nullptr) {
             out.raw("null");
-            if (strategy.by_attention) {
+            if (strategy.needs.has(Statistic::attention_order)) {
                 out.key("ranks");
                 out.numbers(pair_ranks(report.attention_ranks));
             }

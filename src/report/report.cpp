@@ -49,7 +49,7 @@ void check_finite(const Report& report, const std::string& name) {
 std::vector<RopeSelection> select_all(const Report& report, std::int64_t r) {
     std::vector<RopeSelection> kept;
     for (const auto& strategy : rope_strategies()) {
-        const PairRanks& ranks = strategy.by_attention ? report.attention_ranks : report.ranks;
+        const PairRanks& ranks = strategy.needs.has(Statistic::attention_order) ? report.attention_ranks : report.ranks;
         if (ranks.values.empty()) continue;
         kept.push_back(select_rope(report.shape, {std::string(strategy.name), 2 * r, 0}, &ranks));
     }

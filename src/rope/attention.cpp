@@ -28,12 +28,11 @@ void add_attention_ranks(const Model& model, CalibrationStats& stats, Observer& 
     for (std::int64_t layer = 0; layer < stats.layers; ++layer) {
         observer.step("rank pairs", layer, stats.layers);
         const auto orders = attention_order(model, layer, rotary, seq_len, stats.inputs->sample(layer));
-        for (const auto& order : orders) {
-            std::vector<std::uint8_t> ranks(order.size());
-            for (std::size_t rank = 0; rank < order.size(); ++rank) {
-                ranks[static_cast<std::size_t>(order[rank])] = static_cast<std::uint8_t>(rank);
-            }
-            stats.attention_ranks.insert(stats.attention_ranks.end(), ranks.begin(), ranks.end());
+        PairRanks ranks{1, stats.kv_heads, 2 * stats.pairs, {}};
+        append_ranks(orders, ranks);
+        for (std::int64_t head = 0; head < stats.kv_heads; ++head) {
+            const auto first = ranks.values.begin() + head * ranks.head_dim;
+            stats.attention_ranks.insert(stats.attention_ranks.end(), first, first + stats.pairs);
         }
     }
     observer.step("rank pairs", stats.layers, stats.layers);

@@ -7,26 +7,62 @@
 namespace mha2mla {
 namespace {
 
+bool reference_selects_always(const ModelConfig&, const RopeOptions&) { return true; }
+
 constexpr std::array<RopeStrategy, 5> kStrategies = {{
-    {"2-norm", two_norm_ranks, false,
-     "the paper's default: the pairs of each head with the largest |q||k| on your text", select_ranked},
-    {"attention", attention_ranks, true,
-     "the pairs without whose rotation the attention's output on your text changes most", select_ranked},
-    {"high", nullptr, false, "the fastest rotating pairs; no text needed, a good start for small rope dimensions",
+    {"2-norm",
+     two_norm_ranks,
+     {Statistic::norms},
+     nullptr,
+     "the paper's default: the pairs of each head with the largest |q||k| on your text",
+     select_ranked},
+    {"attention",
+     attention_ranks,
+     {Statistic::attention_order},
+     nullptr,
+     "the pairs without whose rotation the attention's output on your text changes most",
+     select_ranked},
+    {"high",
+     nullptr,
+     {},
+     reference_selects_always,
+     "the fastest rotating pairs; no text needed, a good start for small rope dimensions",
      select_high},
-    {"low", nullptr, false, "the slowest rotating pairs; no text needed", select_low},
-    {"uniform", nullptr, false, "evenly spaced frequencies; no text needed", select_uniform},
+    {"low", nullptr, {}, reference_selects_always, "the slowest rotating pairs; no text needed", select_low},
+    {"uniform", nullptr, {}, reference_selects_uniform, "evenly spaced frequencies; no text needed", select_uniform},
 }};
 
 }  // namespace
 
-std::vector<std::int64_t> select_ranked(const ModelConfig& config, const RopeOptions& options, const PairRanks* ranks,
+std::vector<std::int64_t> select_ranked(const ModelConfig&, const RopeOptions& options, const PairRanks* ranks,
                                         std::int64_t layer, std::int64_t kv_head) {
+    return ranks->first_pairs(layer, kv_head, options.rope_dim / 2);
+}
+
+std::vector<std::int64_t> PairRanks::first_pairs(std::int64_t layer, std::int64_t kv_head, std::int64_t count) const {
     std::vector<std::int64_t> pairs;
-    for (std::int64_t k = 0; k < config.num_pairs(); ++k) {
-        if (ranks->rank(layer, kv_head, k) < options.rope_dim / 2) pairs.push_back(k);
+    for (std::int64_t k = 0; k < head_dim / 2; ++k) {
+        if (rank(layer, kv_head, k) < count) pairs.push_back(k);
     }
     return pairs;
+}
+
+LayerPairs kept_pairs(const PairRanks& ranks, std::int64_t layer, std::int64_t rope_dim) {
+    LayerPairs pairs;
+    for (std::int64_t head = 0; head < ranks.kv_heads; ++head) {
+        pairs.push_back(ranks.first_pairs(layer, head, rope_dim / 2));
+    }
+    return pairs;
+}
+
+void append_ranks(const LayerPairs& order, PairRanks& ranks) {
+    for (const auto& pairs : order) {
+        std::vector<std::uint8_t> half(pairs.size());
+        for (std::size_t rank = 0; rank < pairs.size(); ++rank) {
+            half[static_cast<std::size_t>(pairs[rank])] = static_cast<std::uint8_t>(rank);
+        }
+        for (int copy = 0; copy < 2; ++copy) ranks.values.insert(ranks.values.end(), half.begin(), half.end());
+    }
 }
 
 std::span<const RopeStrategy> rope_strategies() { return kStrategies; }
@@ -74,27 +110,21 @@ RopeSelection select_rope(const ModelConfig& config, const RopeOptions& options,
 
 PairRanks ranks_selecting(const RopeSelection& selection, const ModelConfig& config) {
     PairRanks ranks{config.num_hidden_layers, config.num_key_value_heads, config.head_dim, {}};
-    for (const auto& layer : selection.pairs) {
-        for (const auto& kept : layer) {
-            std::vector<std::uint8_t> half;
-            std::size_t next_kept = 0;
-            std::size_t next_left = kept.size();
+    for (LayerPairs orders : selection.pairs) {
+        for (auto& order : orders) {
+            const std::vector<std::int64_t> kept = order;
             for (std::int64_t k = 0; k < config.num_pairs(); ++k) {
-                const bool keep = std::binary_search(kept.begin(), kept.end(), k);
-                half.push_back(static_cast<std::uint8_t>(keep ? next_kept++ : next_left++));
+                if (!std::binary_search(kept.begin(), kept.end(), k)) order.push_back(k);
             }
-            for (int copy = 0; copy < 2; ++copy) ranks.values.insert(ranks.values.end(), half.begin(), half.end());
         }
+        append_ranks(orders, ranks);
     }
     return ranks;
 }
 
 bool reference_selects_the_same(const RopeSelection& selection, const ModelConfig& config, const RopeOptions& options) {
-    if (selection.strategy == "high" || selection.strategy == "low") return true;
-    if (selection.strategy != "uniform" || options.rope_dim == 0) return false;
-    // It walks all dimensions in steps of head_dim / rope_dim, which is our selection only where that divides.
-    const std::int64_t step = config.head_dim / options.rope_dim;
-    return config.head_dim % options.rope_dim == 0 && config.num_pairs() % step == 0 && options.uniform_start < step;
+    const auto same = find_rope_strategy(selection.strategy).reference_selects;
+    return same != nullptr && same(config, options);
 }
 
 }  // namespace mha2mla

@@ -7,10 +7,7 @@ bool SelectionWatch::add(const CalibrationStats& stats) {
     layers_.resize(static_cast<std::size_t>(stats.layers));
     unsettled_ = 0;
     for (std::int64_t l = 0; l < stats.layers; ++l) {
-        std::vector<bool> kept;
-        for (std::int64_t head = 0; head < stats.kv_heads; ++head) {
-            for (std::int64_t k = 0; k < stats.pairs; ++k) kept.push_back(ranks.rank(l, head, k) < rope_dim_ / 2);
-        }
+        LayerPairs kept = kept_pairs(ranks, l, rope_dim_);
         Layer& layer = layers_[static_cast<std::size_t>(l)];
         if (kept == layer.kept) {
             ++layer.same_rounds;

@@ -13,5 +13,6 @@ std::vector<std::int64_t> select_low(const ModelConfig& config, const RopeOption
                                      std::int64_t layer, std::int64_t kv_head);
 std::vector<std::int64_t> select_uniform(const ModelConfig& config, const RopeOptions& options, const PairRanks* ranks,
                                          std::int64_t layer, std::int64_t kv_head);
+bool reference_selects_uniform(const ModelConfig& config, const RopeOptions& options);
 
 }  // namespace mha2mla

@@ -18,4 +18,11 @@ std::vector<std::int64_t> select_uniform(const ModelConfig& config, const RopeOp
     return pairs;
 }
 
+/// The reference walks all dimensions in steps of head_dim / rope_dim, which is our selection only where that divides.
+bool reference_selects_uniform(const ModelConfig& config, const RopeOptions& options) {
+    if (options.rope_dim == 0) return false;
+    const std::int64_t step = config.head_dim / options.rope_dim;
+    return config.head_dim % options.rope_dim == 0 && config.num_pairs() % step == 0 && options.uniform_start < step;
+}
+
 }  // namespace mha2mla

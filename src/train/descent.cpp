@@ -60,21 +60,21 @@ private:
 
 }  // namespace
 
-void Descent::on_own_output(LatentLayer& layer, const Lesson& lesson) const {
-    Batches batches(lesson.input.rows(), sequences.seq_len, step_tokens);
+void Descent::on_own_output(LatentLayer& layer, const AttentionTarget& target) const {
+    Batches batches(target.input.rows(), sequences.seq_len, step_tokens);
     LatentGradient gradient;
     Adam adam(parameters(layer, gradient));
     LatentActivations activations;
-    Matrix input, target, d_output;
+    Matrix input, wanted, d_output;
     Vector weight;
     for (std::int64_t step = 0; step < steps; ++step) {
         if (step % kStepsAReport == 0) progress(step);
         batches.next();
-        batches.gather(lesson.input, input);
-        batches.gather(lesson.target, target);
-        batches.gather(lesson.weight, weight);
+        batches.gather(target.input, input);
+        batches.gather(target.output, wanted);
+        batches.gather(target.weight, weight);
         run_latent(layer, sequences, input, activations);
-        (void)squared_loss(activations.output, target, weight, &d_output);
+        (void)squared_loss(activations.output, wanted, weight, &d_output);
         differentiate_latent(layer, sequences, input, activations, d_output, gradient);
         adam.step(rate_at(step, steps));
     }

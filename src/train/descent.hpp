@@ -2,16 +2,9 @@
 #include <functional>
 #include <span>
 
-#include "../latent/latent_layer.hpp"
+#include "../latent/attention_target.hpp"
 
 namespace mha2mla {
-
-/// What a layer's attention should compute.
-struct Lesson {
-    Matrix input;   // normed hidden states of the converted model, [tokens, hidden]
-    Matrix target;  // what the attention should add to them, [tokens, hidden]
-    Vector weight;  // of a token's squared error, see token_weights()
-};
 
 /// Gradient descent by Adam on batches of whole sequences, which come in a random order that is always the same.
 struct Descent {
@@ -22,7 +15,7 @@ struct Descent {
     Progress progress;  // called every few steps; may throw
 
     /// One layer, on the error of its attention's output.
-    void on_own_output(LatentLayer& layer, const Lesson& lesson) const;
+    void on_own_output(LatentLayer& layer, const AttentionTarget& target) const;
 
     /// Neighbouring layers together, through the MLPs between them. The loss is the squared error of the hidden states
     /// behind the last of them or, behind the last of the model, the Kullback-Leibler divergence of the converted

@@ -37,20 +37,6 @@ using Row = Eigen::Array<float, 1, Eigen::Dynamic>;
 
 }  // namespace
 
-Vector token_weights(const Matrix& hidden) {
-    const auto width = static_cast<float>(hidden.cols());
-    return ((hidden.rowwise().squaredNorm() / width).array() + 1e-20F).inverse();
-}
-
-double squared_loss(const Matrix& output, const Matrix& target, const Vector& weight, Matrix* d_output) {
-    const Matrix difference = output - target;
-    const auto scale = 1.0 / static_cast<double>(output.size());
-    const double loss =
-        (difference.cast<double>().rowwise().squaredNorm().cwiseProduct(weight.cast<double>())).sum() * scale;
-    if (d_output != nullptr) *d_output = weight.asDiagonal() * difference * static_cast<float>(2 * scale);
-    return loss;
-}
-
 double next_token_loss(const TokenHead& head, const Matrix& output, std::span<const TokenId> targets, Matrix& d_output,
                        const HeadGradient& to) {
     const auto counted = std::count_if(targets.begin(), targets.end(), [](TokenId id) { return id >= 0; });

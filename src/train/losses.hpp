@@ -6,12 +6,6 @@
 
 namespace mha2mla {
 
-/// One over the mean square of each hidden state: the next norm divides by it.
-[[nodiscard]] Vector token_weights(const Matrix& hidden);
-
-/// d_output becomes the derivative of Σ weight·‖output − target‖² / tokens / hidden, which is returned.
-double squared_loss(const Matrix& output, const Matrix& target, const Vector& weight, Matrix* d_output);
-
 /// What a loss of next-token distributions computes them by. Logits of kHeadTokens tokens are held at once.
 struct TokenHead {
     const ModelRules& rules;

@@ -7,8 +7,9 @@
 
 #include "forward/layer.hpp"
 #include "forward/norm.hpp"
-#include "latent/first_guess.hpp"
+#include "latent/build_layer.hpp"
 #include "latent/latent_layer.hpp"
+#include "layout/layer_rows.hpp"
 #include "mha2mla/convert.hpp"
 #include "mha2mla/evaluate.hpp"
 #include "mha2mla/threads.hpp"
@@ -53,13 +54,23 @@ LayerPairs all_pairs(const ModelConfig& config) {
     return LayerPairs(static_cast<std::size_t>(config.num_key_value_heads), pairs);
 }
 
-TEST_F(Align, AtFullRankTheFirstGuessComputesWhatTheOriginalDoes) {
+/// A layer of the original with whitened factors of the given rank, moments being the identity.
+LatentLayer factored_layer(const Model& model, std::int64_t layer, const LayerPairs& pairs, std::int64_t kv_rank) {
+    LatentLayer result = layer_of_original(model, layer, pairs);
+    const LatentShape shape = model.config.latent_shape(result.rope_dim, kv_rank, Factorization::whitened);
+    const AttentionView& view = model.layer(layer).original_attention();
+    const Matrix kv = gather_kv(*view.k.weight, layer_rows(shape, pairs).key_nope, *view.v.weight);
+    const Whitening whitening(MatrixD::Identity(shape.hidden, shape.hidden));
+    set_factors(factorize(shape.factorization, kv, shape.nope_rows(), shape.widths(), {}, {&whitening, 1, nullptr}),
+                result);
+    return result;
+}
+
+TEST_F(Align, AtFullRankALayerComputesWhatTheOriginalDoes) {
     const Model source = model();
     const RotaryTable rotary(source.config, kSeqLen);
     const Matrix hidden = random_matrix(3 * kSeqLen, source.config.hidden_size, 1);
-    const LatentLayer latent =
-        first_guess(source, 0, all_pairs(source.config), source.config.head_dim,
-                    Whitening(MatrixD::Identity(source.config.hidden_size, source.config.hidden_size)), 1.0);
+    const LatentLayer latent = factored_layer(source, 0, all_pairs(source.config), source.config.head_dim);
     Matrix input;
     norm(source.layer(0).attention_norm, hidden, input);
     LatentActivations at;
@@ -81,8 +92,7 @@ TEST_F(Align, TheGradientIsTheSlopeOfTheLoss) {
     const ModelConfig& config = source.config;
     const RotaryTable rotary(config, kSeqLen);
     const LayerPairs pairs(static_cast<std::size_t>(config.num_key_value_heads), {0, 2});
-    LatentLayer latent = first_guess(source, 1, pairs, config.head_dim / 2,
-                                     Whitening(MatrixD::Identity(config.hidden_size, config.hidden_size)), 1.0);
+    LatentLayer latent = factored_layer(source, 1, pairs, config.head_dim / 2);
     const Matrix input = random_matrix(2 * kSeqLen, config.hidden_size, 2);
     const Matrix d_output = random_matrix(2 * kSeqLen, config.hidden_size, 3);
     LatentActivations at;
@@ -117,9 +127,8 @@ TEST_F(Align, TheGradientThroughBlocksAndTheHeadIsTheSlopeOfTheDivergence) {
     const ModelConfig& config = source.config;
     const RotaryTable rotary(config, kSeqLen);
     const LayerPairs pairs(static_cast<std::size_t>(config.num_key_value_heads), {0, 2});
-    const Whitening flat(MatrixD::Identity(config.hidden_size, config.hidden_size));
-    std::array<LatentLayer, 2> layers = {first_guess(source, 0, pairs, config.head_dim / 2, flat, 1.0),
-                                         first_guess(source, 1, pairs, config.head_dim / 2, flat, 1.0)};
+    std::array<LatentLayer, 2> layers = {factored_layer(source, 0, pairs, config.head_dim / 2),
+                                         factored_layer(source, 1, pairs, config.head_dim / 2)};
     const Matrix input = random_matrix(2 * kSeqLen, config.hidden_size, 2);
     const Matrix wanted = random_matrix(2 * kSeqLen, config.hidden_size, 3);
     std::array<BlockActivations, 2> blocks;
@@ -168,15 +177,25 @@ TEST_F(Align, TheGradientThroughBlocksAndTheHeadIsTheSlopeOfTheDivergence) {
 TEST_F(Align, TheBytesDoNotDependOnTheThreads) {
     const Model source = model();
     const auto windows = some_tokens(8 * kSeqLen, source.config.vocab_size);
-    std::vector<Matrix> results;
-    for (const int threads : {1, 2}) {
+    const auto aligned_by = [&](int threads) {
         const ThreadScope scope(threads);
         Aligner aligner(source, windows, kSeqLen, {0.5, {}, {}, {"", 5, 4 * kSeqLen, "", 2, 5}}, observer_);
-        double error = 0;
-        results.push_back(aligner.next(error).q);
-        EXPECT_GT(error, 0);
+        std::vector<AlignedLayer> layers;
+        while (aligner.layer() < source.config.num_hidden_layers) layers.push_back(aligner.next());
+        return layers;
+    };
+    const auto one = aligned_by(1);
+    for (const int threads : {2, 3}) {
+        const auto several = aligned_by(threads);
+        for (std::size_t layer = 0; layer < one.size(); ++layer) {
+            EXPECT_GT(one[layer].error, 0);
+            EXPECT_EQ(one[layer].error, several[layer].error) << threads << " threads, layer " << layer;
+            for (std::size_t i = 0; i < matrices(one[layer].weights).size(); ++i) {
+                EXPECT_EQ(*matrices(one[layer].weights)[i], *matrices(several[layer].weights)[i])
+                    << threads << " threads, layer " << layer << ", matrix " << i;
+            }
+        }
     }
-    EXPECT_EQ(results[0], results[1]);
 }
 
 TEST_F(Align, ASavedAlignerGoesOnToTheSameBits) {
@@ -193,12 +212,12 @@ TEST_F(Align, ASavedAlignerGoesOnToTheSameBits) {
             ASSERT_NE(restored, nullptr);
             EXPECT_EQ(restored->layer(), layer);
             EXPECT_EQ(restored->selection().pairs, whole.selection().pairs);
-            double error = 0, expected_error = 0;
-            const LatentWeights weights = restored->next(error);
-            const LatentWeights expected = whole.next(expected_error);
-            EXPECT_EQ(error, expected_error);
-            for (std::size_t i = 0; i < matrices(weights).size(); ++i) {
-                EXPECT_EQ(*matrices(weights)[i], *matrices(expected)[i]) << "matrix " << i << " of layer " << layer;
+            const AlignedLayer next = restored->next();
+            const AlignedLayer expected = whole.next();
+            EXPECT_EQ(next.error, expected.error);
+            for (std::size_t i = 0; i < matrices(next.weights).size(); ++i) {
+                EXPECT_EQ(*matrices(next.weights)[i], *matrices(expected.weights)[i])
+                    << "matrix " << i << " of layer " << layer;
             }
         }
     }
@@ -212,8 +231,7 @@ TEST_F(Align, ASavedAlignerThatIsDamagedOrOfAnotherModelIsNotRestored) {
     const auto restore = [&](const Model& of) { return Aligner::restore(path, of, kSeqLen, options, observer_); };
     EXPECT_EQ(restore(source), nullptr);
     Aligner aligner(source, windows, kSeqLen, options, observer_);
-    double error = 0;
-    (void)aligner.next(error);
+    (void)aligner.next();
     aligner.save(path);
     ASSERT_NE(restore(source), nullptr);
     const std::string whole = read_text(path);
@@ -230,43 +248,41 @@ TEST_F(Align, ASavedAlignerThatIsDamagedOrOfAnotherModelIsNotRestored) {
     EXPECT_EQ(restore(Model::open(directory_ / "other")), nullptr);
 }
 
-TEST_F(Align, RefinementLeavesLessErrorAndTheOutputOpens) {
+TEST_F(Align, MoreStepsLeaveLessErrorAndTheOutputIsCloserToTheOriginal) {
     const Model source = model();
     const auto windows = some_tokens(16 * kSeqLen, source.config.vocab_size);
-    double before = 0, after = 0;
-    Aligner rough(source, windows, kSeqLen, {0, 4, 3, {"", 0, 8 * kSeqLen, ""}}, observer_);
-    (void)rough.next(before);
-    Aligner fine(source, windows, kSeqLen, {0, 4, 3, {"", 80, 8 * kSeqLen, ""}}, observer_);
-    (void)fine.next(after);
-    EXPECT_LT(after, 0.7 * before);
-
-    Aligner aligner(source, windows, kSeqLen, {0.5, {}, {}, {"", 5, 8 * kSeqLen, ""}}, observer_);
-    ConvertOptions options;
-    options.rope = {"attention", aligner.chosen().rope_dim, 0};
-    options.kv_rank = aligner.chosen().kv_rank;
-    options.aligner = &aligner;
-    const ConvertReport report = convert(source, directory_ / "out", options, nullptr, observer_);
-    EXPECT_GE(report.plan.reduction(), 0.5);
-    EXPECT_EQ(report.alignment_error.size(), source.layers.size());
-    const Model converted = Model::open(directory_ / "out");
-    EXPECT_TRUE(std::isfinite(evaluate(converted, windows, kSeqLen, observer_).nll));
-}
-
-TEST_F(Align, FittingLayersTogetherBringsTheNextTokenCloser) {
-    const Model source = model();
-    const auto windows = some_tokens(16 * kSeqLen, source.config.vocab_size);
-    const auto divergence = [&](const AlignQuality& quality, const std::string& name) {
+    struct Result {
+        double first_error = 0, divergence = 0;
+    };
+    const auto converted_with = [&](const AlignQuality& quality, const std::string& name) {
         Aligner aligner(source, windows, kSeqLen, {0, 4, 3, quality}, observer_);
         ConvertOptions options;
         options.rope = {"attention", 4, 0};
         options.kv_rank = 3;
         options.aligner = &aligner;
-        (void)convert(source, directory_ / name, options, nullptr, observer_);
-        return verify(source, Model::open(directory_ / name), windows, kSeqLen, observer_).mean_kl;
+        const ConvertReport report = convert(source, directory_ / name, options, nullptr, observer_);
+        EXPECT_EQ(report.alignment_error.size(), source.layers.size());
+        const Model converted = Model::open(directory_ / name);
+        return Result{report.alignment_error.front(), verify(source, converted, windows, kSeqLen, observer_).mean_kl};
     };
-    const double alone = divergence({"", 40, 8 * kSeqLen, ""}, "alone");
-    const double together = divergence({"", 40, 8 * kSeqLen, "", 2, 80}, "together");
-    EXPECT_LT(together, 0.7 * alone);
+    const Result none = converted_with({"", 0, 8 * kSeqLen, ""}, "none");
+    const Result some = converted_with({"", 10, 8 * kSeqLen, ""}, "some");
+    const Result many = converted_with({"", 80, 8 * kSeqLen, ""}, "many");
+    EXPECT_LT(some.first_error, none.first_error);
+    EXPECT_LT(many.first_error, some.first_error);
+    EXPECT_LT(many.divergence, none.divergence);
+    const Result together = converted_with({"", 80, 8 * kSeqLen, "", 2, 80}, "together");
+    EXPECT_LT(together.divergence, many.divergence);
+}
+
+TEST_F(Align, TheChosenSplitIsThatOfTheLeastErrorAndKeepsToTheBudget) {
+    const Model source = model();
+    const auto windows = some_tokens(8 * kSeqLen, source.config.vocab_size);
+    const Aligner aligner(source, windows, kSeqLen, {0.5, {}, {}, {"", 1, 8 * kSeqLen, ""}}, observer_);
+    ASSERT_GT(aligner.tried().size(), 1);
+    for (const Split& split : aligner.tried()) EXPECT_GE(split.error, aligner.chosen().error);
+    const PlanOptions plan{aligner.chosen().rope_dim, aligner.chosen().kv_rank};
+    EXPECT_GE(plan_conversion(source.config, plan).reduction(), 0.5);
 }
 
 TEST_F(Align, ImpossibleRequestsSayWhatIsPossible) {

@@ -115,7 +115,7 @@ CalibrationStats given(const Conversion& conversion, const ConvertFlags& flags, 
 }  // namespace
 
 Gathered needs_of(const ConvertFlags& flags) {
-    return {find_rope_strategy(flags.selection()).by_attention,
+    return {find_rope_strategy(flags.selection()).needs.has(Statistic::attention_order),
             row_of(flags.factorization()).needs_moments() || flags.nope_phase == NopePhase::fitted};
 }
 

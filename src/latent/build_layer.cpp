@@ -1,0 +1,107 @@
+#include "build_layer.hpp"
+
+#include <numeric>
+
+#include "../layout/layer_rows.hpp"
+
+namespace mha2mla {
+namespace {
+
+Matrix all_rows(const TensorView& tensor) {
+    Matrix result(tensor.rows(), tensor.cols());
+    to_finite_float(tensor, 0, {result.data(), static_cast<std::size_t>(result.size())});
+    return result;
+}
+
+Matrix gathered(const Matrix& from, const std::vector<std::int64_t>& rows) {
+    Matrix result(static_cast<Eigen::Index>(rows.size()), from.cols());
+    for (std::size_t i = 0; i < rows.size(); ++i) result.row(static_cast<Eigen::Index>(i)) = from.row(rows[i]);
+    return result;
+}
+
+/// Nothing where the family has no such bias.
+Vector gathered_bias(const TensorView* bias, const std::vector<std::int64_t>& rows) {
+    if (bias == nullptr) return {};
+    std::vector<float> all(static_cast<std::size_t>(bias->shape[0]));
+    to_finite_float(*bias, 0, all);
+    Vector result(static_cast<Eigen::Index>(rows.size()));
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+        result(static_cast<Eigen::Index>(i)) = all[static_cast<std::size_t>(rows[i])];
+    }
+    return result;
+}
+
+std::vector<std::int64_t> in_order(std::int64_t count) {
+    std::vector<std::int64_t> rows(static_cast<std::size_t>(count));
+    std::iota(rows.begin(), rows.end(), 0);
+    return rows;
+}
+
+Vector whole_bias(const TensorView* bias) { return gathered_bias(bias, in_order(bias == nullptr ? 0 : bias->rows())); }
+
+LatentLayer empty_layer(const Model& model, std::int64_t index, const LayerPairs& pairs) {
+    const AttentionShape shape = model.config.attention_shape();
+    LatentLayer layer;
+    layer.heads = shape.num_heads;
+    layer.kv_heads = shape.num_kv_heads;
+    layer.head_dim = shape.head_dim;
+    layer.rope_dim = static_cast<std::int64_t>(2 * pairs.front().size());
+    layer.pairs = pairs;
+    layer.rule = model.rules(index).attention;
+    return layer;
+}
+
+}  // namespace
+
+LatentLayer layer_of_original(const Model& model, std::int64_t layer, const LayerPairs& pairs) {
+    const AttentionView& view = model.layer(layer).original_attention();
+    const LayerRows rows = layer_rows(model.config.attention_shape(), pairs);
+    LatentLayer result = empty_layer(model, layer, pairs);
+    result.weights.q = gathered(all_rows(*view.q.weight), rows.query);
+    result.weights.k_rope = gathered(all_rows(*view.k.weight), rows.key_rope);
+    result.weights.o = all_rows(*view.o.weight);
+    result.q_bias = gathered_bias(view.q.bias, rows.query);
+    result.k_rope_bias = gathered_bias(view.k.bias, rows.key_rope);
+    result.up_k_bias = gathered_bias(view.k.bias, rows.key_nope);
+    result.up_v_bias = whole_bias(view.v.bias);
+    return result;
+}
+
+LatentLayer layer_of_converted(const Model& model, std::int64_t layer) {
+    const LatentConfig& config = *model.config.latent;
+    const LatentAttentionView& view = model.layer(layer).latent_attention();
+    LatentLayer result = empty_layer(model, layer, config.rope.pairs[static_cast<std::size_t>(layer)]);
+    LatentWeights& weights = result.weights;
+    weights.q = all_rows(*view.q.weight);
+    weights.k_rope = all_rows(*view.k_rope.weight);
+    weights.up_k = all_rows(*view.up_k.weight);
+    weights.up_v = all_rows(*view.up_v.weight);
+    weights.o = all_rows(*view.o.weight);
+    result.q_bias = whole_bias(view.q.bias);
+    result.k_rope_bias = whole_bias(view.k_rope.bias);
+    result.up_k_bias = whole_bias(view.up_k.bias);
+    result.up_v_bias = whole_bias(view.up_v.bias);
+    const auto down = [&](const LinearView& of) {
+        const std::int64_t hidden = model.config.hidden_size;
+        return of.weight == nullptr ? Matrix(Matrix::Identity(hidden, hidden)) : all_rows(*of.weight);
+    };
+    weights.down = down(view.down_k);
+    if (view.down_k.weight == view.down_v.weight) return result;
+    const Matrix keys = std::move(weights.down), values = down(view.down_v);
+    weights.down.resize(keys.rows() + values.rows(), keys.cols());
+    weights.down << keys, values;
+    weights.up_k.conservativeResize(Eigen::NoChange, weights.down.rows());
+    weights.up_k.rightCols(values.rows()).setZero();
+    const Matrix up_v = std::move(weights.up_v);
+    weights.up_v.setZero(up_v.rows(), weights.down.rows());
+    weights.up_v.rightCols(values.rows()) = up_v;
+    return result;
+}
+
+void set_factors(const KvFactors& factors, LatentLayer& layer) {
+    layer.weights.down = factors.down_k;
+    layer.weights.up_k = factors.up_k;
+    layer.weights.up_v = factors.up_v;
+}
+
+}  // namespace mha2mla
