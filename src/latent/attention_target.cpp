@@ -26,8 +26,7 @@ AttentionTarget original_attention(const Model& model, std::int64_t layer, const
 
 AttentionTarget target_between(const Model& model, std::int64_t layer, const Matrix& before, const Matrix& behind) {
     AttentionTarget target;
-    norm(model.layer(layer).attention_norm, before,
-             target.input);
+    norm(model.layer(layer).attention_norm, before, target.input);
     target.output = behind - before;
     const Vector bias = output_bias(model, layer);
     if (bias.size() > 0) target.output.rowwise() -= bias.transpose();

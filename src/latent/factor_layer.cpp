@@ -27,8 +27,8 @@ FactoredLayer factor_layer(LatentLayer layer, const std::string& name, const Mat
     const double equal = equal_energy_weight(weigh_errors(kv, nope_rows, weighting), nope_rows);
     const auto with = [&](double balance) {
         weighting.key_weight = balance * equal;
-        return FactoredLayer{
-            factorize(request.factorization, kv, nope_rows, request.widths, request.svd, weighting), balance, 0};
+        return FactoredLayer{factorize(request.factorization, kv, nope_rows, request.widths, request.svd, weighting),
+                             balance, 0};
     };
     std::vector<double> balances = request.search.factors;
     if (request.search.unweighted) balances.push_back(1 / equal);

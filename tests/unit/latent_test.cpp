@@ -121,7 +121,7 @@ struct Attention {
 };
 
 Attention original_of(const Model& model) {
-    const AttentionView& view = *model.layers[0].attention;
+    const AttentionView& view = model.layer(0).original_attention();
     return {linear_of(view.q), linear_of(view.k), linear_of(view.v), linear_of(view.o), {all_pairs(), all_pairs()}};
 }
 
@@ -157,7 +157,7 @@ TEST_F(Latent, ALayerOfAConvertedCheckpointComputesWhatTheRuntimeDoes) {
             work.normed = input;
             attend(converted, 1, rotary, kSeqLen, work, {});
             Matrix expected = work.down;
-            expected.rowwise() -= linear_of(converted.layers[1].latent_attention->o).bias.transpose().cast<float>();
+            expected.rowwise() -= linear_of(converted.layer(1).latent_attention().o).bias.transpose().cast<float>();
             LatentActivations at;
             run_latent(layer_of_converted(converted, 1), rotary, kSeqLen, input, at);
             EXPECT_LT((at.output - expected).norm(), 1e-5 * expected.norm()) << row.name << ' ' << rope_dim;
@@ -247,13 +247,15 @@ TEST_F(Latent, PhasesAreTheLeastSquaresSolution) {
             }
             const Eigen::VectorXd solution = unknowns.colPivHouseholderQr().solve(wanted);
             const Eigen::Index two = place + (kDim - 4) / 2;
-            const MatrixD q1 = before.weights.q.row(place).cast<double>(), q2 = before.weights.q.row(two).cast<double>();
+            const MatrixD q1 = before.weights.q.row(place).cast<double>(),
+                          q2 = before.weights.q.row(two).cast<double>();
             const double scale = q1.norm() + q2.norm();
             const auto turned1 = solution(0) * q1 - solution(1) * q2, turned2 = solution(0) * q2 + solution(1) * q1;
-            EXPECT_LT((after.weights.q.row(place).cast<double>() - turned1).norm(), 1e-4 * scale) << head << ' ' << pair;
+            EXPECT_LT((after.weights.q.row(place).cast<double>() - turned1).norm(), 1e-4 * scale)
+                << head << ' ' << pair;
             EXPECT_LT((after.weights.q.row(two).cast<double>() - turned2).norm(), 1e-4 * scale) << head << ' ' << pair;
-            EXPECT_NEAR(after.q_bias(place),
-                        solution(0) * before.q_bias(place) - solution(1) * before.q_bias(two), 1e-4 * scale);
+            EXPECT_NEAR(after.q_bias(place), solution(0) * before.q_bias(place) - solution(1) * before.q_bias(two),
+                        1e-4 * scale);
             EXPECT_GT((turned1 - q1).norm(), 1e-2 * scale) << "nothing to turn in head " << head;
             ++place;
         }
@@ -271,7 +273,7 @@ TEST_F(Latent, TheBalanceIsThatOfTheLeastErrorOfTheOutput) {
     EXPECT_LT((target.output.cast<double>() - wanted).norm(), 1e-5 * wanted.norm());
 
     const LatentShape shape = source.config.latent_shape(4, 3, Factorization::whitened);
-    const AttentionView& view = *source.layers[0].attention;
+    const AttentionView& view = source.layer(0).original_attention();
     const LayerRows rows = layer_rows(shape, kPairs);
     const Matrix kv = gather_kv(*view.k.weight, rows.key_nope, *view.v.weight);
     const Whitening whitening(second_moment(sample));
@@ -293,8 +295,7 @@ TEST_F(Latent, TheBalanceIsThatOfTheLeastErrorOfTheOutput) {
     };
     // Root mean squares of keys and values on the sample say what a balance of 1 is.
     const MatrixD moment = (sample.cast<double>().transpose() * sample.cast<double>()) / double(sample.rows()) +
-                           Whitening::kRidge *
-                               (sample.cast<double>().squaredNorm() / double(sample.size())) *
+                           Whitening::kRidge * (sample.cast<double>().squaredNorm() / double(sample.size())) *
                                MatrixD::Identity(kTiny.hidden, kTiny.hidden);
     const auto rms = [&](const MatrixD& part) {
         return std::sqrt((part * moment * part.transpose()).trace() / double(part.rows()));
