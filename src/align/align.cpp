@@ -10,7 +10,6 @@
 #include "../layout/layer_rows.hpp"
 #include "../rope/attention_order.hpp"
 #include "../train/descent.hpp"
-#include "../train/losses.hpp"
 #include "mha2mla/error.hpp"
 #include "progress.hpp"
 
