@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "mha2mla/error.hpp"
 #include "mha2mla/layout.hpp"
 #include "mha2mla/observer.hpp"
 
@@ -25,8 +26,9 @@ enum class Verdict : std::uint8_t { ok, warning, problem };
 
 struct Finding {
     Verdict verdict = Verdict::ok;
-    std::string topic;  // "config", "weights", "tensors", "values", "plan", "tokenizer", "memory", "disk"
-    std::string text;   // what is wrong, where, and what to do
+    std::string topic;             // "config", "weights", "tensors", "values", "plan", "tokenizer", "memory", "disk"
+    std::string text;              // what is wrong and where
+    Remedy remedy = Remedy::none;  // which setting to change, see advice()
 };
 
 /// Checks everything that a conversion needs. It continues after a problem if possible, so that one run reports all

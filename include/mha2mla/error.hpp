@@ -1,6 +1,8 @@
 #pragma once
 /// The exception type of the library.
 
+#include <array>
+#include <cstdint>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -16,12 +18,77 @@ enum class ErrorCode {
     interrupted,  ///< the Observer asked to stop (exit code 130)
 };
 
+/// What the caller can change so that it works, where that is a setting: a program that has a name of its own for the
+/// setting (an option, a field of a form) tells that instead of advice().
+enum class Remedy : std::uint8_t {
+    none,
+    overwrite,
+    resume_or_overwrite,
+    resume,
+    start_over,
+    more_memory,
+    fewer_threads,
+    less_text,
+    less_text_or_more_memory,
+    less_text_or_papers_method,
+    calibrate_with_moments,
+    calibrate_with_order,
+    wider_output,
+    smaller_cache,
+    wider_cache,
+    tokenizer,
+    deep,
+};
+struct RemedyRow {
+    Remedy remedy;
+    std::string_view text;
+};
+inline constexpr std::array<RemedyRow, 17> kRemedies = {{
+    {Remedy::none, ""},
+    {Remedy::overwrite, "choose another place or allow overwriting"},
+    {Remedy::resume_or_overwrite, "resume it, or allow overwriting"},
+    {Remedy::resume, "run the same again to resume it"},
+    {Remedy::start_over, "start over: overwrite it instead of resuming"},
+    {Remedy::more_memory, "allow more memory"},
+    {Remedy::fewer_threads, "use fewer threads or free some"},
+    {Remedy::less_text, "use fewer or shorter sequences"},
+    {Remedy::less_text_or_more_memory, "use fewer or shorter sequences, or allow more memory"},
+    {Remedy::less_text_or_papers_method, "align on fewer sequences, or use the paper's method"},
+    {Remedy::calibrate_with_moments, "calibrate again and gather moments"},
+    {Remedy::calibrate_with_order, "calibrate again and rank pairs by attention"},
+    {Remedy::wider_output, "choose bf16 or f32 for the output"},
+    {Remedy::smaller_cache, "use a shorter prompt, fewer new tokens or a smaller cache format"},
+    {Remedy::wider_cache, "use the cache format bf16 or f32"},
+    {Remedy::tokenizer, "give token ids instead of text, or a tokenizer"},
+    {Remedy::deep, "a deep look reads all of them"},
+}};
+/// What to do, in words of the library; empty for Remedy::none.
+[[nodiscard]] constexpr std::string_view advice(Remedy remedy) {
+    return kRemedies.at(static_cast<std::size_t>(remedy)).text;
+}
+
 /// `what()` is one line: what is wrong, where (file, tensor, key), and what to do next. Control characters, which can
 /// only come from names in a file, are replaced by '?'.
 class Error : public std::runtime_error {
 public:
-    Error(ErrorCode code, std::string_view message) : std::runtime_error(one_line(message)), code_(code) {}
+    Error(ErrorCode code, std::string_view message, Remedy remedy = Remedy::none)
+        : std::runtime_error(one_line(joined(message, advice(remedy)))),
+          code_(code),
+          remedy_(remedy),
+          length_(message.size()) {}
     [[nodiscard]] ErrorCode code() const noexcept { return code_; }
+    [[nodiscard]] Remedy remedy() const noexcept { return remedy_; }
+    /// what() without advice(remedy()).
+    [[nodiscard]] std::string_view message() const noexcept { return {what(), length_}; }
+    /// The same error with `prefix` before its message.
+    [[nodiscard]] Error with_prefix(const std::string& prefix) const {
+        return {code_, prefix + std::string(message()), remedy_};
+    }
+
+    /// "message; advice"
+    [[nodiscard]] static std::string joined(std::string_view message, std::string_view advice) {
+        return std::string(message) + (advice.empty() ? "" : "; ") + std::string(advice);
+    }
 
 private:
     static std::string one_line(std::string_view message) {
@@ -32,6 +99,8 @@ private:
         return line;
     }
     ErrorCode code_;
+    Remedy remedy_;
+    std::size_t length_;
 };
 
 }  // namespace mha2mla

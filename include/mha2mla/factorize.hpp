@@ -21,7 +21,7 @@ enum class SigmaPlacement : std::uint8_t {
 
 struct SigmaPlacementRow {
     SigmaPlacement sigma;
-    std::string_view name;  // of --sigma
+    std::string_view name;
 };
 inline constexpr std::array<SigmaPlacementRow, 3> kSigmaPlacements = {
     {{SigmaPlacement::balanced, "balanced"}, {SigmaPlacement::up, "up"}, {SigmaPlacement::down, "down"}}};
@@ -37,7 +37,7 @@ enum class SvdMethod : std::uint8_t {
 
 struct SvdMethodRow {
     SvdMethod method;
-    std::string_view name;  // of --svd-method
+    std::string_view name;
 };
 inline constexpr std::array<SvdMethodRow, 3> kSvdMethods = {
     {{SvdMethod::standard, "standard"}, {SvdMethod::strict, "strict"}, {SvdMethod::fast, "fast"}}};

@@ -20,7 +20,7 @@ enum class Factorization : std::uint8_t { joint, whitened, weighted, split, key,
 
 struct FactorizationRow {
     Factorization factorization;
-    std::string_view name;            // of --svd
+    std::string_view name;            // "joint", "split", ...
     std::string_view reference_name;  // `svd_init_method` of the reference implementation
     bool key, value;                  // whether NoPE keys and values go through a latent
     bool shared;                      // and it is the same for both

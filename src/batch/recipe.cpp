@@ -193,10 +193,9 @@ Shard parse_shard(std::string_view text) {
     const bool numbers =
         slash < text.size() && read(text.substr(0, slash), shard.index) && read(text.substr(slash + 1), shard.count);
     if (!numbers || shard.count < 1 || shard.index < 1 || shard.index > shard.count) {
-        throw Error(ErrorCode::usage,
-                    "--shard: '" + std::string(text) + "' is not a share such as 2/5, from 1/5 to 5/5");
+        throw Error(ErrorCode::usage, "'" + std::string(text) + "' is not a share such as 2/5, from 1/5 to 5/5");
     }
-    --shard.index;
+    shard.index -= 1;
     return shard;
 }
 

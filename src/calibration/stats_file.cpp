@@ -43,8 +43,8 @@ std::vector<std::uint8_t> read_ranks(const SafetensorsFile& file, const Shape& n
     const TensorView* tensor = file.find(kAttentionRank);
     if (tensor == nullptr) return {};
     const auto refuse = [&](const std::string& problem) {
-        throw Error(ErrorCode::format, file.path().string() + ": tensor '" + kAttentionRank + "' " + problem +
-                                           "; calibrate again with --attention-order");
+        throw Error(ErrorCode::format, file.path().string() + ": tensor '" + kAttentionRank + "' " + problem,
+                    Remedy::calibrate_with_order);
     };
     if (tensor->dtype != Dtype::u8 || tensor->shape != norms) {
         refuse("must be U8 " + to_string(norms) + ", not " + std::string(dtype_name(tensor->dtype)) + " " +

@@ -36,8 +36,9 @@ const TensorView& tensor_of(const SafetensorsFile& file, const std::string& name
         const std::string have =
             tensor == nullptr ? "there is none"
                               : "it is " + std::string(dtype_name(tensor->dtype)) + " " + to_string(tensor->shape);
-        throw Error(ErrorCode::format, file.path().string() + ": tensor '" + name + "' must be " + want + ", but " +
-                                           have + "; calibrate again with --moments");
+        throw Error(ErrorCode::format,
+                    file.path().string() + ": tensor '" + name + "' must be " + want + ", but " + have,
+                    Remedy::calibrate_with_moments);
     }
     return *tensor;
 }
@@ -79,10 +80,10 @@ std::shared_ptr<const LayerInputs> inputs_of_file(std::shared_ptr<const Safetens
         const auto n = static_cast<std::uint64_t>(extent.hidden);
         const auto have = static_cast<std::uint64_t>(moment.rows());
         if (moment.shape.size() != 1 || n > (1U << 24U) || have != n * (n + 1) / 2) {
-            throw Error(ErrorCode::format, file->path().string() + ": tensor '" + moment.name + "' of shape " +
-                                               to_string(moment.shape) + " is not the upper triangle of a matrix of " +
-                                               std::to_string(extent.hidden) +
-                                               " columns; calibrate again with --moments");
+            throw Error(ErrorCode::format,
+                        file->path().string() + ": tensor '" + moment.name + "' of shape " + to_string(moment.shape) +
+                            " is not the upper triangle of a matrix of " + std::to_string(extent.hidden) + " columns",
+                        Remedy::calibrate_with_moments);
         }
         (void)tensor_of(*file, sample_name(layer), Dtype::f32, sample);
     }

@@ -181,8 +181,7 @@ void check_output_directory(const fs::path& directory, bool overwrite) {
         throw Error(ErrorCode::io, directory.string() + ": exists and is not a directory; choose another place");
     }
     if (!overwrite && !fs::is_empty(directory, error)) {
-        throw Error(ErrorCode::io,
-                    directory.string() + ": exists and is not empty; choose another place or try --overwrite");
+        throw Error(ErrorCode::io, directory.string() + ": exists and is not empty", Remedy::overwrite);
     }
 }
 

@@ -57,9 +57,10 @@ void store_floats(std::span<const float> values, std::byte* out, Dtype dtype, st
     for (std::size_t i = 0; i < values.size(); ++i) {
         const auto stored = static_cast<Stored>(values[i]);
         if (!std::isfinite(static_cast<double>(stored)) && std::isfinite(values[i])) {
-            throw Error(ErrorCode::numeric, std::string(what) + ": value " + std::to_string(values[i]) +
-                                                " does not fit " + std::string(dtype_name(dtype)) +
-                                                "; choose --dtype bf16 or f32");
+            throw Error(ErrorCode::numeric,
+                        std::string(what) + ": value " + std::to_string(values[i]) + " does not fit " +
+                            std::string(dtype_name(dtype)),
+                        Remedy::wider_output);
         }
         std::memcpy(out + i * sizeof(Stored), &stored, sizeof(Stored));
     }

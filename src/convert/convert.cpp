@@ -25,8 +25,9 @@ namespace {
 void require_same(const fs::path& destination, const nlohmann::ordered_json& was, const nlohmann::ordered_json& is) {
     const std::string different = differences(was, is);
     if (different.empty()) return;
-    throw Error(ErrorCode::usage, destination.string() + ": holds an unfinished conversion that cannot be resumed: " +
-                                      different + "; start over with --overwrite instead of --resume");
+    throw Error(ErrorCode::usage,
+                destination.string() + ": holds an unfinished conversion that cannot be resumed: " + different,
+                Remedy::start_over);
 }
 
 std::optional<JournalContents> journal_to_resume(const fs::path& destination, const nlohmann::ordered_json& key) {
@@ -106,9 +107,10 @@ private:
         for (std::int64_t layer = 0; layer < aligner.layer(); ++layer) {
             const FinishedPiece* piece = take_over(layer_name(layer));
             if (piece == nullptr) {
-                throw Error(ErrorCode::io, destination_.string() + ": layer " + std::to_string(layer) +
-                                               " is no longer what was written, and those behind it were aligned on "
-                                               "it; start over with --overwrite instead of --resume");
+                throw Error(ErrorCode::io,
+                            destination_.string() + ": layer " + std::to_string(layer) +
+                                " is no longer what was written, and the layers after it were aligned on it",
+                            Remedy::start_over);
             }
             report_.alignment_error.push_back(piece->alignment_error);
         }
@@ -200,8 +202,8 @@ void check_destination(const Model& source, const fs::path& destination, const C
     const bool unfinished = fs::exists(journal_path(destination), ignored);
     if (options.overwrite || !unfinished) return check_output_directory(destination, options.overwrite);
     if (!options.resume) {
-        throw Error(ErrorCode::io,
-                    destination.string() + ": holds an unfinished conversion; go on with --resume, or try --overwrite");
+        throw Error(ErrorCode::io, destination.string() + ": holds an unfinished conversion",
+                    Remedy::resume_or_overwrite);
     }
 }
 
@@ -240,9 +242,9 @@ ConvertReport convert(const Model& source, const fs::path& destination, const Co
         run.keep();
         journal.keep(true);
         const std::string pieces = std::to_string(run.kept()) + " of " + std::to_string(report.pieces) +
-                                   " pieces are kept in " + destination.string() +
-                                   "; go on with the same command and --resume";
-        throw Error(error.code(), interrupted ? "interrupted; " + pieces : std::string(error.what()) + "; " + pieces);
+                                   " pieces are kept in " + destination.string();
+        throw Error(error.code(), interrupted ? "interrupted; " + pieces : std::string(error.what()) + "; " + pieces,
+                    Remedy::resume);
     }
     return report;
 }

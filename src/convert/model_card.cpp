@@ -84,14 +84,15 @@ void reproduction(std::ostream& card, const Json& record) {
 }
 
 void loading(std::ostream& card, const Json& record) {
-    card << "\n## Loading\n\n"
-         << "`transformers` alone does not know this architecture. The loader of the\n"
-         << "[MHA2MLA reference implementation](https://github.com/JT-Ushio/MHA2MLA) reads this directory: tensor "
-            "names,\n"
-         << "row order and the object `mha2mla` of config.json are its own. Without Python:\n\n"
-         << "```sh\nmha2mla eval DIRECTORY --text text.txt                 # NLL and perplexity\n"
-         << "mha2mla verify ORIGINAL DIRECTORY --text text.txt      # distance from the original\n```\n\n"
-         << "## Files\n\n`mha2mla.json` says what was done for machines, with the hash of every file. ";
+    card
+        << "\n## Loading\n\n"
+        << "`transformers` alone does not know this architecture. The loader of the\n"
+        << "[MHA2MLA reference implementation](https://github.com/JT-Ushio/MHA2MLA) reads this directory: tensor "
+           "names,\n"
+        << "row order and the object `mha2mla` of config.json are its own. Without Python,\n"
+        << "`mha2mla eval` measures its NLL and perplexity on a text, `mha2mla verify` its distance from the original\n"
+           "and `mha2mla generate` continues prompts.\n\n"
+        << "## Files\n\n`mha2mla.json` says what was done for machines, with the hash of every file. ";
     if (record.at("files").contains("README.source.md")) card << "`README.source.md` is the original's own card. ";
     const Json& left_out = record.at("left_out");
     if (left_out.empty()) {

@@ -116,8 +116,8 @@ Schedule aligned_schedule(const ModelConfig& config, const ConvertOptions& optio
     if (needed > allowed) {
         throw Error(refused ? ErrorCode::usage : ErrorCode::io,
                     "aligning on " + std::to_string(tokens) + " tokens needs " + memory_text(needed) +
-                        " of memory, but only " + memory_text(allowed) + (refused ? " are allowed" : " are available") +
-                        "; give fewer --samples or a shorter --seq-len" + (refused ? ", or raise --max-memory" : ""));
+                        " of memory, but only " + memory_text(allowed) + (refused ? " are allowed" : " are available"),
+                    refused ? Remedy::less_text_or_more_memory : Remedy::less_text);
     }
     return {1, thread_count(), needed};
 }
@@ -131,13 +131,16 @@ Schedule plan_schedule(const ModelConfig& config, const ConvertOptions& options,
     const std::uint64_t needed = base + layer;
     const std::uint64_t budget = options.max_memory > 0 ? options.max_memory : default_convert_memory(config);
     if (options.max_memory > 0 && needed > budget) {
-        throw Error(ErrorCode::usage, "converting one layer needs " + memory_text(needed) + " of memory, but only " +
-                                          memory_text(budget) + " are allowed; raise --max-memory");
+        throw Error(ErrorCode::usage,
+                    "converting one layer needs " + memory_text(needed) + " of memory, but only " +
+                        memory_text(budget) + " are allowed",
+                    Remedy::more_memory);
     }
     if (needed > available_memory()) {
-        throw Error(ErrorCode::io, "converting one layer needs " + memory_text(needed) + " of memory, but only " +
-                                       memory_text(available_memory()) +
-                                       " are available; use fewer --threads or free some");
+        throw Error(ErrorCode::io,
+                    "converting one layer needs " + memory_text(needed) + " of memory, but only " +
+                        memory_text(available_memory()) + " are available",
+                    Remedy::fewer_threads);
     }
     const std::uint64_t room = std::min(budget, available_memory());
     const std::uint64_t fit =

@@ -45,7 +45,7 @@ public:
             if (options_.deep) {
                 check_values(model);
             } else {
-                add(Verdict::ok, "values", "not checked; --deep reads all of them");
+                add(Verdict::ok, "values", "not checked", Remedy::deep);
             }
             if (problems.empty() && planned && !config->latent) check_disk(model);
         }
@@ -53,8 +53,11 @@ public:
     }
 
 private:
-    void add(Verdict verdict, std::string topic, std::string text) {
-        findings_.push_back({verdict, std::move(topic), std::move(text)});
+    void add(Verdict verdict, std::string topic, std::string text, Remedy remedy = Remedy::none) {
+        findings_.push_back({verdict, std::move(topic), std::move(text), remedy});
+    }
+    void add(Verdict verdict, std::string topic, const Error& error) {
+        add(verdict, std::move(topic), std::string(error.message()), error.remedy());
     }
 
     std::optional<ModelConfig> read_configuration() {
@@ -70,7 +73,7 @@ private:
             }
             return config;
         } catch (const Error& error) {
-            add(Verdict::problem, "config", error.what());
+            add(Verdict::problem, "config", error);
             return std::nullopt;
         }
     }
@@ -84,7 +87,7 @@ private:
                 std::to_string(checkpoint.files().size()) + " file(s), " + memory_text(bytes) + ", well-formed");
             return checkpoint;
         } catch (const Error& error) {
-            if (!check_shards_one_by_one()) add(Verdict::problem, "weights", error.what());
+            if (!check_shards_one_by_one()) add(Verdict::problem, "weights", error);
             return std::nullopt;
         }
     }
@@ -104,7 +107,7 @@ private:
             try {
                 (void)SafetensorsFile(directory_ / fs::path(shard).filename());
             } catch (const Error& error) {
-                add(Verdict::problem, "weights", error.what());
+                add(Verdict::problem, "weights", error);
                 found = true;
             }
         }
@@ -115,8 +118,7 @@ private:
         const fs::path file = directory_ / "tokenizer.json";
         std::error_code ignored;
         if (!fs::exists(file, ignored)) {
-            add(Verdict::warning, "tokenizer",
-                "no tokenizer.json: give token ids instead of text, or --tokenizer FILE");
+            add(Verdict::warning, "tokenizer", "no tokenizer.json", Remedy::tokenizer);
             return;
         }
         try {
@@ -147,7 +149,7 @@ private:
                     ": the KV cache changes from " + numbers(plan.original_numbers_per_token) + " to " +
                     numbers(plan.converted_numbers_per_token) + " per token");
         } catch (const Error& error) {
-            add(Verdict::problem, "plan", error.what());
+            add(Verdict::problem, "plan", error);
             return false;
         }
         check_memory("converting", default_convert_memory(config));
@@ -167,8 +169,8 @@ private:
         const std::uint64_t available = available_memory();
         const bool enough = needed <= available;
         add(enough ? Verdict::ok : Verdict::warning, "memory",
-            "aligning takes " + memory_text(needed) + ", " + memory_text(available) + " are available" +
-                (enough ? "" : "; convert with fewer --samples, or with --method mha2mla"));
+            "aligning takes " + memory_text(needed) + ", " + memory_text(available) + " are available",
+            enough ? Remedy::none : Remedy::less_text_or_papers_method);
     }
 
     void check_memory(const std::string& what, std::uint64_t needed) {

@@ -121,7 +121,7 @@ ChoiceResult score_choices(const Model& model, const Tokenizer& tokenizer, std::
         try {
             question = tokenize(model, tokenizer, items[i]);
         } catch (const Error& error) {
-            throw Error(error.code(), "question " + std::to_string(i + 1) + ": " + error.what());
+            throw error.with_prefix("question " + std::to_string(i + 1) + ": ");
         }
         auto sums = score(model, question, cache);
         auto normalized = sums;

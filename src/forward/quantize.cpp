@@ -63,8 +63,9 @@ float hqq_offset(const float* x, std::int64_t count, float step, float lowest, f
 
 std::uint16_t to_f16(float value) {
     if (!(std::abs(value) < 65520.0F)) {
-        throw Error(ErrorCode::numeric, "a key, value or latent of " + std::to_string(value) +
-                                            " does not fit the KV cache's 16-bit floats; use --kv-cache bf16 or f32");
+        throw Error(ErrorCode::numeric,
+                    "a key, value or latent of " + std::to_string(value) + " does not fit the KV cache's 16-bit floats",
+                    Remedy::wider_cache);
     }
     return static_cast<Eigen::half>(value).x;
 }

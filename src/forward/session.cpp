@@ -264,11 +264,12 @@ void check_memory(const ModelConfig& config, const SessionOptions& options) {
     const double bytes = count * static_cast<double>(one.allocated_bytes()) * static_cast<double>(options.capacity);
     const auto available = available_memory();
     if (bytes < static_cast<double>(available)) return;
-    throw Error(ErrorCode::usage, "a KV cache of " + std::to_string(options.capacity) + " tokens for " +
-                                      std::to_string(options.sequences) + " sequences takes " +
-                                      memory_text(static_cast<std::uint64_t>(std::min(bytes, 1e18))) + ", but only " +
-                                      memory_text(available) +
-                                      " are available; use a shorter prompt, fewer new tokens or a smaller --kv-cache");
+    throw Error(ErrorCode::usage,
+                "a KV cache of " + std::to_string(options.capacity) + " tokens for " +
+                    std::to_string(options.sequences) + " sequences takes " +
+                    memory_text(static_cast<std::uint64_t>(std::min(bytes, 1e18))) + ", but only " +
+                    memory_text(available) + " are available",
+                Remedy::smaller_cache);
 }
 
 void check(const ModelConfig& config, const SessionOptions& options) {

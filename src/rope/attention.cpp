@@ -7,8 +7,7 @@ namespace mha2mla {
 
 PairRanks attention_ranks(const CalibrationStats& stats) {
     if (stats.attention_ranks.empty()) {
-        throw Error(ErrorCode::usage,
-                    "the statistics do not rank pairs by attention; calibrate with --attention-order, or give text");
+        throw Error(ErrorCode::usage, "the statistics do not rank pairs by attention", Remedy::calibrate_with_order);
     }
     PairRanks ranks{stats.layers, stats.kv_heads, 2 * stats.pairs, {}};
     for (std::int64_t head = 0; head < stats.layers * stats.kv_heads; ++head) {

@@ -10,8 +10,8 @@ std::vector<std::int64_t> select_uniform(const ModelConfig& config, const RopeOp
     std::vector<std::int64_t> pairs;
     for (std::int64_t k = 0; k < r; ++k) pairs.push_back(k * config.num_pairs() / r + options.uniform_start);
     if (!pairs.empty() && pairs.back() >= config.num_pairs()) {
-        throw Error(ErrorCode::usage, "--uniform-start " + std::to_string(options.uniform_start) +
-                                          " moves the last of " + std::to_string(r) + " pairs past pair " +
+        throw Error(ErrorCode::usage, "uniform-start " + std::to_string(options.uniform_start) + " moves the last of " +
+                                          std::to_string(r) + " pairs past pair " +
                                           std::to_string(config.num_pairs() - 1) + "; use at most " +
                                           std::to_string(config.num_pairs() - 1 - (r - 1) * config.num_pairs() / r));
     }

@@ -459,7 +459,7 @@ TEST(BadDestination, IsNotTouched) {
     Observer observer;
     ConvertOptions options = small_options();
     const auto run = [&](const char* name) { (void)convert(source, root / name, options, nullptr, observer); };
-    expect_error(ErrorCode::io, {(root / "full").string(), "--overwrite"}, [&] { run("full"); });
+    expect_error(ErrorCode::io, {(root / "full").string(), "overwriting"}, [&] { run("full"); });
     options.overwrite = true;
     expect_error(ErrorCode::io, {(root / "file").string(), "not a directory"}, [&] { run("file"); });
     for (const char* name : {"source", "full/../source", "link"}) {

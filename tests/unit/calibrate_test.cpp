@@ -198,7 +198,7 @@ TEST_F(Calibrate, InputsAndAttentionRanksSurviveAFile) {
     stats.attention_ranks.clear();
     save_stats(directory_ / "plain", stats);
     EXPECT_EQ(load_stats(directory_ / "plain").inputs, nullptr);
-    expect_error(ErrorCode::usage, {"--attention-order"}, [&] { (void)attention_ranks(stats); });
+    expect_error(ErrorCode::usage, {"rank pairs by attention"}, [&] { (void)attention_ranks(stats); });
 }
 
 /// Statistics that say something else than what they hold.
@@ -219,7 +219,7 @@ TEST_F(Calibrate, LyingFilesAreRefusedByTensor) {
         write_text(path, text);
         expect_error(ErrorCode::format, words, [&] { (void)load_stats(path); });
     };
-    attempt("\"input_moment.2\"", "\"input_moment.9\"", {"input_moment.2", "there is none", "--moments"});
+    attempt("\"input_moment.2\"", "\"input_moment.9\"", {"input_moment.2", "there is none", "gather moments"});
     attempt("\"input_sample.1\"", "\"input_sample.9\"", {"input_sample.1", "there is none"});
     attempt("\"sample_seq_len\":\"96\"", "\"sample_seq_len\":\"95\"", {"input_sample.0", "whole sequences of 95"});
     attempt("[384,32]", "[32,384]", {"384", "tokens"});

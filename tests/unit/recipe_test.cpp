@@ -82,7 +82,7 @@ TEST(Recipe, SharesAreDisjointAndWhole) {
         EXPECT_EQ(owners, 1);
     }
     for (const char* wrong : {"0/3", "4/3", "1", "1/0", "a/b", "1/2x", "-1/2", ""}) {
-        expect_error(ErrorCode::usage, {"--shard"}, [&] { (void)parse_shard(wrong); });
+        expect_error(ErrorCode::usage, {"is not a share"}, [&] { (void)parse_shard(wrong); });
     }
 }
 

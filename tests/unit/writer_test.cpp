@@ -86,7 +86,7 @@ TEST(Writer, OverwriteLeavesNoOldWeightBehind) {
         writer.commit();
     }
     write_text(out / "notes.txt", "keep me");
-    expect_error(ErrorCode::io, {out.string(), "--overwrite"}, [&] { CheckpointWriter writer(out, kSpecs, {}); });
+    expect_error(ErrorCode::io, {out.string(), "overwriting"}, [&] { CheckpointWriter writer(out, kSpecs, {}); });
     {
         CheckpointWriter writer(out, kSpecs, {5'000'000'000, true});
         write_all(writer);

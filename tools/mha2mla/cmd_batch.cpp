@@ -15,6 +15,7 @@
 #include "mha2mla/memory.hpp"
 #include "mha2mla/threads.hpp"
 #include "output.hpp"
+#include "remedies.hpp"
 #include "statistics.hpp"
 
 namespace mha2mla::tool {
@@ -113,7 +114,7 @@ std::vector<Entry> plan_jobs(const Recipe& recipe, const BatchFlags& flags, Shar
             look_at(entry, recipe, flags, shared, context);
         } catch (const Error& error) {
             entry.state = "failed";
-            entry.error = error.what();
+            entry.error = message_of(error);
         }
         entries.push_back(std::move(entry));
     }
@@ -238,7 +239,7 @@ void run_jobs(const Recipe& recipe, const BatchFlags& flags, const SharedNeeds& 
             run_job(entry, recipe, flags, shared, context);
             entry.state = "done";
         } catch (const Error& error) {
-            entry.error = error.what();
+            entry.error = message_of(error);
             if (error.code() == ErrorCode::interrupted) {
                 for (auto& other : entries) {
                     if (other.state == "done" && &other > &entry) other.state = "skipped";
@@ -300,7 +301,14 @@ void add_batch(CLI::App& app, Context& context) {
     command->add_flag("--dry-run", flags->dry_run, "Print what would be done, what it takes and what it gives");
     command
         ->add_option_function<std::string>(
-            "--shard", [flags](const std::string& text) { flags->shard = parse_shard(text); },
+            "--shard",
+            [flags](const std::string& text) {
+                try {
+                    flags->shard = parse_shard(text);
+                } catch (const Error& error) {
+                    throw CLI::ValidationError("--shard", error.what());
+                }
+            },
             "Only the I-th of N equal shares of the jobs, for several machines")
         ->type_name("I/N");
     command->add_flag("--overwrite", flags->overwrite, "Replace outputs that were made with other settings");

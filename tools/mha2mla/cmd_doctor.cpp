@@ -5,6 +5,7 @@
 #include "mha2mla/diagnosis.hpp"
 #include "options.hpp"
 #include "output.hpp"
+#include "remedies.hpp"
 
 namespace mha2mla::tool {
 namespace {
@@ -18,6 +19,8 @@ struct DoctorFlags {
     bool deep = false, json = false;
 };
 
+std::string text_of(const Finding& finding) { return Error::joined(finding.text, option_advice(finding.remedy)); }
+
 void print_text(const DoctorFlags& flags, const std::vector<Finding>& findings, bool converts) {
     std::string topic;
     std::size_t lines = 0;
@@ -27,7 +30,7 @@ void print_text(const DoctorFlags& flags, const std::vector<Finding>& findings, 
         if (lines == kMostLines) std::printf("         %-10s ... and more; --json has all\n", topic.c_str());
         if (lines >= kMostLines) continue;
         std::printf("%-8s %-10s %s\n", std::string(verdict_name(finding.verdict)).c_str(), finding.topic.c_str(),
-                    finding.text.c_str());
+                    text_of(finding).c_str());
     }
     std::printf("%s %s\n", flags.model.string().c_str(), converts ? "would convert" : "would not convert");
 }
@@ -39,7 +42,7 @@ void print_findings(const DoctorFlags& flags, const std::vector<Finding>& findin
     json["findings"] = nlohmann::ordered_json::array();
     for (const auto& finding : findings) {
         json["findings"].push_back(
-            {{"verdict", verdict_name(finding.verdict)}, {"topic", finding.topic}, {"text", finding.text}});
+            {{"verdict", verdict_name(finding.verdict)}, {"topic", finding.topic}, {"text", text_of(finding)}});
     }
     print_json(json);
 }

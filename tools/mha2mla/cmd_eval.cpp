@@ -40,7 +40,7 @@ void run_choices(const EvalFlags& flags, const Model& model, Context& context) {
     try {
         result = score_choices(model, tokenizer, items, flags.cache.options(model), context.observer);
     } catch (const Error& error) {
-        throw Error(error.code(), flags.choices.string() + ": " + error.what());
+        throw error.with_prefix(flags.choices.string() + ": ");
     }
     if (flags.json) {
         nlohmann::ordered_json json;

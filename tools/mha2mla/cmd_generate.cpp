@@ -77,7 +77,7 @@ std::vector<TokenId> encode(const Tokenizer& tokenizer, const Prompt& prompt) {
     try {
         return tokenizer.encode(prompt.text, true);
     } catch (const Error& error) {
-        throw Error(error.code(), prompt.where + ": " + error.what());
+        throw error.with_prefix(prompt.where + ": ");
     }
 }
 

@@ -10,6 +10,7 @@
 #include "mha2mla/error.hpp"
 #include "mha2mla/suggestion.hpp"
 #include "output.hpp"
+#include "remedies.hpp"
 #include "version.hpp"
 
 namespace {
@@ -113,7 +114,7 @@ int run_reporting(int argc, char** argv) {
     } catch (const ExitWith& exit) {
         return exit.code;
     } catch (const mha2mla::Error& error) {
-        spdlog::error("{}", error.what());
+        spdlog::error("{}", message_of(error));
         return exit_code(error.code());
     } catch (const std::bad_alloc&) {
         spdlog::error("out of memory; use fewer --threads or a smaller --context or --seq-len");

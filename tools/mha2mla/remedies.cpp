@@ -1,0 +1,45 @@
+#include "remedies.hpp"
+
+#include <array>
+
+namespace mha2mla::tool {
+namespace {
+
+/// One row for each of kRemedies, in its order.
+constexpr std::array<RemedyRow, kRemedies.size()> kOptions = {{
+    {Remedy::none, ""},
+    {Remedy::overwrite, "choose another place or try --overwrite"},
+    {Remedy::resume_or_overwrite, "go on with --resume, or try --overwrite"},
+    {Remedy::resume, "go on with the same command and --resume"},
+    {Remedy::start_over, "start over with --overwrite instead of --resume"},
+    {Remedy::more_memory, "raise --max-memory"},
+    {Remedy::fewer_threads, "use fewer --threads or free some"},
+    {Remedy::less_text, "give fewer --samples or a shorter --seq-len"},
+    {Remedy::less_text_or_more_memory, "give fewer --samples or a shorter --seq-len, or raise --max-memory"},
+    {Remedy::less_text_or_papers_method, "convert with fewer --samples, or with --method mha2mla"},
+    {Remedy::calibrate_with_moments, "calibrate again with --moments"},
+    {Remedy::calibrate_with_order, "calibrate again with --attention-order"},
+    {Remedy::wider_output, "choose --dtype bf16 or f32"},
+    {Remedy::smaller_cache, "use a shorter prompt, fewer new tokens or a smaller --kv-cache"},
+    {Remedy::wider_cache, "use --kv-cache bf16 or f32"},
+    {Remedy::tokenizer, "give token ids instead of text, or --tokenizer FILE"},
+    {Remedy::deep, "--deep reads all of them"},
+}};
+
+constexpr bool in_order() {
+    for (std::size_t i = 0; i < kOptions.size(); ++i) {
+        if (kOptions.at(i).remedy != static_cast<Remedy>(i) || kRemedies.at(i).remedy != static_cast<Remedy>(i)) {
+            return false;
+        }
+    }
+    return true;
+}
+static_assert(in_order());
+
+}  // namespace
+
+std::string_view option_advice(Remedy remedy) { return kOptions.at(static_cast<std::size_t>(remedy)).text; }
+
+std::string message_of(const Error& error) { return Error::joined(error.message(), option_advice(error.remedy())); }
+
+}  // namespace mha2mla::tool
