@@ -121,6 +121,83 @@ TEST_F(MethodCli, WhatIsNamedIsNeverRefined) {
     EXPECT_EQ(converted("half", {"--method", "mha2mla", "--kv-reduction", "0.5"}).at("kv_rank"), 28);
 }
 
+/// The weights are those of the paper's method, and not those of the default one.
+TEST_F(MethodCli, ADefaultValueThatIsGivenNamesItsStage) {
+    (void)converted("paper", {"--method", "mha2mla"});
+    for (const Arguments& named :
+         {Arguments{"--sigma", "balanced"}, Arguments{"--svd-method", "standard"}, Arguments{"--nope-phase", "zero"}}) {
+        const auto json = converted("named", named);
+        EXPECT_EQ(json.at("aligned"), false) << named[0];
+        EXPECT_EQ(weights("named"), weights("paper")) << named[0];
+        fs::remove_all(directory_ / "named");
+    }
+    const auto uniform = converted("uniform", {"--rope", "uniform", "--uniform-start", "0", "--dry-run"}, false);
+    EXPECT_EQ(uniform.at("aligned"), false);
+}
+
+TEST_F(MethodCli, OptionsWithoutEffectNameTheOneTheyNeed) {
+    expect_refused({"--svd-excess", "0.1"}, {"--svd-excess", "--svd-method fast"});
+    expect_refused({"--svd-excess", "0.001", "--svd-method", "strict"}, {"--svd-excess", "--svd-method fast"});
+    expect_refused({"--svd", "none", "--sigma", "balanced"}, {"--sigma", "--svd other than none"});
+    expect_refused({"--svd", "none", "--svd-method", "strict"}, {"--svd-method", "--svd other than none"});
+    expect_refused({"--svd", "none", "--kv-rank", "8"}, {"--kv-rank", "--svd other than none"});
+    expect_refused({"--uniform-start", "0"}, {"--uniform-start", "--rope uniform"});
+    expect_refused({"--kv-balance", "auto"}, {"--kv-balance", "--svd whitened"});
+    expect_refused({"--eval-context", "64"}, {"--eval-context", "--eval-text"});
+    expect_refused({"--eval-max-windows", "4"}, {"--eval-max-windows", "--eval-tokens"});
+    expect_refused({"--rope", "uniform", "--samples", "8"}, {"--samples", "--calibration-text"}, false);
+    expect_refused({"--rope", "uniform", "--seq-len", "8"}, {"--seq-len", "--calibration-text"}, false);
+
+    const auto refused = [](const Arguments& arguments, const std::vector<std::string>& words) {
+        const auto result = run_program(arguments);
+        EXPECT_EQ(result.exit_code, 2) << result.err;
+        for (const auto& word : words) EXPECT_NE(result.err.find(word), std::string::npos) << result.err;
+        EXPECT_EQ(result.out, "");
+    };
+    for (const char* option : {"--kv-group", "--kv-window"}) {
+        refused({"eval", kModel, "--text", kText, option, "64"}, {option, "quantised --kv-cache"});
+        refused({"eval", kModel, "--text", kText, "--kv-cache", "bf16", option, "64"},
+                {option, "quantised --kv-cache"});
+        refused({"generate", kModel, "--prompt", "a", option, "64"}, {option, "quantised --kv-cache"});
+    }
+    for (const char* option : {"--context", "--max-windows"}) {
+        refused({"eval", kModel, "--choices", kText, option, "64"}, {option, "--text"});
+    }
+    for (const char* option : {"--top-k", "--top-p", "--seed"}) {
+        refused({"generate", kModel, "--prompt", "a", option, "1"}, {option, "--temperature"});
+    }
+    refused({"eval", kModel, "--text", kText, "--kv-cache", "int4-hqx"}, {"--kv-cache", "did you mean 'int4-hqq'"});
+    refused({"eval", kModel, "--choices", kText, "--task", "hellaswga"}, {"--task", "did you mean 'hellaswag'"});
+}
+
+TEST_F(MethodCli, APlanShowsWhatConvertWouldChooseFrom) {
+    const auto plan = [](Arguments more) {
+        more.insert(more.begin(), {"plan", kModel, "--json"});
+        const auto result = run_program(more);
+        EXPECT_EQ(result.exit_code, 0) << result.err;
+        return nlohmann::json::parse(result.out);
+    };
+    const auto open = plan({"--kv-reduction", "0.5"});
+    const auto would = converted("dry", {"--kv-reduction", "0.5", "--dry-run"});
+    ASSERT_GT(open.at("splits").size(), 1U);
+    ASSERT_EQ(open.at("splits").size(), would.at("splits").size());
+    for (std::size_t i = 0; i < open.at("splits").size(); ++i) {
+        EXPECT_EQ(open.at("splits")[i].at("rope_dim"), would.at("splits")[i].at("rope_dim"));
+        EXPECT_EQ(open.at("splits")[i].at("kv_rank"), would.at("splits")[i].at("kv_rank"));
+        EXPECT_GE(open.at("splits")[i].at("kv_cache").at("reduction").get<double>(), 0.5);
+    }
+    for (const Arguments& named : {Arguments{"--method", "mha2mla"}, Arguments{"--svd", "joint"}}) {
+        Arguments asked = named;
+        asked.insert(asked.end(), {"--kv-reduction", "0.5"});
+        const auto paper = plan(asked);
+        EXPECT_EQ(paper.at("rope_dim"), 4);
+        EXPECT_EQ(paper.at("kv_rank"), 28);
+    }
+    EXPECT_EQ(plan({}).at("kv_rank"), 16) << "without a budget the paper's";
+    const auto refused = run_program({"plan", kModel, "--kv-reduction", "0.5", "--rope-dim", "8", "--kv-rank", "8"});
+    EXPECT_EQ(refused.exit_code, 2) << refused.err;
+}
+
 TEST_F(MethodCli, TheDefaultAlignsWithinItsBudget) {
     const auto plan = converted("aligned", {"--dry-run"});
     EXPECT_TRUE(plan.at("rope_dim").is_null());

@@ -11,7 +11,7 @@
 namespace mha2mla::tool {
 namespace {
 
-/// What was used, or what is asked for where that is still to be chosen.
+/// The widths that were used, or the range that is still to be chosen from.
 struct Used {
     std::string rope_dim, kv_rank;
 };
@@ -21,12 +21,8 @@ Used used(const ConvertOptions& options, const ConvertReport* report, const Mode
     }
     if (!options.align) return {std::to_string(options.rope.rope_dim), std::to_string(options.kv_rank)};
     const auto splits = possible_splits(config, options.align->options);
-    const auto range = [](std::int64_t a, std::int64_t b) {
-        const auto [low, high] = std::minmax(a, b);
-        return std::to_string(low) + (low == high ? "" : " to " + std::to_string(high));
-    };
-    return {range(splits.front().rope_dim, splits.back().rope_dim),
-            range(splits.front().kv_rank, splits.back().kv_rank)};
+    return {range_text(splits.front().rope_dim, splits.back().rope_dim),
+            range_text(splits.front().kv_rank, splits.back().kv_rank)};
 }
 
 std::string method_text(const ConvertOptions& options, const Used& split) {
@@ -35,86 +31,93 @@ std::string method_text(const ConvertOptions& options, const Used& split) {
            (options.align ? ", weights aligned on text" : "");
 }
 
-void print_report(const ConvertFlags& flags, const Conversion& conversion, const ConvertReport* report, bool as_json) {
+using Json = nlohmann::ordered_json;
+using Rows = std::vector<std::pair<std::string, std::string>>;
+
+/// Smallest and largest value of the layers, as text.
+std::string layer_range(const std::vector<double>& values, double unit, int digits, const std::string& suffix) {
+    const auto [low, high] = std::minmax_element(values.begin(), values.end());
+    return fixed(unit * *low, digits) + suffix + " to " + fixed(unit * *high, digits) + suffix;
+}
+
+/// What --dry-run prints.
+Json plan_as_json(const Conversion& conversion) {
     const ConvertOptions& options = conversion.options;
+    Json json = plan_json(conversion.plan, 16);
+    json["rope"] = options.rope.strategy;
+    json["rope_dim"] = options.align ? Json() : Json(options.rope.rope_dim);
+    json["kv_rank"] = options.align ? Json() : Json(options.kv_rank);
+    json["svd"] = row_of(options.factorization).name;
+    json["aligned"] = options.align.has_value();
+    if (options.align) json["splits"] = splits_json(possible_splits(conversion.model.config, options.align->options));
+    json["output_bytes"] = planned_output_bytes(conversion.model, options);
+    json["memory"] = planned_memory(conversion.model.config, options);
+    return json;
+}
+
+Json report_as_json(const ConvertFlags& flags, const Conversion& conversion, const ConvertReport& report) {
+    const ConvertOptions& options = conversion.options;
+    Json json = plan_json(report.plan, 16);
+    json["rope"] = options.rope.strategy;
+    json["rope_dim"] = report.selection.rope_dim;
+    json["kv_rank"] = report.kv_rank;
+    json["svd"] = row_of(options.factorization).name;
+    json["aligned"] = options.align.has_value();
+    json["retained_energy"] = report.retained_energy;
+    if (!report.balance.empty()) json["kv_balance"] = report.balance;
+    if (!report.alignment_error.empty()) json["alignment_error"] = report.alignment_error;
+    json["output"] = flags.destination.string();
+    json["output_bytes"] = report.output_bytes;
+    json["already_finished"] = report.already_finished;
+    json["pieces"] = report.pieces;
+    json["pieces_resumed"] = report.pieces_resumed;
+    json["measured"] = measurement_at(flags.destination);
+    return json;
+}
+
+Rows common_rows(const ConvertFlags& flags, const Conversion& conversion, const ConvertReport* report,
+                 const std::string& state) {
     const Plan& plan = report != nullptr ? report->plan : conversion.plan;
-    const Used split = used(options, report, conversion.model.config);
-    const bool open = report == nullptr && options.align;
-    const auto measured = report == nullptr ? nlohmann::ordered_json() : measurement_at(flags.destination);
-    if (as_json) {
-        auto json = plan_json(plan, 16);
-        json["rope"] = options.rope.strategy;
-        json["rope_dim"] = nullptr;
-        json["kv_rank"] = nullptr;
-        if (report != nullptr) {
-            json["rope_dim"] = report->selection.rope_dim;
-            json["kv_rank"] = report->kv_rank;
-        } else if (!open) {
-            json["rope_dim"] = options.rope.rope_dim;
-            json["kv_rank"] = options.kv_rank;
-        }
-        json["svd"] = row_of(options.factorization).name;
-        json["aligned"] = options.align.has_value();
-        if (open) {
-            for (const Split& row : possible_splits(conversion.model.config, options.align->options)) {
-                json["splits"].push_back({{"rope_dim", row.rope_dim}, {"kv_rank", row.kv_rank}});
-            }
-        }
-        if (report == nullptr) {
-            json["output_bytes"] = planned_output_bytes(conversion.model, options);
-            json["memory"] = planned_memory(conversion.model.config, options);
-        }
-        if (report != nullptr) {
-            json["retained_energy"] = report->retained_energy;
-            if (!report->balance.empty()) json["kv_balance"] = report->balance;
-            if (!report->alignment_error.empty()) json["alignment_error"] = report->alignment_error;
-            json["output"] = flags.destination.string();
-            json["output_bytes"] = report->output_bytes;
-            json["already_finished"] = report->already_finished;
-            json["pieces"] = report->pieces;
-            json["pieces_resumed"] = report->pieces_resumed;
-            json["measured"] = measured;
-        }
-        print_json(json);
-        return;
-    }
-    std::vector<std::pair<std::string, std::string>> rows = {
-        {report == nullptr          ? "would convert"
-         : report->already_finished ? "already converted"
-                                    : "converted",
-         flags.source.string() + " -> " + flags.destination.string()},
-        {"method", method_text(options, split)},
-        {"parameters", human_count(plan.parameters_original) + " -> " + (open ? "about " : "") +
+    const bool undecided = report == nullptr && conversion.options.align;
+    const Used split = used(conversion.options, report, conversion.model.config);
+    return {
+        {state, flags.source.string() + " -> " + flags.destination.string()},
+        {"method", method_text(conversion.options, split)},
+        {"parameters", human_count(plan.parameters_original) + " -> " + (undecided ? "about " : "") +
                            human_count(plan.parameters_converted)},
         {"KV cache per token", human_bytes(plan.original_bytes_per_token) + " -> " +
                                    human_bytes(plan.converted_bytes_per_token) + " bytes at 16 bit, " +
                                    human_reduction(plan.reduction())},
     };
-    if (report == nullptr) {
-        rows.emplace_back("would take", memory_text(planned_output_bytes(conversion.model, options)) + " of disk and " +
-                                            memory_text(planned_memory(conversion.model.config, options)) +
-                                            " of memory");
+}
+
+void print_plan(const ConvertFlags& flags, const Conversion& conversion, bool as_json) {
+    if (as_json) return print_json(plan_as_json(conversion));
+    Rows rows = common_rows(flags, conversion, nullptr, "would convert");
+    rows.emplace_back("would take",
+                      memory_text(planned_output_bytes(conversion.model, conversion.options)) + " of disk and " +
+                          memory_text(planned_memory(conversion.model.config, conversion.options)) + " of memory");
+    print_table(rows);
+}
+
+void print_report(const ConvertFlags& flags, const Conversion& conversion, const ConvertReport& report, bool as_json) {
+    if (as_json) return print_json(report_as_json(flags, conversion, report));
+    Rows rows = common_rows(flags, conversion, &report, report.already_finished ? "already converted" : "converted");
+    if (!report.retained_energy.empty() && conversion.options.factorization != Factorization::none) {
+        rows.emplace_back("energy kept by the SVD", layer_range(report.retained_energy, 100, 2, "%") + ", per layer");
     }
-    if (report != nullptr && !report->retained_energy.empty() && options.factorization != Factorization::none) {
-        const auto [low, high] = std::minmax_element(report->retained_energy.begin(), report->retained_energy.end());
-        rows.emplace_back("energy kept by the SVD",
-                          fixed(100 * *low, 2) + "% to " + fixed(100 * *high, 2) + "% by layer");
-    }
-    if (report != nullptr && !report->balance.empty()) {
-        const auto [low, high] = std::minmax_element(report->balance.begin(), report->balance.end());
-        rows.emplace_back("kv-balance", fixed(*low, 2) + " to " + fixed(*high, 2) + " by layer");
-    }
-    if (report != nullptr && report->pieces_resumed > 0) {
-        rows.emplace_back("resumed", std::to_string(report->pieces_resumed) + " of " + std::to_string(report->pieces) +
+    if (!report.balance.empty()) rows.emplace_back("kv-balance", layer_range(report.balance, 1, 2, "") + ", per layer");
+    if (report.pieces_resumed > 0) {
+        rows.emplace_back("resumed", std::to_string(report.pieces_resumed) + " of " + std::to_string(report.pieces) +
                                          " pieces were finished before");
     }
+    const Json measured = measurement_at(flags.destination);
     if (!measured.is_null()) {
         rows.emplace_back("NLL", fixed(measured.at("nll_original")) + " -> " + fixed(measured.at("nll_converted")) +
                                      " nats per token");
     }
-    if (report != nullptr && !report->alignment_error.empty()) {
-        const auto [low, high] = std::minmax_element(report->alignment_error.begin(), report->alignment_error.end());
-        rows.emplace_back("error left", fixed(*low, 5) + " to " + fixed(*high, 5) + " of a hidden state, by layer");
+    if (!report.alignment_error.empty()) {
+        rows.emplace_back("residual error", layer_range(report.alignment_error, 1, 5, "") + " (relative), per layer");
     }
     print_table(rows);
 }
@@ -129,13 +132,13 @@ void run(const ConvertFlags& flags, const RunFlags& how, const CLI::App& command
     Conversion conversion = prepare(flags, context);
     if (how.dry_run) {
         check_destination(conversion.model, flags.destination, conversion.options);
-        return print_report(flags, conversion, nullptr, how.json);
+        return print_plan(flags, conversion, how.json);
     }
     const auto recipe = published(recipe_of(command, flags), conversion.model);
     conversion.options.recipe = written(recipe);
     conversion.options.command = command_line(recipe);
     const ConvertReport report = run_conversion(conversion, flags, {}, context);
-    print_report(flags, conversion, &report, how.json);
+    print_report(flags, conversion, report, how.json);
 }
 
 }  // namespace
@@ -162,9 +165,8 @@ void add_convert(CLI::App& app, Context& context) {
     add_json_option(*command, how->json);
     set_footer(
         *command,
-        "By default everything is chosen and refined on your text, for a cache smaller by 68.75%; the output records "
-        "what\n"
-        "was chosen.",
+        "By default every stage is chosen and refined on your text, for a KV cache smaller by 68.75%; the output "
+        "records\nwhat was chosen.",
         {{"", "mha2mla convert ./model ./model-mla --calibration-text corpus.txt"},
          {"half the cache", "mha2mla convert ./model ./model-mla --calibration-text corpus.txt --kv-reduction 0.5"},
          {"the paper's method", "mha2mla convert ./model ./model-mla --calibration-text corpus.txt --method mha2mla"},

@@ -1,3 +1,5 @@
+#include <algorithm>
+#include <array>
 #include <memory>
 
 #include "commands.hpp"
@@ -7,6 +9,7 @@
 #include "mha2mla/evaluate.hpp"
 #include "mha2mla/plan.hpp"
 #include "mha2mla/threads.hpp"
+#include "option_rules.hpp"
 #include "options.hpp"
 #include "output.hpp"
 
@@ -19,9 +22,21 @@ struct EvalFlags {
     WindowFlags windows;
     KvCacheFlags cache;
     std::filesystem::path choices;
-    const ChoiceTask* task = choice_tasks().data();
+    std::string_view task = choice_tasks().front().name;
     bool json = false;
 };
+
+bool of_text(const EvalFlags& flags) { return flags.choices.empty(); }
+constexpr std::string_view kText = "--text or --tokens, not --choices";
+constexpr std::array<OptionRule<EvalFlags>, 2> kRules = {{
+    {"--context", [](const EvalFlags& flags) { return flags.windows.context.has_value(); }, of_text, kText},
+    {"--max-windows", [](const EvalFlags& flags) { return flags.windows.max_windows.has_value(); }, of_text, kText},
+}};
+
+const ChoiceTask& find_task(std::string_view name) {
+    const auto tasks = choice_tasks();
+    return *std::find_if(tasks.begin(), tasks.end(), [&](const ChoiceTask& task) { return task.name == name; });
+}
 
 std::string percent(const Accuracy& accuracy) {
     return fixed(100 * accuracy.mean, 2) + " +- " + fixed(100 * accuracy.standard_error, 2) + " %";
@@ -32,7 +47,7 @@ nlohmann::ordered_json accuracy_json(const Accuracy& accuracy) {
 }
 
 void run_choices(const EvalFlags& flags, const Model& model, Context& context) {
-    const auto items = read_choices(flags.choices, *flags.task);
+    const auto items = read_choices(flags.choices, find_task(flags.task));
     const auto& given = flags.tokens.tokenizer;
     const Tokenizer tokenizer =
         Tokenizer::load(given.empty() ? model.checkpoint.directory() / "tokenizer.json" : given);
@@ -62,6 +77,8 @@ void run_choices(const EvalFlags& flags, const Model& model, Context& context) {
 }
 
 void run(const EvalFlags& flags, Context& context) {
+    check_rules(kRules, flags);
+    check_kv_cache_flags(flags.cache);
     const ThreadScope threads(context.threads);
     const Model model = Model::open(flags.model);
     if (!flags.choices.empty()) return run_choices(flags, model, context);
@@ -112,20 +129,10 @@ void add_eval(CLI::App& app, Context& context) {
         ->excludes("--text")
         ->excludes("--tokens");
     command->get_option("--tokenizer")->remove_needs(command->get_option("--text"));  // --choices reads text too
-    std::string names;
-    for (const auto& task : choice_tasks()) names += (names.empty() ? "" : ",") + std::string(task.name);
-    const auto parse = [flags, names](const std::string& text) {
-        for (const auto& task : choice_tasks()) {
-            if (task.name == text) return void(flags->task = &task);
-        }
-        throw CLI::ValidationError("--task", "'" + text + "' is not one of " + names);
-    };
-    command
-        ->add_option_function<std::string>(
-            "--task", parse,
-            "Published data set whose JSON Lines --choices holds as they come; items: query, choices, gold")
-        ->type_name("{" + names + "}")
+    add_choice(*command, "--task", flags->task, choice_tasks(), &ChoiceTask::name,
+               "Published data set whose JSON Lines --choices holds as they come; items: query, choices, gold")
         ->needs("--choices");
+    document_rules(*command, kRules);
     add_threads_option(*command, context);
     add_json_option(*command, flags->json);
     set_footer(*command, "",

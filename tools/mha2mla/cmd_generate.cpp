@@ -1,3 +1,4 @@
+#include <array>
 #include <iostream>
 #include <iterator>
 #include <memory>
@@ -7,6 +8,7 @@
 #include "mha2mla/error.hpp"
 #include "mha2mla/generate.hpp"
 #include "mha2mla/threads.hpp"
+#include "option_rules.hpp"
 #include "options.hpp"
 #include "output.hpp"
 
@@ -17,11 +19,27 @@ struct GenerateFlags {
     std::filesystem::path model, prompt_file, prompts, tokens, tokenizer;
     std::optional<std::string> prompt;
     std::int64_t max_new_tokens = GenerateOptions().max_new_tokens;
-    SamplingOptions sampling;
+    double temperature = 0;
+    std::optional<std::int64_t> top_k;
+    std::optional<double> top_p;
+    std::optional<std::uint64_t> seed;
     KvCacheFlags cache;
     bool ignore_eos = false;
     bool json = false;
+
+    [[nodiscard]] SamplingOptions sampling() const {
+        const SamplingOptions usual;
+        return {temperature, top_k.value_or(usual.top_k), top_p.value_or(usual.top_p), seed.value_or(usual.seed)};
+    }
 };
+
+bool draws(const GenerateFlags& flags) { return flags.temperature != 0; }
+constexpr std::string_view kTemperature = "a --temperature above 0";
+constexpr std::array<OptionRule<GenerateFlags>, 3> kRules = {{
+    {"--top-k", [](const GenerateFlags& flags) { return flags.top_k.has_value(); }, draws, kTemperature},
+    {"--top-p", [](const GenerateFlags& flags) { return flags.top_p.has_value(); }, draws, kTemperature},
+    {"--seed", [](const GenerateFlags& flags) { return flags.seed.has_value(); }, draws, kTemperature},
+}};
 
 std::string read_all(const std::filesystem::path& file) {
     if (file == "-") return {std::istreambuf_iterator<char>(std::cin), {}};
@@ -131,44 +149,28 @@ void write(const std::string& text) {
     flush_stdout();
 }
 
-void run(const GenerateFlags& flags, Context& context) {
-    const ThreadScope threads(context.threads);
-    const Model model = Model::open(flags.model);
-    std::optional<Tokenizer> tokenizer;
-    const auto tokenizer_file =
-        flags.tokenizer.empty() ? model.checkpoint.directory() / "tokenizer.json" : flags.tokenizer;
+std::optional<Tokenizer> load_tokenizer(const GenerateFlags& flags, const Model& model) {
+    const auto file = flags.tokenizer.empty() ? model.checkpoint.directory() / "tokenizer.json" : flags.tokenizer;
     std::error_code ignored;
-    if (flags.tokens.empty() || std::filesystem::exists(tokenizer_file, ignored)) {
-        tokenizer = Tokenizer::load(tokenizer_file);
-    }
+    if (!flags.tokens.empty() && !std::filesystem::exists(file, ignored)) return std::nullopt;
+    return Tokenizer::load(file);
+}
+
+std::vector<std::vector<TokenId>> tokenize_prompts(const GenerateFlags& flags, const Model& model,
+                                                   const std::optional<Tokenizer>& tokenizer) {
     std::vector<std::vector<TokenId>> prompts;
     if (!flags.tokens.empty()) {
         auto ids = read_token_file(flags.tokens, TokenFormat::automatic, model.config.vocab_size);
         prompts.push_back(or_bos(std::move(ids), model.config, flags.tokens.string()));
-    } else {
-        for (const auto& prompt : read_prompts(flags)) {
-            prompts.push_back(or_bos(encode(*tokenizer, prompt), model.config, prompt.where));
-        }
+        return prompts;
     }
-    GenerateOptions options;
-    options.cache = flags.cache.options(model);
-    options.sampling = flags.sampling;
-    options.max_new_tokens = room(prompts, model, flags.max_new_tokens, context);
-    if (!flags.ignore_eos) options.stop = stop_tokens(model);
+    for (const auto& prompt : read_prompts(flags)) {
+        prompts.push_back(or_bos(encode(*tokenizer, prompt), model.config, prompt.where));
+    }
+    return prompts;
+}
 
-    const bool streams = !flags.json && prompts.size() == 1 && tokenizer;
-    std::optional<TextStream> stream;
-    std::function<void(std::size_t, TokenId)> on_token;
-    if (streams) {
-        // The prompt comes first, but not before it is clear that there will be a continuation.
-        on_token = [&](std::size_t, TokenId id) {
-            if (!stream) write(tokenizer->decode(prompts[0], true));
-            if (!stream) stream.emplace(*tokenizer, prompts[0]);
-            write(stream->add(id));
-        };
-    }
-    const GenerateResult result = generate(model, prompts, options, context.observer, on_token);
-    if (streams) write((stream ? stream->finish() : tokenizer->decode(prompts[0], true)) + "\n");
+nlohmann::ordered_json sequences_json(const GenerateResult& result, const std::optional<Tokenizer>& tokenizer) {
     nlohmann::ordered_json sequences = nlohmann::ordered_json::array();
     for (const auto& sequence : result.sequences) {
         nlohmann::ordered_json json;
@@ -183,6 +185,41 @@ void run(const GenerateFlags& flags, Context& context) {
         json["stopped"] = sequence.stopped;
         sequences.push_back(std::move(json));
     }
+    return sequences;
+}
+
+/// Generates and, for a single prompt, writes its text as it comes: the prompt first, but not before it is clear that
+/// there will be a continuation.
+GenerateResult stream_text(const Model& model, const std::vector<std::vector<TokenId>>& prompts,
+                           const GenerateOptions& options, const Tokenizer& tokenizer, Context& context) {
+    std::optional<TextStream> stream;
+    const auto on_token = [&](std::size_t, TokenId id) {
+        if (!stream) write(tokenizer.decode(prompts[0], true));
+        if (!stream) stream.emplace(tokenizer, prompts[0]);
+        write(stream->add(id));
+    };
+    GenerateResult result = generate(model, prompts, options, context.observer, on_token);
+    write((stream ? stream->finish() : tokenizer.decode(prompts[0], true)) + "\n");
+    return result;
+}
+
+void run(const GenerateFlags& flags, Context& context) {
+    check_rules(kRules, flags);
+    check_kv_cache_flags(flags.cache);
+    const ThreadScope threads(context.threads);
+    const Model model = Model::open(flags.model);
+    const auto tokenizer = load_tokenizer(flags, model);
+    const auto prompts = tokenize_prompts(flags, model, tokenizer);
+    GenerateOptions options;
+    options.cache = flags.cache.options(model);
+    options.sampling = flags.sampling();
+    options.max_new_tokens = room(prompts, model, flags.max_new_tokens, context);
+    if (!flags.ignore_eos) options.stop = stop_tokens(model);
+
+    const bool streams = !flags.json && prompts.size() == 1 && tokenizer;
+    const GenerateResult result = streams ? stream_text(model, prompts, options, *tokenizer, context)
+                                          : generate(model, prompts, options, context.observer, {});
+    const auto sequences = sequences_json(result, tokenizer);
     if (flags.json) {
         auto json = figures_json(result, options.cache);
         if (flags.prompts.empty()) {
@@ -190,8 +227,7 @@ void run(const GenerateFlags& flags, Context& context) {
         } else {
             json["sequences"] = sequences;
         }
-        print_json(json);
-        return;
+        return print_json(json);
     }
     for (const auto& sequence : sequences) {
         if (streams) break;
@@ -231,18 +267,19 @@ void add_generate(CLI::App& app, Context& context) {
         ->type_name("N")
         ->capture_default_str();
     command->add_flag("--ignore-eos", flags->ignore_eos, "Go on after the model's end-of-text token");
-    command->add_option("--temperature", flags->sampling.temperature, "0: always the likeliest token")
+    command->add_option("--temperature", flags->temperature, "0: always the likeliest token")
         ->type_name("T")
         ->capture_default_str();
-    command->add_option("--top-k", flags->sampling.top_k, "Draw from the k likeliest tokens; 0: from all")
+    command->add_option("--top-k", flags->top_k, "Draw from the k likeliest tokens; 0: from all")
         ->type_name("K")
-        ->capture_default_str();
-    command->add_option("--top-p", flags->sampling.top_p, "Draw from the likeliest tokens that sum to this probability")
+        ->default_str("0");
+    command->add_option("--top-p", flags->top_p, "Draw from the likeliest tokens that sum to this probability")
         ->type_name("P")
-        ->capture_default_str();
-    command->add_option("--seed", flags->sampling.seed, "Of the draws; prompt i of a batch uses seed + i")
+        ->default_str("1");
+    command->add_option("--seed", flags->seed, "Random seed; prompt i of a batch uses seed + i")
         ->type_name("N")
-        ->capture_default_str();
+        ->default_str("0");
+    document_rules(*command, kRules);
     add_kv_cache_options(*command, flags->cache, "that of the weights");
     add_threads_option(*command, context);
     add_json_option(*command, flags->json);

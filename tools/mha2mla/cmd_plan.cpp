@@ -1,6 +1,7 @@
 #include <memory>
 
 #include "commands.hpp"
+#include "method.hpp"
 #include "options.hpp"
 #include "output.hpp"
 
@@ -9,36 +10,80 @@ namespace {
 
 struct PlanFlags {
     std::filesystem::path source;
-    LatentFlags latent;
+    /// As of convert; of its options only method, kv_reduction and latent are here.
+    ConvertFlags conversion;
     int kv_bits = 16;
     bool json = false;
 };
+
+/// Whether `convert` would choose the split of the budget on text, of which there is none here.
+bool chosen_on_text(const ConvertFlags& flags) {
+    return (flags.method || flags.kv_reduction) && flags.aligned() && !(flags.latent.rope_dim && flags.latent.kv_rank);
+}
+
+/// The splits that a conversion would choose from; a single one if it would not choose.
+std::vector<Split> splits_of(const ConvertFlags& flags, const ModelConfig& config) {
+    if (chosen_on_text(flags)) return possible_splits(config, align_request(flags, config).options);
+    const Budget budget = budget_of(flags, config);
+    return {{budget.rope_dim, budget.kv_rank}};
+}
+
+struct PlanOfSplit {
+    Split split;
+    Plan plan;
+};
+
+std::vector<std::string> cells(const PlanOfSplit& row, int kv_bits) {
+    const Plan& plan = row.plan;
+    return {std::to_string(row.split.rope_dim), std::to_string(row.split.kv_rank), std::to_string(plan.latent_width),
+            human_count(plan.parameters_original) + " -> " + human_count(plan.parameters_converted),
+            human_bytes(plan.original_bytes_per_token) + " -> " + human_bytes(plan.converted_bytes_per_token) +
+                " bytes (16 -> " + std::to_string(kv_bits) + " bit), " + human_reduction(plan.reduction())};
+}
+
+void print_single(const PlanOfSplit& row, const ModelConfig& config, int kv_bits) {
+    const auto text = cells(row, kv_bits);
+    print_table({
+        {"rope-dim", text[0] + " of " + std::to_string(config.head_dim) + " per head"},
+        {"kv-rank", text[1] + " per KV head, latent width " + text[2]},
+        {"parameters", text[3]},
+        {"KV cache per token", text[4]},
+    });
+}
+
+nlohmann::ordered_json as_json(const std::vector<PlanOfSplit>& plans, Factorization factorization, int kv_bits) {
+    const auto of_one = [&](const PlanOfSplit& row) {
+        auto json = plan_json(row.plan, kv_bits);
+        json["rope_dim"] = row.split.rope_dim;
+        json["kv_rank"] = row.split.kv_rank;
+        json["svd"] = row_of(factorization).name;
+        return json;
+    };
+    if (plans.size() == 1) return of_one(plans.front());
+    nlohmann::ordered_json json;
+    json["splits"] = nlohmann::ordered_json::array();
+    for (const auto& row : plans) json["splits"].push_back(of_one(row));
+    return json;
+}
 
 void run(const PlanFlags& flags) {
     std::error_code ignored;
     const bool directory = std::filesystem::is_directory(flags.source, ignored);
     const ModelConfig config = read_config(directory ? flags.source / "config.json" : flags.source);
-    const PlanOptions options{flags.latent.rope_dim.value_or(default_rope_dim(config)),
-                              flags.latent.kv_rank.value_or(default_kv_rank(config)),
-                              flags.latent.factorization.value_or(Factorization::joint), flags.kv_bits};
-    const Plan plan = plan_conversion(config, options);
-    if (flags.json) {
-        auto json = plan_json(plan, flags.kv_bits);
-        json["rope_dim"] = options.rope_dim;
-        json["kv_rank"] = options.kv_rank;
-        json["svd"] = row_of(options.factorization).name;
-        print_json(json);
-        return;
+    const ConvertFlags& asked = flags.conversion;
+    check_choices(asked);
+    const Factorization factorization = chosen_on_text(asked) ? Factorization::whitened : asked.factorization();
+    std::vector<PlanOfSplit> plans;
+    for (const Split& split : splits_of(asked, config)) {
+        plans.push_back(
+            {split, plan_conversion(config, {split.rope_dim, split.kv_rank, factorization, flags.kv_bits})});
     }
-    print_table({
-        {"rope-dim", std::to_string(options.rope_dim) + " of " + std::to_string(config.head_dim) + " per head"},
-        {"kv-rank",
-         std::to_string(options.kv_rank) + " per KV head, latent width " + std::to_string(plan.latent_width)},
-        {"parameters", human_count(plan.parameters_original) + " -> " + human_count(plan.parameters_converted)},
-        {"KV cache per token", human_bytes(plan.original_bytes_per_token) + " -> " +
-                                   human_bytes(plan.converted_bytes_per_token) + " bytes (16 -> " +
-                                   std::to_string(flags.kv_bits) + " bit), " + human_reduction(plan.reduction())},
-    });
+    if (flags.json) return print_json(as_json(plans, factorization, flags.kv_bits));
+    if (plans.size() == 1) return print_single(plans.front(), config, flags.kv_bits);
+    std::vector<std::vector<std::string>> rows = {
+        {"rope-dim", "kv-rank", "latent width", "parameters", "KV cache per token"}};
+    for (const auto& row : plans) rows.push_back(cells(row, flags.kv_bits));
+    print_columns(rows);
 }
 
 }  // namespace
@@ -49,7 +94,8 @@ void add_plan(CLI::App& app, Context&) {
     command->add_option("config", flags->source, "config.json, or a directory that holds one")
         ->required()
         ->type_name("PATH");
-    add_latent_options(*command, flags->latent);
+    add_budget_options(*command, flags->conversion);
+    add_latent_options(*command, flags->conversion.latent);
     command->add_option("--kv-bits", flags->kv_bits, "Bits of a number in the converted cache; the original's are 16")
         ->check(CLI::Validator(
             [](std::string& text) {
@@ -60,10 +106,12 @@ void add_plan(CLI::App& app, Context&) {
         ->type_name("{16,8,4,2}")
         ->capture_default_str();
     add_json_option(*command, flags->json);
-    set_footer(*command, "",
-               {{"the paper's defaults", "mha2mla plan ./SmolLM-135M"},
-                {"a smaller latent, cached at 4 bits",
-                 "mha2mla plan ./SmolLM-135M/config.json --rope-dim 8 --kv-rank 16 --kv-bits 4"}});
+    set_footer(
+        *command, "",
+        {{"the paper's defaults", "mha2mla plan ./SmolLM-135M"},
+         {"what convert would choose from for half the KV cache", "mha2mla plan ./SmolLM-135M --kv-reduction 0.5"},
+         {"a smaller latent, cached at 4 bits",
+          "mha2mla plan ./SmolLM-135M/config.json --rope-dim 8 --kv-rank 16 --kv-bits 4"}});
     command->callback([flags] { run(*flags); });
 }
 

@@ -43,12 +43,12 @@ ConvertOptions to_options(const ConvertFlags& flags, const ModelConfig& config, 
         options.factorization = Factorization::whitened;
     } else {
         const Budget budget = budget_of(flags, config);
-        options.rope = {flags.selection(), budget.rope_dim, flags.uniform_start};
+        options.rope = {flags.selection(), budget.rope_dim, flags.uniform_start.value_or(0)};
         options.kv_rank = budget.kv_rank;
         options.factorization = flags.factorization();
     }
-    options.svd = flags.svd;
-    options.nope_phase = flags.nope_phase;
+    options.svd = flags.svd();
+    options.nope_phase = flags.nope_phase.value_or(NopePhase::zero);
     options.balance = flags.balance.value_or(KvBalance());
     options.dtype = flags.dtype;
     options.max_shard_bytes = flags.max_shard_bytes;
@@ -124,7 +124,7 @@ ConvertReport run_aligned(const Conversion& conversion, const ConvertFlags& flag
 
 Conversion prepare(const ConvertFlags& flags, Context& context) {
     Conversion conversion{Model::open(flags.source), {}, {}, {}, {}};
-    check_method(flags, context);
+    check_method(flags);
     if (!flags.aligned()) check_statistics_flags(flags, context);
     const ModelConfig& config = conversion.model.config;
     conversion.options = to_options(flags, config, context);

@@ -12,7 +12,7 @@
 
 namespace mha2mla::tool {
 
-/// How a conversion goes where its stages are not named one by one.
+/// The conversion method where no stage is named.
 enum class Method : std::uint8_t { aligned, mha2mla };
 struct MethodRow {
     Method method;
@@ -30,11 +30,13 @@ struct ConvertFlags {
     std::optional<double> kv_reduction;
     std::optional<std::string_view> quality;
     std::optional<std::string> rope;
-    std::int64_t uniform_start = 0;
+    std::optional<std::int64_t> uniform_start;
     LatentFlags latent;
-    SvdOptions svd;
+    std::optional<SigmaPlacement> sigma;
+    std::optional<SvdMethod> svd_method;
+    std::optional<double> svd_excess;
     std::optional<KvBalance> balance;
-    NopePhase nope_phase = NopePhase::zero;
+    std::optional<NopePhase> nope_phase;
     std::optional<Dtype> dtype;
     std::uint64_t max_shard_bytes = 5'000'000'000;
     TokenOptions calibration;
@@ -48,8 +50,14 @@ struct ConvertFlags {
     /// Of a conversion that is not aligned: what is named, or the paper's.
     [[nodiscard]] std::string selection() const { return rope.value_or("2-norm"); }
     [[nodiscard]] Factorization factorization() const { return latent.factorization.value_or(Factorization::joint); }
+    [[nodiscard]] SvdOptions svd() const {
+        const SvdOptions usual;
+        return {sigma.value_or(usual.sigma), svd_method.value_or(usual.method), svd_excess.value_or(usual.max_excess)};
+    }
 };
 
+/// --method and --kv-reduction.
+void add_budget_options(CLI::App& command, ConvertFlags& flags);
 /// Everything that decides what the output is; what a run may take and how it reports is not among it.
 void add_conversion_options(CLI::App& command, ConvertFlags& flags);
 

@@ -2,6 +2,7 @@
 #include <charconv>
 
 #include "conversion.hpp"
+#include "method.hpp"
 
 namespace mha2mla::tool {
 namespace {
@@ -36,9 +37,9 @@ void add_balance_option(CLI::App& command, std::optional<KvBalance>& balance) {
     command
         .add_option_function<std::string>(
             "--kv-balance", parse,
-            "How much more errors of keys count than errors of values, with --svd whitened or weighted:\n"
-            "  auto: of several, what changes the attention's output on your text least, layer by layer\n"
-            "  none: alike\n"
+            "Weight of errors of keys against errors of values:\n"
+            "  auto: try several values per layer; keep the one that changes the attention output on your text least\n"
+            "  none: errors of keys and values count alike\n"
             "  X: as if the keys had X times the root mean square of the values; 1 is equal energy")
         ->type_name("auto|none|X")
         ->default_str("auto")
@@ -47,21 +48,28 @@ void add_balance_option(CLI::App& command, std::optional<KvBalance>& balance) {
 
 }  // namespace
 
+void add_budget_options(CLI::App& command, ConvertFlags& flags) {
+    std::string methods = "Conversion method. Setting an option of a stage (" + stage_options() +
+                          ") selects mha2mla with that stage replaced:";
+    for (const auto& row : kMethods) methods += "\n  " + std::string(row.name) + ": " + std::string(row.what);
+    add_choice(command, "--method", flags.method, kMethods, &MethodRow::method, methods)
+        ->default_str("aligned")
+        ->group(kMethod);
+    command
+        .add_option(
+            "--kv-reduction", flags.kv_reduction,
+            "Share of the KV cache to save; default: 0.6875. It gives whichever of rope-dim and kv-rank is not set: "
+            "aligned chooses them on your text, mha2mla takes the paper's rope-dim")
+        ->check(CLI::Range(0.0, 1.0).description(""))
+        ->type_name("X")
+        ->group(kMethod);
+}
+
 void add_conversion_options(CLI::App& command, ConvertFlags& flags) {
     command.option_defaults()->group(kMethod);
-    std::string methods =
-        "How it goes where no stage is named; naming --rope, --svd or what belongs to them, --stats or "
-        "--rank-file uses what is named as it is, and the rest of mha2mla:";
-    for (const auto& row : kMethods) methods += "\n  " + std::string(row.name) + ": " + std::string(row.what);
-    add_choice(command, "--method", flags.method, kMethods, &MethodRow::method, methods)->default_str("aligned");
-    command
-        .add_option("--kv-reduction", flags.kv_reduction,
-                    "Share of the KV cache to save; default: 0.6875. What is not named of rope-dim and kv-rank follows "
-                    "from it: chosen on your text by aligned, with the paper's rope-dim otherwise")
-        ->check(CLI::Range(0.0, 1.0).description(""))
-        ->type_name("X");
+    add_budget_options(command, flags);
     add_choice(command, "--quality", flags.quality, align_qualities(), &AlignQuality::name,
-               "How much time aligned may take:" + qualities())
+               "Time that aligned takes for a better result:" + qualities())
         ->default_str(std::string(align_qualities().front().name));
     std::string help = "Which rotary pairs of a head keep RoPE:";
     for (const auto& row : rope_strategies()) help += "\n  " + std::string(row.name) + ": " + std::string(row.good_for);
@@ -70,23 +78,26 @@ void add_conversion_options(CLI::App& command, ConvertFlags& flags) {
     command.add_option("--uniform-start", flags.uniform_start, "First pair of --rope uniform")
         ->check(in_range(0, 1 << 16))
         ->type_name("N")
-        ->capture_default_str();
+        ->default_str("0");
     add_latent_options(command, flags.latent, LatentDefaults::by_method);
     add_balance_option(command, flags.balance);
-    std::string phases = "What queries of the pairs without RoPE become:";
+    std::string phases = "Rotation of the queries of pairs without RoPE:";
     for (const auto& row : kNopePhases) phases += "\n  " + std::string(row.name) + ": " + std::string(row.what);
-    add_choice(command, "--nope-phase", flags.nope_phase, kNopePhases, &NopePhaseRow::phase, phases);
-    add_choice(command, "--sigma", flags.svd.sigma, kSigmaPlacements, &SigmaPlacementRow::sigma,
-               "Which factor takes the singular values; the product is the same");
-    add_choice(command, "--svd-method", flags.svd.method, kSvdMethods, &SvdMethodRow::method,
+    add_choice(command, "--nope-phase", flags.nope_phase, kNopePhases, &NopePhaseRow::phase, phases)
+        ->default_str("zero");
+    add_choice(command, "--sigma", flags.sigma, kSigmaPlacements, &SigmaPlacementRow::sigma,
+               "Factor that takes the singular values; the product is the same")
+        ->default_str("balanced");
+    add_choice(command, "--svd-method", flags.svd_method, kSvdMethods, &SvdMethodRow::method,
                "How close the error of the SVD comes to the least possible one of its rank:\n"
                "  standard: within 1e-5 of it, as precise as float32 weights deserve\n"
                "  strict: within 1e-9, in double, in twice the time and memory\n"
-               "  fast: within --svd-excess, quicker where the rank is small");
-    command.add_option("--svd-excess", flags.svd.max_excess, "Relative excess error that --svd-method fast may leave")
+               "  fast: within --svd-excess, quicker if the rank is small")
+        ->default_str("standard");
+    command.add_option("--svd-excess", flags.svd_excess, "Largest relative excess error of the SVD")
         ->check(CLI::Range(1e-6, 1.0).description(""))
         ->type_name("X")
-        ->capture_default_str();
+        ->default_str("0.001");
     add_token_options(command, flags.calibration, "calibration-");
     command.option_defaults()->group(kText);
     add_sample_options(command, flags.samples, true);
@@ -102,6 +113,7 @@ void add_conversion_options(CLI::App& command, ConvertFlags& flags) {
         ->default_str("5GB");
     add_token_options(command, flags.evaluation, "eval-");
     add_window_options(command, flags.evaluation_windows, "eval-");
+    document_rules(command, conversion_rules());
 }
 
 }  // namespace mha2mla::tool

@@ -3,6 +3,7 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "mha2mla/error.hpp"
@@ -10,30 +11,78 @@
 namespace mha2mla::tool {
 namespace {
 
-/// The first option that names a stage which `aligned` decides itself, or null. What names the stage as `aligned` has
-/// it anyway counts only where no method is named.
-const char* named_stage(const ConvertFlags& flags) {
-    const SvdOptions usual;
-    const bool same = flags.method.has_value();
-    if (flags.rope && !(same && *flags.rope == "attention")) return "--rope";
-    if (flags.latent.factorization && !(same && *flags.latent.factorization == Factorization::whitened)) return "--svd";
-    if (flags.uniform_start != 0) return "--uniform-start";
-    if (flags.balance) return "--kv-balance";
-    if (flags.nope_phase != NopePhase::zero) return "--nope-phase";
-    if (flags.svd.sigma != usual.sigma) return "--sigma";
-    if (flags.svd.method != usual.method) return "--svd-method";
-    if (flags.svd.max_excess != usual.max_excess) return "--svd-excess";
-    if (!flags.stats.empty()) return "--stats";
-    if (!flags.rank_file.empty()) return "--rank-file";
-    return nullptr;
+/// Options that name a stage: without --method they select mha2mla with that stage replaced.
+struct StageOption {
+    std::string_view option;
+    bool (*given)(const ConvertFlags&);
+    /// Whether its value is what `aligned` uses anyway, so that it may stand beside --method aligned.
+    bool (*is_aligneds)(const ConvertFlags&) = nullptr;
+};
+constexpr std::array<StageOption, 10> kStageOptions = {{
+    {"--rope", [](const ConvertFlags& flags) { return flags.rope.has_value(); },
+     [](const ConvertFlags& flags) { return *flags.rope == "attention"; }},
+    {"--svd", [](const ConvertFlags& flags) { return flags.latent.factorization.has_value(); },
+     [](const ConvertFlags& flags) { return *flags.latent.factorization == Factorization::whitened; }},
+    {"--uniform-start", [](const ConvertFlags& flags) { return flags.uniform_start.has_value(); }},
+    {"--kv-balance", [](const ConvertFlags& flags) { return flags.balance.has_value(); }},
+    {"--nope-phase", [](const ConvertFlags& flags) { return flags.nope_phase.has_value(); }},
+    {"--sigma", [](const ConvertFlags& flags) { return flags.sigma.has_value(); }},
+    {"--svd-method", [](const ConvertFlags& flags) { return flags.svd_method.has_value(); }},
+    {"--svd-excess", [](const ConvertFlags& flags) { return flags.svd_excess.has_value(); }},
+    {"--stats", [](const ConvertFlags& flags) { return !flags.stats.empty(); }},
+    {"--rank-file", [](const ConvertFlags& flags) { return !flags.rank_file.empty(); }},
+}};
+
+bool factorises(const ConvertFlags& flags) { return flags.factorization() != Factorization::none; }
+bool evaluates(const ConvertFlags& flags) { return flags.evaluation.given(); }
+bool calibrates(const ConvertFlags& flags) { return flags.calibration.given(); }
+
+constexpr std::string_view kSvd = "an --svd other than none";
+constexpr std::string_view kEvalText = "--eval-text or --eval-tokens";
+constexpr std::string_view kCalibrationText = "--calibration-text or --calibration-tokens";
+/// Which option of convert belongs to which stage, method or text.
+constexpr std::array<OptionRule<ConvertFlags>, 11> kRules = {{
+    {"--quality", [](const ConvertFlags& flags) { return flags.quality.has_value(); },
+     [](const ConvertFlags& flags) { return flags.aligned(); }, "--method aligned"},
+    {"--uniform-start", kStageOptions[2].given,
+     [](const ConvertFlags& flags) { return flags.selection() == "uniform"; }, "--rope uniform"},
+    {"--kv-rank", [](const ConvertFlags& flags) { return flags.latent.kv_rank.has_value(); }, factorises, kSvd},
+    {"--kv-balance", kStageOptions[3].given,
+     [](const ConvertFlags& flags) { return row_of(flags.factorization()).needs_moments(); },
+     "--svd whitened or weighted"},
+    {"--sigma", kStageOptions[5].given, factorises, kSvd},
+    {"--svd-method", kStageOptions[6].given, factorises, kSvd},
+    {"--svd-excess", kStageOptions[7].given,
+     [](const ConvertFlags& flags) { return factorises(flags) && flags.svd().method == SvdMethod::fast; },
+     "--svd-method fast"},
+    {"--samples", [](const ConvertFlags& flags) { return flags.samples.samples || flags.samples.until_settled; },
+     calibrates, kCalibrationText},
+    {"--seq-len", [](const ConvertFlags& flags) { return flags.samples.seq_len.has_value(); }, calibrates,
+     kCalibrationText},
+    {"--eval-context", [](const ConvertFlags& flags) { return flags.evaluation_windows.context.has_value(); },
+     evaluates, kEvalText},
+    {"--eval-max-windows", [](const ConvertFlags& flags) { return flags.evaluation_windows.max_windows.has_value(); },
+     evaluates, kEvalText},
+}};
+
+/// The first option that names a stage which `aligned` decides itself; empty if there is none.
+std::string named_stage(const ConvertFlags& flags) {
+    for (const StageOption& row : kStageOptions) {
+        const bool same = flags.method && row.is_aligneds != nullptr;
+        if (row.given(flags) && !(same && row.is_aligneds(flags))) return std::string(row.option);
+    }
+    return "";
 }
 
-void check_aligned(const ConvertFlags& flags) {
-    if (const char* stage = named_stage(flags)) {
-        throw Error(ErrorCode::usage, std::string(stage) +
-                                          " does not go with --method aligned, which chooses and refines "
-                                          "on text itself; leave it out, or name --method mha2mla");
-    }
+void refuse_stages(const ConvertFlags& flags) {
+    const std::string stage = named_stage(flags);
+    if (stage.empty()) return;
+    throw Error(ErrorCode::usage, stage +
+                                      " does not go with --method aligned, which chooses and refines "
+                                      "on text itself; leave it out, or name --method mha2mla");
+}
+
+void require_text(const ConvertFlags& flags) {
     if (!flags.calibration.given()) {
         throw Error(
             ErrorCode::usage,
@@ -47,13 +96,22 @@ void check_aligned(const ConvertFlags& flags) {
     }
 }
 
-void check_stages(const ConvertFlags& flags, Context& context) {
-    if (flags.quality) throw Error(ErrorCode::usage, "--quality only goes with --method aligned");
-    if (flags.uniform_start != 0 && flags.selection() != "uniform") {
-        throw Error(ErrorCode::usage, "--uniform-start only goes with --rope uniform");
-    }
-    if (flags.balance && !row_of(flags.factorization()).needs_moments()) {
-        throw Error(ErrorCode::usage, "--kv-balance only goes with --svd whitened and weighted");
+}  // namespace
+
+std::span<const OptionRule<ConvertFlags>> conversion_rules() { return kRules; }
+
+std::string stage_options() {
+    std::string text;
+    for (const StageOption& row : kStageOptions) text += (text.empty() ? "" : ", ") + std::string(row.option);
+    return text;
+}
+
+bool ConvertFlags::aligned() const { return method ? *method == Method::aligned : named_stage(*this).empty(); }
+
+void check_choices(const ConvertFlags& flags) {
+    if (flags.aligned()) refuse_stages(flags);
+    if (flags.kv_reduction && flags.latent.rope_dim && flags.latent.kv_rank) {
+        throw Error(ErrorCode::usage, "--kv-reduction, --rope-dim and --kv-rank say the same twice; leave one out");
     }
     const bool whole_part = row_of(flags.factorization()).leaves_part_whole();
     if (flags.kv_reduction && whole_part) {
@@ -61,24 +119,16 @@ void check_stages(const ConvertFlags& flags, Context& context) {
                                           std::string(row_of(flags.factorization()).name) +
                                           ", which leaves a part whole; give --rope-dim and --kv-rank");
     }
-    if (flags.factorization() == Factorization::none && flags.latent.kv_rank) {
-        context.observer.warn("--kv-rank has no effect with --svd none");
-    }
+    check_rules(kRules, flags);
+}
+
+void check_method(const ConvertFlags& flags) {
+    check_choices(flags);
+    if (flags.aligned()) return require_text(flags);
     if (!flags.method) {
         spdlog::info("{} names a stage: nothing is refined, and what is not named is as in --method mha2mla",
                      named_stage(flags));
     }
-}
-
-}  // namespace
-
-bool ConvertFlags::aligned() const { return method ? *method == Method::aligned : named_stage(*this) == nullptr; }
-
-void check_method(const ConvertFlags& flags, Context& context) {
-    if (flags.kv_reduction && flags.latent.rope_dim && flags.latent.kv_rank) {
-        throw Error(ErrorCode::usage, "--kv-reduction, --rope-dim and --kv-rank say the same twice; leave one out");
-    }
-    flags.aligned() ? check_aligned(flags) : check_stages(flags, context);
 }
 
 AlignRequest align_request(const ConvertFlags& flags, const ModelConfig& config) {

@@ -171,10 +171,8 @@ void add_sample_options(CLI::App& command, SampleFlags& flags, bool aligns) {
     };
     command
         .add_option_function<std::string>("--samples", parse,
-                                          std::string("Sequences to run through the model") +
-                                              (aligns ? ", unless weights are aligned: then as many as that has use "
-                                                        "for"
-                                                      : "") +
+                                          std::string("Number of calibration sequences") +
+                                              (aligns ? "; default with aligned: as many as it needs" : "") +
                                               "; auto: until the pairs that 2-norm selects stay the same")
         ->type_name("N|auto")
         ->default_str(std::to_string(SampleFlags::kDefaultSamples))
@@ -182,8 +180,8 @@ void add_sample_options(CLI::App& command, SampleFlags& flags, bool aligns) {
         ->group(kText);
     command
         .add_option("--seq-len", flags.seq_len,
-                    std::string("Tokens of a sequence; default: 2048") +
-                        (aligns ? ", or 512 where weights are aligned," : "") + " or max_position_embeddings if less")
+                    std::string("Tokens of a sequence; default: 2048") + (aligns ? ", or 512 with aligned," : "") +
+                        " or max_position_embeddings if less")
         ->check(in_range(1, 1 << 24))
         ->type_name("N")
         ->group(kText);

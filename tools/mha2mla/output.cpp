@@ -107,6 +107,17 @@ nlohmann::ordered_json number(double value) {
     return value;
 }
 
+std::string range_text(std::int64_t a, std::int64_t b) {
+    const auto [low, high] = std::minmax(a, b);
+    return std::to_string(low) + (low == high ? "" : " to " + std::to_string(high));
+}
+
+nlohmann::ordered_json splits_json(std::span<const Split> splits) {
+    nlohmann::ordered_json json = nlohmann::ordered_json::array();
+    for (const Split& split : splits) json.push_back({{"rope_dim", split.rope_dim}, {"kv_rank", split.kv_rank}});
+    return json;
+}
+
 nlohmann::ordered_json plan_json(const Plan& plan, int kv_bits) {
     nlohmann::ordered_json json;
     json["parameters"] = {{"original", plan.parameters_original}, {"converted", plan.parameters_converted}};

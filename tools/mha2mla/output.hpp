@@ -4,10 +4,12 @@
 #include <cstdint>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "mha2mla/align.hpp"
 #include "mha2mla/evaluate.hpp"
 #include "mha2mla/plan.hpp"
 
@@ -47,6 +49,12 @@ void flush_stdout();
 [[nodiscard]] std::string fixed(double value, int digits = 4);
 /// A whole number where it is one, as scripts expect of a count of bytes.
 [[nodiscard]] nlohmann::ordered_json number(double value);
+
+/// "8", or "8 to 16" in rising order.
+[[nodiscard]] std::string range_text(std::int64_t a, std::int64_t b);
+
+/// [{"rope_dim": 4, "kv_rank": 16}, ...]
+[[nodiscard]] nlohmann::ordered_json splits_json(std::span<const Split> splits);
 
 /// The object `parameters` and `kv_cache` of a plan.
 [[nodiscard]] nlohmann::ordered_json plan_json(const Plan& plan, int kv_bits);

@@ -139,10 +139,6 @@ void check_statistics_flags(const ConvertFlags& flags, Context& context) {
         context.observer.warn("--rope " + flags.selection() + " needs no statistics; those given are not used");
     }
     check_rank_file(flags);
-    if (flags.samples.given() && !flags.calibration.given()) {
-        throw Error(ErrorCode::usage,
-                    "--samples and --seq-len only go with --calibration-text or --calibration-tokens");
-    }
 }
 
 Json describe_text(const TokenOptions& data) {
