@@ -39,6 +39,10 @@ std::optional<JournalContents> journal_to_resume(const fs::path& destination, co
 /// While one waits for the disk, another reads.
 constexpr std::int64_t kCopiers = 2;
 
+void stop_if_cancelled(const Observer& observer) {
+    if (observer.cancelled()) throw Error(ErrorCode::interrupted, "interrupted");
+}
+
 /// One conversion, from its layout to its last file.
 class Run {
 public:
@@ -62,7 +66,7 @@ public:
         const auto copies = static_cast<std::int64_t>(layout_.copies.size());
         std::vector<Work> works = {{"copy", copies, kCopiers, [&](auto i) { copy_piece(i); }}};
         if (options_.aligned()) {
-            align_layers();
+            align_layers(observer);
         } else {
             works.insert(works.begin(), {"convert", source_.config.num_hidden_layers, schedule_.layers_at_once,
                                          [&](auto i) { layer_piece(i); }});
@@ -83,6 +87,7 @@ public:
         const auto record = conversion_record(source_, options_, report_, fingerprint, files);
         writer_.add_file("README.md", model_card(record));
         writer_.add_file(std::string(kRecordFile), record.dump(2) + "\n");
+        stop_if_cancelled(observer);
         writer_.commit();
     }
 
@@ -100,7 +105,7 @@ public:
 
 private:
     /// Each layer corrects for those before it, so there is an order.
-    void align_layers() {
+    void align_layers(const Observer& observer) {
         report_.retained_energy.clear();
         report_.balance.clear();
         Aligner& aligner = *options_.aligner;
@@ -123,9 +128,12 @@ private:
                                 report_.selection.pairs[layer], weights);
             FinishedPiece piece{layer_name(static_cast<std::int64_t>(layer)), {}, 1, 0, error};
             record(std::move(piece), layout_.layers[layer]);
+            stop_if_cancelled(observer);
             // What says that a layer is done must not be on disk before the layer.
             recorder_.settle();
+            stop_if_cancelled(observer);
             aligner.save(alignment_path(destination_));
+            stop_if_cancelled(observer);
         }
     }
 

@@ -79,14 +79,20 @@ void run_side_by_side(const std::vector<Work>& works, Observer& observer) {
             threads.emplace_back([&, kind] { work_through(works[kind], kind, next[kind], progress); });
         }
     }
+    std::vector<std::int64_t> reported(works.size(), -1);  // -1: not even that the work begins
     std::unique_lock lock(progress.mutex);
-    while (progress.running > 0) {
+    while (progress.running > 0 || (!progress.stop && reported != progress.done)) {
         const auto done = progress.done;
         lock.unlock();
         std::exception_ptr interruption;
         try {
             for (std::size_t kind = 0; kind < works.size(); ++kind) {
-                if (!progress.stop) observer.step(works[kind].stage, done[kind], works[kind].count);
+                const auto report = [&] { observer.step(works[kind].stage, reported[kind], works[kind].count); };
+                if (reported[kind] == done[kind] && !progress.stop) report();
+                while (reported[kind] < done[kind] && !progress.stop) {
+                    ++reported[kind];
+                    report();
+                }
             }
         } catch (...) {
             interruption = std::current_exception();

@@ -19,7 +19,7 @@ struct Work {
 };
 
 /// Runs all kinds of work at the same time and returns when everything is finished. The calling thread only reports: it
-/// calls observer.step() after finished pieces and at least every second. After the first error or an interruption no
+/// calls observer.step() for each finished piece and at least every second. After the first error or an interruption no
 /// more pieces are started, the running ones finish, and the error is rethrown.
 void run_side_by_side(const std::vector<Work>& works, Observer& observer);
 

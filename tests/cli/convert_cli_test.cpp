@@ -127,15 +127,5 @@ TEST(ConvertCli, AFullDiskLeavesNothing) {
     EXPECT_FALSE(fs::exists(out));
 }
 
-TEST(ConvertCli, AnInterruptLeavesNothingAndExitsWith130) {
-    const TemporaryDirectory directory;
-    const fs::path out = directory.path() / "out";
-    const auto result = run_program({"convert", kModel, out.string(), "--method", "mha2mla", "--calibration-text",
-                                     example("kjv-calibration.txt").string(), "--samples", "100000"},
-                                    "timeout --foreground --preserve-status -s INT 1");
-    EXPECT_EQ(result.exit_code, 130) << result.err;
-    EXPECT_FALSE(fs::exists(out));
-}
-
 }  // namespace
 }  // namespace mha2mla::test

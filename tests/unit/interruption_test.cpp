@@ -1,0 +1,112 @@
+// A conversion that is interrupted at any event leaves nothing that looks finished, and resumes to the same bytes.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <map>
+#include <memory>
+#include <random>
+
+#include "mha2mla/align.hpp"
+#include "mha2mla/convert.hpp"
+#include "mha2mla/fingerprint.hpp"
+#include "support/temporary.hpp"
+#include "support/tiny_model.hpp"
+
+namespace mha2mla::test {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// Cancels when it is asked for the n-th time, and counts how often it was asked.
+class CancelAt final : public Observer {
+public:
+    explicit CancelAt(int n) : n_(n) {}
+    [[nodiscard]] bool cancelled() const override { return ++asked_ >= n_; }
+
+private:
+    int n_;
+    mutable int asked_ = 0;
+};
+
+/// Everything but the model card, whose measured times and paths are no part of the weights.
+std::map<std::string, std::string> files_in(const fs::path& directory) {
+    std::map<std::string, std::string> files;
+    for (const auto& entry : fs::directory_iterator(directory)) {
+        files[entry.path().filename().string()] = read_text(entry.path());
+    }
+    return files;
+}
+
+class Interruption : public testing::Test {
+protected:
+    Interruption() {
+        write_tiny_model(directory_ / "model", {.layers = 3});
+        source_ = std::make_unique<Model>(Model::open(directory_ / "model"));
+        std::mt19937 random(7);
+        for (int i = 0; i < 8 * kSeqLen; ++i) windows_.push_back(static_cast<TokenId>(random() % 64));
+    }
+
+    /// Converts, or resumes what there is.
+    void run(bool aligned, const fs::path& out, bool resume, Observer& observer) const {
+        ConvertOptions options;
+        options.rope = {"uniform", 4, 0};
+        options.kv_rank = 4;
+        options.resume = resume;
+        if (!aligned) return void(convert(*source_, out, options, nullptr, observer));
+        const AlignOptions asked{0, 4, 3, {"", 2, 4 * kSeqLen, ""}};
+        options.align = AlignRequest{asked, 8, kSeqLen};
+        options.rope.strategy = "attention";
+        options.kv_rank = 3;
+        options.factorization = Factorization::whitened;
+        std::unique_ptr<Aligner> aligner;
+        const auto saved = resume ? unfinished_alignment(out, conversion_fingerprint(*source_, options)) : std::nullopt;
+        if (saved) aligner = Aligner::restore(*saved, *source_, kSeqLen, asked, observer);
+        if (aligner == nullptr) aligner = std::make_unique<Aligner>(*source_, windows_, kSeqLen, asked, observer);
+        options.aligner = aligner.get();
+        (void)convert(*source_, out, options, nullptr, observer);
+    }
+
+    /// @return number of events at which it was interrupted.
+    int interrupt_everywhere(bool aligned) const {
+        Observer patient;
+        run(aligned, directory_ / "whole", false, patient);
+        const auto whole = files_in(directory_ / "whole");
+        constexpr int kMost = 1000;
+        for (int n = 1; n < kMost; ++n) {
+            const fs::path out = directory_ / ("out" + std::to_string(n));
+            CancelAt observer(n);
+            try {
+                run(aligned, out, false, observer);
+                EXPECT_EQ(files_in(out), whole);
+                return n - 1;
+            } catch (const Error& error) {
+                EXPECT_EQ(error.code(), ErrorCode::interrupted) << error.what();
+            }
+            if (fs::exists(out)) {
+                for (const auto& [name, content] : files_in(out)) {
+                    EXPECT_TRUE(name.ends_with(".incomplete") || name.starts_with("mha2mla.")) << name;
+                    EXPECT_NE(name, "mha2mla.json");
+                }
+                EXPECT_THROW((void)Model::open(out), Error);
+            }
+            run(aligned, out, true, patient);
+            EXPECT_EQ(files_in(out), whole) << "interrupted at event " << n;
+            fs::remove_all(out);
+        }
+        return kMost;
+    }
+
+    static constexpr std::int64_t kSeqLen = 12;
+    TemporaryDirectory directory_;
+    std::unique_ptr<Model> source_;
+    std::vector<TokenId> windows_;
+};
+
+TEST_F(Interruption, AtEveryPieceOfAStagedConversion) {
+    EXPECT_GT(interrupt_everywhere(false), 20) << "there are 3 layers and 20 other tensors";
+}
+
+TEST_F(Interruption, AtEveryStepOfAnAlignedConversion) { EXPECT_GT(interrupt_everywhere(true), 30); }
+
+}  // namespace
+}  // namespace mha2mla::test
