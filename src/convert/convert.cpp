@@ -36,7 +36,7 @@ std::optional<JournalContents> journal_to_resume(const fs::path& destination, co
     return journal;
 }
 
-/// While one waits for the disk, another reads.
+/// Number of copy threads: one reads while the other waits for the disk.
 constexpr std::int64_t kCopiers = 2;
 
 void stop_if_cancelled(const Observer& observer) {

@@ -7,7 +7,7 @@
 
 namespace mha2mla {
 
-/// What became of one layer.
+/// Result of converting one layer.
 struct LayerResult {
     double retained_energy = 1;  // share of ‖A‖² that its truncated SVD keeps
     double balance = 0;          // KvBalance::factor that was used; 0 where there is none

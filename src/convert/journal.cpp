@@ -49,7 +49,7 @@ FinishedPiece piece_from_json(const Json& json) {
             json.value("alignment_error", 0.0)};
 }
 
-/// Accepts a truncated last line.
+/// Removes the saved aligner, and one that was not written to its end.
 void remove_alignment(const fs::path& directory) {
     std::error_code ignored;
     fs::remove(alignment_path(directory), ignored);

@@ -131,7 +131,7 @@ std::string free_disk(const fs::path& path) {
 
 std::string notes(const Entry& entry) {
     if (entry.calibrates) return "calibrates";
-    return entry.aligns ? "aligns, parameters about" : "";
+    return entry.aligns ? "aligned; parameter count approximate" : "";
 }
 
 void print_plan(const Recipe& recipe, const std::vector<Entry>& entries) {
@@ -298,7 +298,8 @@ void add_batch(CLI::App& app, Context& context) {
     command->add_option("recipe", flags->recipe, "JSON file: sources and settings, see docs/batch.md")
         ->required()
         ->type_name("FILE");
-    command->add_flag("--dry-run", flags->dry_run, "Print what would be done, what it takes and what it gives");
+    command->add_flag("--dry-run", flags->dry_run,
+                      "Print what would be done, the memory and disk it takes, and the resulting sizes");
     command
         ->add_option_function<std::string>(
             "--shard",
@@ -313,14 +314,15 @@ void add_batch(CLI::App& app, Context& context) {
         ->type_name("I/N");
     command->add_flag("--overwrite", flags->overwrite, "Replace outputs that were made with other settings");
     add_threads_option(*command, context);
-    add_size(*command, "--max-memory", context.max_memory, "Private memory that a job may take, as of convert");
+    add_size(*command, "--max-memory", context.max_memory, "Private memory that a job may take, as for convert");
     add_json_option(*command, flags->json);
-    set_footer(*command,
-               "Outputs that are whole and unchanged are skipped, unfinished ones resumed: after whatever ended a run, "
-               "the same command goes on.\n"
-               "Exit code 1 if any job failed.",
-               {{"what would be done, and what it takes", "mha2mla batch recipe.json --dry-run"},
-                {"the second of four shares, on one of four machines", "mha2mla batch recipe.json --shard 2/4"}});
+    set_footer(
+        *command,
+        "Complete and unchanged outputs are skipped, unfinished ones are resumed: after a run has ended early, run "
+        "the same command again.\n"
+        "Exit code 1 if any job failed.",
+        {{"what would be done, and what it takes", "mha2mla batch recipe.json --dry-run"},
+         {"the second of four shares, on one of four machines", "mha2mla batch recipe.json --shard 2/4"}});
     command->callback([flags, &context] { run(*flags, context); });
 }
 

@@ -153,7 +153,7 @@ void add_convert(CLI::App& app, Context& context) {
     command->option_defaults()->group(kOutput);
     command->add_flag("--overwrite", flags->overwrite, "Replace a destination that holds files");
     command->add_flag("--resume", flags->resume,
-                      "Go on with an unfinished conversion of the same settings; one that is whole is left as it is");
+                      "Resume an unfinished conversion with the same settings; leave a complete one as it is");
     command->add_flag("--dry-run", how->dry_run, "Check everything and print what would be done");
     command->add_flag("--print-recipe", how->print_recipe, "Print these options as a recipe for batch, and do nothing");
     add_threads_option(*command, context);

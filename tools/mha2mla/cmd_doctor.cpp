@@ -62,11 +62,12 @@ void run(const DoctorFlags& flags, Context& context) {
 
 void add_doctor(CLI::App& app, Context& context) {
     auto flags = std::make_shared<DoctorFlags>();
-    auto* command =
-        app.add_subcommand("doctor", "Whether a checkpoint would convert, and if not why, without doing it");
+    auto* command = app.add_subcommand("doctor", "Check whether a checkpoint would convert, without converting it");
     add_checkpoint_option(*command, flags->model);
     command->add_flag("--deep", flags->deep, "Also read every weight and look for values that are not finite");
-    command->add_option("--output", flags->output, "Where the output would go; default: beside the checkpoint")
+    command
+        ->add_option("--output", flags->output,
+                     "Directory of the output, for its free space; default: beside the checkpoint")
         ->type_name("DIR");
     add_latent_options(*command, flags->latent);
     add_json_option(*command, flags->json);

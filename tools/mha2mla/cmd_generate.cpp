@@ -244,11 +244,12 @@ void add_generate(CLI::App& app, Context& context) {
     auto* command = app.add_subcommand("generate", "Continue prompts, with a KV cache in any format");
     add_checkpoint_option(*command, flags->model);
     auto* prompt = command->add_option("--prompt", flags->prompt, "Text to continue")->type_name("TEXT");
-    auto* file = command
-                     ->add_option("--prompt-file", flags->prompt_file,
-                                  "The same from a file, or from stdin if it is -; a line break at its end is left out")
-                     ->type_name("FILE")
-                     ->excludes(prompt);
+    auto* file =
+        command
+            ->add_option("--prompt-file", flags->prompt_file,
+                         "Text to continue from a file, or from stdin if it is -; a line break at its end is ignored")
+            ->type_name("FILE")
+            ->excludes(prompt);
     auto* many = command->add_option("--prompts", flags->prompts, "A batch: one prompt per line")
                      ->type_name("FILE")
                      ->excludes(prompt)
@@ -261,8 +262,7 @@ void add_generate(CLI::App& app, Context& context) {
     command->add_option("--tokenizer", flags->tokenizer, "tokenizer.json; default: the checkpoint's")
         ->type_name("FILE");
     command
-        ->add_option("--max-new-tokens", flags->max_new_tokens,
-                     "Stop after so many new tokens; 0 only reads the prompt")
+        ->add_option("--max-new-tokens", flags->max_new_tokens, "Largest number of new tokens; 0 only reads the prompt")
         ->check(in_range(0, 1 << 24))
         ->type_name("N")
         ->capture_default_str();

@@ -101,7 +101,7 @@ void run(const InspectFlags& flags) {
 
 void add_inspect(CLI::App& app, Context&) {
     auto flags = std::make_shared<InspectFlags>();
-    auto* command = app.add_subcommand("inspect", "What a checkpoint is, tensor by tensor and in sum");
+    auto* command = app.add_subcommand("inspect", "Configuration, tensors and sizes of a checkpoint");
     add_checkpoint_option(*command, flags->model);
     add_json_option(*command, flags->json);
     set_footer(*command, "",

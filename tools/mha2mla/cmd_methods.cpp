@@ -19,7 +19,7 @@ void print_entry(std::string_view name, const std::string& text) {
 }
 
 void print_all() {
-    std::printf("Methods (--method): where no stage is named\n");
+    std::printf("Methods (--method), used if no stage is named\n");
     for (const auto& row : kMethods) print_entry(row.name, std::string(row.what));
     std::printf("\nSelections (--rope): which rotary pairs of a head keep RoPE\n");
     for (const auto& row : rope_strategies()) {

@@ -152,7 +152,7 @@ void run(const ReportFlags& flags, Context& context) {
 
 void add_report(CLI::App& app, Context& context) {
     auto flags = std::make_shared<ReportFlags>();
-    auto* command = app.add_subcommand("report", "What the statistics of calibrate say, as figures and tables");
+    auto* command = app.add_subcommand("report", "Figures and tables of the statistics that calibrate wrote");
     command->option_defaults()->group(kInput);
     command->add_option("stats", flags->stats, "Statistics file that calibrate wrote")->required()->type_name("FILE");
     auto* checkpoint = command->add_option("--checkpoint", flags->checkpoint,
@@ -163,11 +163,11 @@ void add_report(CLI::App& app, Context& context) {
         ->add_flag("--no-spectra", flags->no_spectra,
                    "Of --checkpoint only the frequencies; singular values take three decompositions a layer")
         ->needs(checkpoint);
-    command->add_option("--rope-theta", flags->rope_theta, "Base of the frequencies, where there is no checkpoint")
+    command->add_option("--rope-theta", flags->rope_theta, "Base of the frequencies, if there is no checkpoint")
         ->check(CLI::Validator(CLI::PositiveNumber).description(""))
         ->type_name("BETA")
         ->excludes(checkpoint);
-    command->add_option("--compare", flags->other, "Other statistics of the same shape: what changes, and where")
+    command->add_option("--compare", flags->other, "Other statistics of the same shape, to compare with")
         ->type_name("FILE");
     command
         ->add_option_function<std::int64_t>(

@@ -64,7 +64,7 @@ void run(const VerifyFlags& flags, Context& context) {
 
 void add_verify(CLI::App& app, Context& context) {
     auto flags = std::make_shared<VerifyFlags>();
-    auto* command = app.add_subcommand("verify", "How far a converted checkpoint is from its original, on a text");
+    auto* command = app.add_subcommand("verify", "Distance of a converted checkpoint from its original on a text");
     add_checkpoint_option(*command, flags->source, "source", "The original checkpoint");
     add_checkpoint_option(*command, flags->destination, "converted", "The converted checkpoint");
     add_token_options(*command, flags->tokens);

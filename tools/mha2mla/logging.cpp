@@ -129,11 +129,11 @@ void StatusLine::hide() {
 }
 
 void add_log_options(CLI::App& app, LogOptions& options) {
-    app.add_flag("-v,--verbose", options.verbose, "Say more: what is being done, and how long it took")
+    app.add_flag("-v,--verbose", options.verbose, "Print more messages: what is done, and how long it took")
         ->group(kMessages);
     app.add_flag("-q,--quiet", options.quiet, "Only warnings and errors, no progress; -qq: only errors")
         ->group(kMessages);
-    app.add_option("--log-file", options.file, "Also append messages to FILE, with times; -q does not concern it")
+    app.add_option("--log-file", options.file, "Also append messages to FILE, with times; not affected by -q")
         ->type_name("FILE")
         ->group(kMessages);
     add_choice(app, "--log-format", options.format, kLogFormats, &LogFormatRow::format,

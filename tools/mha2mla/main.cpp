@@ -66,7 +66,7 @@ void log_where_asked(const CLI::App& app, Context& context) {
     try {
         start_logging(context.log, context.line);
     } catch (const mha2mla::Error&) {
-        start_logging(context.line);  // the wrong command line is the news
+        start_logging(context.line);  // log the usage error too
     }
 }
 

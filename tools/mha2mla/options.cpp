@@ -153,7 +153,7 @@ void add_latent_options(CLI::App& command, LatentFlags& flags, LatentDefaults de
     command.add_option("--kv-rank", flags.kv_rank, "Latent width per KV head (d_kv); default: head_dim/2" + otherwise)
         ->type_name("N")
         ->group(kMethod);
-    std::string help = "What goes through a latent:";
+    std::string help = "Factorisation of NoPE keys and values:";
     for (const auto& row : kFactorizations) help += "\n  " + std::string(row.name) + ": " + std::string(row.what);
     add_choice(command, "--svd", flags.factorization, kFactorizations, &FactorizationRow::factorization, help)
         ->default_str(by_method ? "joint with --method mha2mla" : "joint")
