@@ -4,6 +4,8 @@
 #include <array>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
@@ -67,29 +69,6 @@ struct ConvertReport {
 /// holds files and `options` says neither overwrite nor, where they are an unfinished conversion, resume.
 void check_destination(const Model& source, const std::filesystem::path& destination, const ConvertOptions& options);
 
-/// The report of a conversion with this fingerprint (fingerprint.hpp) that `destination` holds as a whole, by its
-/// mha2mla.json: every file is there in its size. Nothing if it is another, or not whole.
-[[nodiscard]] std::optional<ConvertReport> finished_conversion(const std::filesystem::path& destination,
-                                                               const nlohmann::ordered_json& fingerprint);
-/// The fingerprint of the unfinished conversion that `destination` holds, else of the finished one; null if none.
-[[nodiscard]] nlohmann::ordered_json fingerprint_at(const std::filesystem::path& destination);
-/// The ranks of an unfinished conversion at `destination`, so that they need not be computed again to resume it.
-/// @throws Error{usage} naming the differences if there is an unfinished conversion with another fingerprint.
-[[nodiscard]] std::optional<PairRanks> unfinished_ranks(const std::filesystem::path& destination,
-                                                        const nlohmann::ordered_json& fingerprint);
-
-/// Where the aligner of an unfinished conversion at `destination` was saved, if it was. @throws as above.
-[[nodiscard]] std::optional<std::filesystem::path> unfinished_alignment(const std::filesystem::path& destination,
-                                                                        const nlohmann::ordered_json& fingerprint);
-
-/// What record_measurement() wrote into `directory`; null if nothing.
-[[nodiscard]] nlohmann::ordered_json measurement_at(const std::filesystem::path& directory);
-/// Adds to the mha2mla.json and the model card of a conversion what it costs.
-/// @param measured object of `data` (its name), `nll_original`, `nll_converted`, `mean_kl`, `tokens`, `windows` and
-///                 `context`; anything else is kept for machines.
-/// @throws Error{format} if `directory` has no mha2mla.json, Error{io}.
-void record_measurement(const std::filesystem::path& directory, const nlohmann::ordered_json& measured);
-
 /// Bytes of the tensors that convert() would write; the most that it may be where an aligner has still to choose.
 [[nodiscard]] std::uint64_t planned_output_bytes(const Model& source, const ConvertOptions& options);
 /// Private memory that convert() would take with the threads there are now.
@@ -100,6 +79,51 @@ void record_measurement(const std::filesystem::path& directory, const nlohmann::
 /// attention matrices in float32 and 200 MB.
 [[nodiscard]] std::uint64_t default_convert_memory(const ModelConfig& config);
 
+/// What a running conversion needs beside what was asked for.
+struct ConversionInputs {
+    const PairRanks* ranks = nullptr;     // needed by selections that go by statistics
+    const LayerInputs* inputs = nullptr;  // needed where ConvertOptions::guided()
+    Aligner* aligner = nullptr;           // of an aligned conversion; used up by it
+};
+
+/// One conversion of a model into a directory: what was asked for, and what the directory holds of it already.
+class ConversionJob {
+public:
+    enum class State : std::uint8_t {
+        fresh,       ///< nothing of it is there
+        unfinished,  ///< an earlier run left finished pieces, which run() goes on with
+        finished,    ///< all of it is there; run() only reports it
+    };
+
+    /// Looks at the destination, once: the fingerprint, what is there, the journal. Writes nothing.
+    /// @param source must outlive the job.
+    /// @param fingerprint conversion_fingerprint() of the same, if it is known already.
+    /// @throws Error{usage} if the destination is the source, or holds an unfinished conversion with another
+    ///         fingerprint that is to be resumed (naming the differences), Error{io} if it holds files and `options`
+    ///         says neither overwrite nor resume.
+    ConversionJob(const Model& source, std::filesystem::path destination, ConvertOptions options,
+                  nlohmann::ordered_json fingerprint = nullptr);
+    ~ConversionJob();
+    ConversionJob(const ConversionJob&) = delete;
+    ConversionJob& operator=(const ConversionJob&) = delete;
+    ConversionJob(ConversionJob&&) = delete;
+    ConversionJob& operator=(ConversionJob&&) = delete;
+
+    [[nodiscard]] State state() const;
+    /// The ranks of an unfinished conversion, which need not be computed again; null if there are none.
+    [[nodiscard]] const PairRanks* ranks() const;
+    /// For an aligned conversion: the aligner that an unfinished one saved, else a new one on `windows()`. Warns if
+    /// there should be a saved one, but it is missing or damaged.
+    [[nodiscard]] std::unique_ptr<Aligner> make_aligner(const std::function<std::vector<TokenId>()>& windows,
+                                                        Observer& observer) const;
+    /// As convert(). @param inputs what is needed, unless the job is finished.
+    [[nodiscard]] ConvertReport run(const ConversionInputs& inputs, Observer& observer);
+
+private:
+    struct Opened;
+    std::unique_ptr<Opened> opened_;
+};
+
 /// Converts `source` into the directory `destination`. As many layers are factorised side by side as there are threads
 /// and the memory holds; meanwhile everything that is not attention is copied file to file. The output appears at
 /// once, when it is whole, and its bytes depend on neither threads nor memory.
@@ -109,6 +133,8 @@ void record_measurement(const std::filesystem::path& directory, const nlohmann::
 /// beside the unfinished files (docs/formats.md). With options.resume a journal of the same fingerprint is continued:
 /// what it records is read back and kept if its hash agrees, all else is done again. An interruption keeps what is
 /// finished, a failure only with options.resume, and a kill always.
+///
+/// A ConversionJob that is opened and run; options.inputs and options.aligner are its inputs.
 ///
 /// @param ranks needed by selections that go by statistics.
 /// @throws Error{usage} for impossible options, too little memory, source == destination or a journal of another

@@ -13,6 +13,7 @@
 #include "layout.hpp"
 #include "mha2mla/error.hpp"
 #include "mha2mla/fingerprint.hpp"
+#include "mha2mla/record.hpp"
 #include "mha2mla/threads.hpp"
 #include "output_files.hpp"
 #include "record.hpp"
@@ -215,34 +216,81 @@ void check_destination(const Model& source, const fs::path& destination, const C
     }
 }
 
-ConvertReport convert(const Model& source, const fs::path& destination, const ConvertOptions& options,
-                      const PairRanks* ranks, Observer& observer) {
-    ConvertOptions whole = options;
-    if (whole.ranks_from.is_null() && ranks != nullptr) {
-        whole.ranks_from = {{"ranks", hash_of(std::as_bytes(std::span(ranks->values)))}};
-    }
+struct ConversionJob::Opened {
+    const Model& source;
+    fs::path destination;
+    ConvertOptions options;
+    nlohmann::ordered_json fingerprint;
+    std::optional<ConvertReport> finished = std::nullopt;
+    std::optional<JournalContents> journal = std::nullopt;
+
+    [[nodiscard]] const JournalContents* earlier() const { return journal ? &*journal : nullptr; }
+};
+
+ConversionJob::ConversionJob(const Model& source, fs::path destination, ConvertOptions options,
+                             nlohmann::ordered_json fingerprint)
+    : opened_(new Opened{source, std::move(destination), std::move(options), std::move(fingerprint)}) {
+    Opened& job = *opened_;
     refuse_conversion(source.config);
-    ConvertReport report;
-    report.plan = plan_conversion(source.config, {options.rope.rope_dim, options.kv_rank, options.factorization, 16});
-    report.kv_rank = options.kv_rank;
+    if (job.fingerprint.is_null()) job.fingerprint = conversion_fingerprint(source, job.options);
+    if (job.options.resume) {
+        job.finished = finished_conversion(job.destination, job.fingerprint);
+        if (job.finished) return;
+    }
+    check_destination(source, job.destination, job.options);
+    if (job.options.resume) job.journal = journal_to_resume(job.destination, job.fingerprint);
+}
+
+ConversionJob::~ConversionJob() = default;
+
+ConversionJob::State ConversionJob::state() const {
+    if (opened_->finished) return State::finished;
+    return opened_->journal ? State::unfinished : State::fresh;
+}
+
+const PairRanks* ConversionJob::ranks() const {
+    const JournalContents* journal = opened_->earlier();
+    return journal != nullptr && journal->ranks ? &*journal->ranks : nullptr;
+}
+
+std::unique_ptr<Aligner> ConversionJob::make_aligner(const std::function<std::vector<TokenId>()>& windows,
+                                                     Observer& observer) const {
+    if (!opened_->options.align) throw Error(ErrorCode::usage, "the conversion is not an aligned one");
+    const AlignRequest& request = *opened_->options.align;
+    if (opened_->journal) {
+        const fs::path saved = alignment_path(opened_->destination);
+        auto aligner = Aligner::restore(saved, opened_->source, request.seq_len, request.options, observer);
+        if (aligner != nullptr) return aligner;
+        observer.warn(saved.string() + ": not there or damaged; aligning starts with layer 0");
+    }
+    return std::make_unique<Aligner>(opened_->source, windows(), request.seq_len, request.options, observer);
+}
+
+ConvertReport ConversionJob::run(const ConversionInputs& inputs, Observer& observer) {
+    if (opened_->finished) return *opened_->finished;
+    ConvertOptions& options = opened_->options;
+    options.inputs = inputs.inputs;
+    options.aligner = inputs.aligner;
     if (options.align && options.aligner == nullptr) {
         throw Error(ErrorCode::usage, "an aligned conversion needs its aligner");
     }
-    report.selection =
-        options.aligner != nullptr ? options.aligner->selection() : select_rope(source.config, options.rope, ranks);
-    const auto fingerprint = conversion_fingerprint(source, whole);
-    if (options.resume) {
-        if (const auto finished = finished_conversion(destination, fingerprint)) return *finished;
+    if (options.aligner != nullptr) {
+        options.rope.rope_dim = options.aligner->chosen().rope_dim;
+        options.kv_rank = options.aligner->chosen().kv_rank;
     }
-    check_destination(source, destination, options);
-    const auto earlier =
-        options.resume ? journal_to_resume(destination, fingerprint) : std::optional<JournalContents>();
-    Journal journal(destination, fingerprint, ranks, earlier ? &*earlier : nullptr);
-    Run run(source, destination, whole, report, earlier ? &*earlier : nullptr, journal);
+    const Model& source = opened_->source;
+    const JournalContents* earlier = opened_->earlier();
+    ConvertReport report;
+    report.plan = plan_conversion(source.config, {options.rope.rope_dim, options.kv_rank, options.factorization, 16});
+    report.kv_rank = options.kv_rank;
+    report.selection = options.aligner != nullptr ? options.aligner->selection()
+                                                  : select_rope(source.config, options.rope, inputs.ranks);
+    Journal journal(opened_->destination, opened_->fingerprint, inputs.ranks, earlier);
+    Run run(source, opened_->destination, options, report, earlier, journal);
     ::malloc_trim(0);  // what reading the headers and laying out left behind
     try {
         run.write_pieces(observer);
-        run.publish(fingerprint, ranks, observer);
+        run.publish(opened_->fingerprint, inputs.ranks, observer);
         journal.keep(false);
     } catch (const Error& error) {
         const bool interrupted = error.code() == ErrorCode::interrupted;
@@ -250,27 +298,20 @@ ConvertReport convert(const Model& source, const fs::path& destination, const Co
         run.keep();
         journal.keep(true);
         const std::string pieces = std::to_string(run.kept()) + " of " + std::to_string(report.pieces) +
-                                   " pieces are kept in " + destination.string();
+                                   " pieces are kept in " + opened_->destination.string();
         throw Error(error.code(), interrupted ? "interrupted; " + pieces : std::string(error.what()) + "; " + pieces,
                     Remedy::resume);
     }
     return report;
 }
 
-std::optional<PairRanks> unfinished_ranks(const fs::path& destination, const nlohmann::ordered_json& fingerprint) {
-    const auto journal = journal_to_resume(destination, fingerprint);
-    return journal ? journal->ranks : std::nullopt;
-}
-
-std::optional<fs::path> unfinished_alignment(const fs::path& destination, const nlohmann::ordered_json& fingerprint) {
-    if (!journal_to_resume(destination, fingerprint)) return std::nullopt;
-    return alignment_path(destination);
-}
-
-nlohmann::ordered_json fingerprint_at(const fs::path& destination) {
-    if (const auto journal = read_journal(destination)) return journal->fingerprint;
-    const auto record = read_record(destination);
-    return record ? record->value("fingerprint", nlohmann::ordered_json()) : nlohmann::ordered_json();
+ConvertReport convert(const Model& source, const fs::path& destination, const ConvertOptions& options,
+                      const PairRanks* ranks, Observer& observer) {
+    ConvertOptions whole = options;
+    if (whole.ranks_from.is_null() && ranks != nullptr) {
+        whole.ranks_from = {{"ranks", hash_of(std::as_bytes(std::span(ranks->values)))}};
+    }
+    return ConversionJob(source, destination, whole).run({ranks, options.inputs, options.aligner}, observer);
 }
 
 std::uint64_t planned_output_bytes(const Model& source, const ConvertOptions& options) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "../support/hash.hpp"
+#include "../support/json_file.hpp"
 #include "mha2mla/version.hpp"
 #include "output_files.hpp"
 
@@ -75,6 +76,16 @@ Json settings_json(const ConvertOptions& options) {
     return json;
 }
 
+/// "owner/name" of a directory ".../models--owner--name/snapshots/<revision>" in the Hub's cache; otherwise "".
+std::string name_in_hub_cache(const std::filesystem::path& directory) {
+    constexpr std::string_view kModels = "models--";
+    std::string name = directory.parent_path().parent_path().filename().string();
+    if (directory.parent_path().filename() != "snapshots" || !name.starts_with(kModels)) return "";
+    name.erase(0, kModels.size());
+    const auto dashes = name.find("--");
+    return dashes == std::string::npos ? name : name.replace(dashes, 2, "/");
+}
+
 std::string shown(const Json& value) { return value.is_string() ? value.get<std::string>() : value.dump(); }
 
 /// "/settings/kv-rank" -> "kv-rank": settings are shown by their names.
@@ -88,6 +99,20 @@ std::string shown_name(const std::string& pointer) {
 std::string file_hash(const std::filesystem::path& path) { return hash_of(MappedFile(path).bytes()); }
 
 std::string text_hash(std::string_view text) { return hash_of(std::as_bytes(std::span(text))); }
+
+std::string base_model(const Model& source) {
+    const auto directory = std::filesystem::weakly_canonical(source.checkpoint.directory());
+    const auto config = read_json_file(directory / "config.json");
+    std::string name = config.value("_name_or_path", nlohmann::json()).is_string()
+                           ? config.at("_name_or_path").get<std::string>()
+                           : std::string();
+    const auto slash = name.find('/');
+    const bool on_hub = slash != std::string::npos && slash > 0 && slash + 1 < name.size() && name[0] != '.' &&
+                        name.find('/', slash + 1) == std::string::npos;
+    if (on_hub) return name;
+    std::string cached = name_in_hub_cache(directory);
+    return cached.empty() ? directory.filename().string() : cached;
+}
 
 Json source_fingerprint(const Model& source) {
     Json json;

@@ -3,9 +3,11 @@
 #include <sstream>
 
 #include "../support/json_file.hpp"
+#include "journal.hpp"
 #include "mha2mla/atomic_file.hpp"
 #include "mha2mla/error.hpp"
 #include "mha2mla/fingerprint.hpp"
+#include "mha2mla/record.hpp"
 #include "mha2mla/version.hpp"
 #include "output_files.hpp"
 
@@ -16,16 +18,6 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr const char* kFormat = "mha2mla record 2";
-
-/// "owner/name" of a directory ".../models--owner--name/snapshots/<revision>" in the Hub's cache; otherwise "".
-std::string name_in_hub_cache(const fs::path& directory) {
-    constexpr std::string_view kModels = "models--";
-    std::string name = directory.parent_path().parent_path().filename().string();
-    if (directory.parent_path().filename() != "snapshots" || !name.starts_with(kModels)) return "";
-    name.erase(0, kModels.size());
-    const auto dashes = name.find("--");
-    return dashes == std::string::npos ? name : name.replace(dashes, 2, "/");
-}
 
 /// The lines of the source's front matter that also apply to the conversion: licence and language.
 std::vector<std::string> inherited_front_matter(const fs::path& card) {
@@ -45,20 +37,6 @@ std::vector<std::string> inherited_front_matter(const fs::path& card) {
 }
 
 }  // namespace
-
-std::string base_model(const Model& source) {
-    const auto directory = fs::weakly_canonical(source.checkpoint.directory());
-    const auto config = read_json_file(directory / "config.json");
-    std::string name = config.value("_name_or_path", nlohmann::json()).is_string()
-                           ? config.at("_name_or_path").get<std::string>()
-                           : std::string();
-    const auto slash = name.find('/');
-    const bool on_hub = slash != std::string::npos && slash > 0 && slash + 1 < name.size() && name[0] != '.' &&
-                        name.find('/', slash + 1) == std::string::npos;
-    if (on_hub) return name;
-    std::string cached = name_in_hub_cache(directory);
-    return cached.empty() ? directory.filename().string() : cached;
-}
 
 Json conversion_record(const Model& source, const ConvertOptions& options, const ConvertReport& report,
                        const Json& fingerprint, const std::vector<CheckpointWriter::FileRecord>& files) {
@@ -162,6 +140,12 @@ void record_measurement(const fs::path& directory, const Json& measured) {
     (*record)["measured"] = measured;
     write_file_atomically(directory / "README.md", model_card(*record));
     write_file_atomically(directory / kRecordFile, record->dump(2) + "\n");
+}
+
+Json fingerprint_at(const fs::path& destination) {
+    if (const auto journal = read_journal(destination)) return journal->fingerprint;
+    const auto record = read_record(destination);
+    return record ? record->value("fingerprint", Json()) : Json();
 }
 
 }  // namespace mha2mla

@@ -8,7 +8,6 @@
 
 #include "mha2mla/align.hpp"
 #include "mha2mla/convert.hpp"
-#include "mha2mla/fingerprint.hpp"
 #include "support/temporary.hpp"
 #include "support/tiny_model.hpp"
 
@@ -58,12 +57,10 @@ protected:
         options.rope.strategy = "attention";
         options.kv_rank = 3;
         options.factorization = Factorization::whitened;
-        std::unique_ptr<Aligner> aligner;
-        const auto saved = resume ? unfinished_alignment(out, conversion_fingerprint(*source_, options)) : std::nullopt;
-        if (saved) aligner = Aligner::restore(*saved, *source_, kSeqLen, asked, observer);
-        if (aligner == nullptr) aligner = std::make_unique<Aligner>(*source_, windows_, kSeqLen, asked, observer);
-        options.aligner = aligner.get();
-        (void)convert(*source_, out, options, nullptr, observer);
+        ConversionJob job(*source_, out, options);
+        if (job.state() == ConversionJob::State::finished) return;
+        const auto aligner = job.make_aligner([&] { return windows_; }, observer);
+        (void)job.run({nullptr, nullptr, aligner.get()}, observer);
     }
 
     /// @return number of events at which it was interrupted.

@@ -18,8 +18,7 @@ mha2mla::ConvertReport convert_on_text(const fs::path& source, const fs::path& t
     const MappedFile file(text_file);
     const std::string_view text(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
     const auto ids = Tokenizer::load(source / "tokenizer.json").encode(text, false);
-    CalibrationStats stats =
-        calibrate(model, ids, 256, observer, {.inputs = CalibrationOptions::Inputs::moments});
+    CalibrationStats stats = calibrate(model, ids, 256, observer, {.inputs = CalibrationOptions::Inputs::moments});
 
     // Select: the rotary pairs of each KV head that keep RoPE.
     add_attention_ranks(model, stats, observer);

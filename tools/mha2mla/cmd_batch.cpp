@@ -13,6 +13,7 @@
 #include "mha2mla/error.hpp"
 #include "mha2mla/fingerprint.hpp"
 #include "mha2mla/memory.hpp"
+#include "mha2mla/record.hpp"
 #include "mha2mla/threads.hpp"
 #include "output.hpp"
 #include "remedies.hpp"

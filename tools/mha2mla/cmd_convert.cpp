@@ -5,6 +5,7 @@
 #include "conversion.hpp"
 #include "convert_settings.hpp"
 #include "mha2mla/memory.hpp"
+#include "mha2mla/record.hpp"
 #include "mha2mla/threads.hpp"
 #include "output.hpp"
 

@@ -6,6 +6,7 @@
 #include "mha2mla/error.hpp"
 #include "mha2mla/evaluate.hpp"
 #include "mha2mla/fingerprint.hpp"
+#include "mha2mla/record.hpp"
 #include "output.hpp"
 #include "statistics.hpp"
 
@@ -77,47 +78,24 @@ std::vector<TokenId> align_windows(const Conversion& conversion, const ConvertFl
     return make_windows(conversion.model.config, ids, {request.seq_len, request.windows});
 }
 
-ConvertReport run_stages(const Conversion& conversion, const ConvertFlags& flags, const fs::path& directory,
-                         Context& context) {
-    const Statistics statistics = load_statistics(conversion, flags, directory, context);
-    ConvertOptions options = conversion.options;
-    options.inputs = statistics.inputs.get();
-    return convert(conversion.model, flags.destination, options, statistics.ranks ? &*statistics.ranks : nullptr,
-                   context.observer);
+ConvertReport run_stages(ConversionJob& job, const Conversion& conversion, const ConvertFlags& flags,
+                         const fs::path& directory, Context& context) {
+    const Statistics statistics = load_statistics(conversion, flags, directory, job.ranks(), context);
+    return job.run({statistics.ranks ? &*statistics.ranks : nullptr, statistics.inputs.get()}, context.observer);
 }
 
-/// The aligner of the unfinished conversion that is to be resumed, else a new one.
-std::unique_ptr<Aligner> make_aligner(const Conversion& conversion, const ConvertFlags& flags, Context& context) {
-    const AlignRequest& request = *conversion.options.align;
-    if (conversion.options.resume) {
-        if (const auto saved = unfinished_alignment(flags.destination, conversion.fingerprint)) {
-            auto aligner =
-                Aligner::restore(*saved, conversion.model, request.seq_len, request.options, context.observer);
-            if (aligner != nullptr) {
-                spdlog::info("going on with layer {}: those before it are aligned", aligner->layer());
-                return aligner;
-            }
-            spdlog::warn("{}: not there or damaged; aligning starts with layer 0", saved->string());
-        }
-    }
-    return std::make_unique<Aligner>(conversion.model, align_windows(conversion, flags), request.seq_len,
-                                     request.options, context.observer);
-}
-
-ConvertReport run_aligned(const Conversion& conversion, const ConvertFlags& flags, Context& context) {
-    ConvertOptions options = conversion.options;
-    (void)planned_memory(conversion.model.config, options);  // which may be too much
-    const auto aligner = make_aligner(conversion, flags, context);
+ConvertReport run_aligned(ConversionJob& job, const Conversion& conversion, const ConvertFlags& flags,
+                          Context& context) {
+    (void)planned_memory(conversion.model.config, conversion.options);  // which may be too much
+    const auto aligner = job.make_aligner([&] { return align_windows(conversion, flags); }, context.observer);
+    if (aligner->layer() > 0) spdlog::info("going on with layer {}: those before it are aligned", aligner->layer());
     const Split chosen = aligner->chosen();
     for (const Split& split : aligner->tried()) {
         const bool is_chosen = split.rope_dim == chosen.rope_dim && split.kv_rank == chosen.kv_rank;
         spdlog::info("rope-dim {} with kv-rank {}: error {:.6f}{}", split.rope_dim, split.kv_rank, split.error,
                      is_chosen ? ", chosen" : "");
     }
-    options.rope.rope_dim = chosen.rope_dim;
-    options.kv_rank = chosen.kv_rank;
-    options.aligner = aligner.get();
-    return convert(conversion.model, flags.destination, options, nullptr, context.observer);
+    return job.run({nullptr, nullptr, aligner.get()}, context.observer);
 }
 
 }  // namespace
@@ -146,15 +124,13 @@ Conversion prepare(const ConvertFlags& flags, Context& context) {
 ConvertReport run_conversion(const Conversion& conversion, const ConvertFlags& flags, const fs::path& statistics,
                              Context& context) {
     // An existing output is reported before a long calibration, not after it.
-    auto finished = conversion.options.resume ? finished_conversion(flags.destination, conversion.fingerprint)
-                                              : std::optional<ConvertReport>();
-    if (!finished) {
-        check_destination(conversion.model, flags.destination, conversion.options);
-        finished = conversion.options.align ? run_aligned(conversion, flags, context)
-                                            : run_stages(conversion, flags, statistics, context);
-    }
+    ConversionJob job(conversion.model, flags.destination, conversion.options, conversion.fingerprint);
+    const bool finished = job.state() == ConversionJob::State::finished;
+    const ConvertReport report = finished                   ? job.run({}, context.observer)
+                                 : conversion.options.align ? run_aligned(job, conversion, flags, context)
+                                                            : run_stages(job, conversion, flags, statistics, context);
     evaluate_if_asked(conversion.model, flags, context);
-    return *finished;
+    return report;
 }
 
 bool is_done(const Conversion& conversion, const ConvertFlags& flags) {

@@ -165,13 +165,11 @@ Json describe_statistics(const ConvertFlags& flags, const ModelConfig& config) {
 }
 
 Statistics load_statistics(const Conversion& conversion, const ConvertFlags& flags, const fs::path& directory,
-                           Context& context) {
+                           const PairRanks* kept, Context& context) {
     Statistics result;
     if (!needs_statistics(flags)) return result;
     const RopeStrategy& strategy = find_rope_strategy(flags.selection());
-    if (strategy.ranks != nullptr && conversion.options.resume) {
-        result.ranks = unfinished_ranks(flags.destination, conversion.fingerprint);
-    }
+    if (strategy.ranks != nullptr && kept != nullptr) result.ranks = *kept;
     if (!flags.rank_file.empty() && !result.ranks) result.ranks = read_rank_file(flags.rank_file);
     const bool has_all = (result.ranks || strategy.ranks == nullptr) && !needs_of(flags).moments;
     if (has_all) return result;

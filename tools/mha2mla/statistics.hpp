@@ -20,9 +20,10 @@ struct Statistics {
     std::optional<PairRanks> ranks;
     std::shared_ptr<const LayerInputs> inputs;
 };
-/// Loads or computes the statistics, or takes the ranks of an unfinished conversion that is resumed.
+/// Loads or computes the statistics. @param kept ranks of an unfinished conversion that is resumed; null if there are none.
 [[nodiscard]] Statistics load_statistics(const Conversion& conversion, const ConvertFlags& flags,
-                                         const std::filesystem::path& directory, Context& context);
+                                         const std::filesystem::path& directory, const PairRanks* kept,
+                                         Context& context);
 
 /// The file in which shared statistics are stored; empty if none are needed or they are given.
 [[nodiscard]] std::filesystem::path statistics_file(const Conversion& conversion, const ConvertFlags& flags,
