@@ -20,7 +20,8 @@ struct Statistics {
     std::optional<PairRanks> ranks;
     std::shared_ptr<const LayerInputs> inputs;
 };
-/// Loads or computes the statistics. @param kept ranks of an unfinished conversion that is resumed; null if there are none.
+/// Loads or computes the statistics. @param kept ranks of an unfinished conversion that is resumed; null if there are
+/// none.
 [[nodiscard]] Statistics load_statistics(const Conversion& conversion, const ConvertFlags& flags,
                                          const std::filesystem::path& directory, const PairRanks* kept,
                                          Context& context);
