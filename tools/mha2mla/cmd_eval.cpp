@@ -27,10 +27,10 @@ struct EvalFlags {
 };
 
 bool of_text(const EvalFlags& flags) { return flags.choices.empty(); }
-constexpr std::string_view kText = "--text or --tokens, not --choices";
+constexpr std::string_view kOfText = "--text or --tokens, not --choices";
 constexpr std::array<OptionRule<EvalFlags>, 2> kRules = {{
-    {"--context", [](const EvalFlags& flags) { return flags.windows.context.has_value(); }, of_text, kText},
-    {"--max-windows", [](const EvalFlags& flags) { return flags.windows.max_windows.has_value(); }, of_text, kText},
+    {"--context", [](const EvalFlags& flags) { return flags.windows.context.has_value(); }, of_text, kOfText},
+    {"--max-windows", [](const EvalFlags& flags) { return flags.windows.max_windows.has_value(); }, of_text, kOfText},
 }};
 
 const ChoiceTask& find_task(std::string_view name) {

@@ -3,6 +3,7 @@
 /// help, so that an option is never ignored in silence.
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <string>
 #include <string_view>
 
