@@ -139,8 +139,9 @@ struct Aligner::State {
     }
     /// Gradient descent that reports its steps behind those that were done before it.
     [[nodiscard]] Descent descent(std::int64_t steps) const {
-        return {{rotary, seq_len}, steps, options.quality.step_tokens,
-                [this](std::int64_t step) { observer.step("align", progress.steps_done + step, total_steps()); }};
+        return {{rotary, seq_len}, steps, options.quality.step_tokens, [this](std::int64_t step) {
+                    observer.step("align", progress.steps_done + step, total_steps());
+                }};
     }
 
     /// Moves hidden states of the converted model through a layer of it.

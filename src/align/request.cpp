@@ -4,7 +4,7 @@
 
 #include "../forward/layer.hpp"
 #include "../rope/attention_order.hpp"
-#include "../train/block.hpp"
+#include "../train/losses.hpp"
 #include "mha2mla/align.hpp"
 #include "mha2mla/error.hpp"
 #include "mha2mla/factorize.hpp"

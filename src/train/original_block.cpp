@@ -112,10 +112,10 @@ void differentiate_block(const OriginalBlock& block, const OriginalActivations& 
     } else {
         optional_norm_gradient(view.mlp_norm, at.middle, d_mlp_normed, d_hidden, to.mlp_norm);
     }
-    differentiate_attention(block, at,
-                            branch_gradient(view.attention_post_norm, rules.residual_scale, at.attention, d_hidden,
-                                            to.attention_post_norm),
-                            d_normed, to);
+    differentiate_attention(
+        block, at,
+        branch_gradient(view.attention_post_norm, rules.residual_scale, at.attention, d_hidden, to.attention_post_norm),
+        d_normed, to);
     optional_norm_gradient(view.attention_norm, at.input, d_normed, d_hidden, to.attention_norm);
 }
 
