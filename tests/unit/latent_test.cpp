@@ -21,8 +21,18 @@ namespace mha2mla::test {
 namespace {
 
 constexpr std::int64_t kSeqLen = 16;
-constexpr TinyModel kTiny{.attention_bias = true};
-constexpr std::int64_t kGroup = kTiny.heads / kTiny.kv_heads;
+constexpr std::int64_t kHidden = 32, kHeads = 4, kKvHeads = 2, kHeadDim = 8, kVocab = 64;
+constexpr std::int64_t kGroup = kHeads / kKvHeads;
+
+TinyModel tiny() {
+    return {.hidden = kHidden,
+            .heads = kHeads,
+            .kv_heads = kKvHeads,
+            .head_dim = kHeadDim,
+            .vocab = kVocab,
+            .attention_bias = true};
+}
+
 const LayerPairs kPairs = {{0, 2}, {1, 3}};
 
 Matrix random_matrix(std::int64_t rows, std::int64_t columns, unsigned seed) {
@@ -58,16 +68,16 @@ Linear linear_of(const LinearView& view) {
 }
 
 double theta(std::int64_t pair) {
-    const auto config = tiny_config(kTiny);
+    const auto config = tiny_config(tiny());
     const double base = config.contains("rope_theta") ? config["rope_theta"].get<double>() : 10000.0;
-    return std::pow(base, -2.0 * static_cast<double>(pair) / static_cast<double>(kTiny.head_dim));
+    return std::pow(base, -2.0 * static_cast<double>(pair) / static_cast<double>(kHeadDim));
 }
 
 /// Rotates pairs of one head at a position.
 Eigen::VectorXd rotated(const Eigen::VectorXd& head, std::int64_t position, const std::vector<std::int64_t>& pairs) {
     Eigen::VectorXd result = head;
     for (const std::int64_t k : pairs) {
-        const std::int64_t other = k + kTiny.head_dim / 2;
+        const std::int64_t other = k + kHeadDim / 2;
         const double angle = theta(k) * static_cast<double>(position);
         result(k) = head(k) * std::cos(angle) - head(other) * std::sin(angle);
         result(other) = head(other) * std::cos(angle) + head(k) * std::sin(angle);
@@ -79,7 +89,7 @@ std::vector<std::int64_t> all_pairs() { return {0, 1, 2, 3}; }
 
 bool keeps(std::int64_t kv_head, std::int64_t row) {
     const auto& kept = kPairs[static_cast<std::size_t>(kv_head)];
-    return std::binary_search(kept.begin(), kept.end(), row % (kTiny.head_dim / 2));
+    return std::binary_search(kept.begin(), kept.end(), row % (kHeadDim / 2));
 }
 
 /// Softmax of one query head over what it sees. @param pairs that rotate. [kSeqLen, kSeqLen]
@@ -89,7 +99,7 @@ MatrixD attention_of(const MatrixD& q, const MatrixD& k, const std::vector<std::
         double sum = 0;
         for (std::int64_t s = 0; s <= t; ++s) {
             const double logit = rotated(q.row(t), t, pairs).dot(rotated(k.row(s), s, pairs));
-            attention(t, s) = std::exp(logit / std::sqrt(static_cast<double>(kTiny.head_dim)));
+            attention(t, s) = std::exp(logit / std::sqrt(static_cast<double>(kHeadDim)));
             sum += attention(t, s);
         }
         attention.row(t) /= sum;
@@ -103,11 +113,11 @@ struct Attention {
     LayerPairs pairs;  // that rotate
 
     [[nodiscard]] MatrixD operator()(const MatrixD& input) const {
-        constexpr std::int64_t kDim = kTiny.head_dim;
+        constexpr std::int64_t kDim = kHeadDim;
         const MatrixD queries = q(input), keys = k(input), values = v(input);
         MatrixD mixed(input.rows(), queries.cols());
         for (std::int64_t first = 0; first < input.rows(); first += kSeqLen) {
-            for (std::int64_t head = 0; head < kTiny.heads; ++head) {
+            for (std::int64_t head = 0; head < kHeads; ++head) {
                 const std::int64_t kv_head = head / kGroup;
                 mixed.block(first, head * kDim, kSeqLen, kDim) =
                     attention_of(queries.block(first, head * kDim, kSeqLen, kDim),
@@ -127,7 +137,7 @@ Attention original_of(const Model& model) {
 
 class Latent : public testing::Test {
 protected:
-    Latent() { write_tiny_model(directory_ / "model", kTiny); }
+    Latent() { write_tiny_model(directory_ / "model", tiny()); }
     [[nodiscard]] Model model() const { return Model::open(directory_ / "model"); }
     TemporaryDirectory directory_;
     Observer observer_;
@@ -137,11 +147,11 @@ TEST_F(Latent, ALayerOfAConvertedCheckpointComputesWhatTheRuntimeDoes) {
     const Model source = model();
     std::vector<TokenId> ids(128);
     std::mt19937 random(3);
-    for (auto& id : ids) id = static_cast<TokenId>(random() % static_cast<unsigned>(kTiny.vocab));
+    for (auto& id : ids) id = static_cast<TokenId>(random() % static_cast<unsigned>(kVocab));
     const CalibrationStats stats =
         calibrate(source, ids, 32, observer_,
                   {.max_memory = 0, .spill_directory = {}, .inputs = CalibrationOptions::Inputs::moments});
-    const Matrix input = random_matrix(2 * kSeqLen, kTiny.hidden, 1);
+    const Matrix input = random_matrix(2 * kSeqLen, kHidden, 1);
     for (const auto& row : kFactorizations) {
         for (const std::int64_t rope_dim : {std::int64_t{0}, std::int64_t{4}}) {
             ConvertOptions options;
@@ -166,10 +176,10 @@ TEST_F(Latent, ALayerOfAConvertedCheckpointComputesWhatTheRuntimeDoes) {
 }
 
 TEST_F(Latent, HeadWeightsAreTheMomentsOfNopeQueriesAndOfOutputProjections) {
-    constexpr std::int64_t kDim = kTiny.head_dim, kNope = kDim - 4;
+    constexpr std::int64_t kDim = kHeadDim, kNope = kDim - 4;
     const Model source = model();
     const Attention original = original_of(source);
-    const Matrix sample = random_matrix(200, kTiny.hidden, 5).array() + 0.5F;  // whose mean is not zero
+    const Matrix sample = random_matrix(200, kHidden, 5).array() + 0.5F;  // whose mean is not zero
     const MatrixD x = sample.cast<double>();
     const HeadWeights weights =
         head_weights(layer_of_original(source, 0, kPairs), Whitening(second_moment(sample)), sample);
@@ -180,10 +190,10 @@ TEST_F(Latent, HeadWeightsAreTheMomentsOfNopeQueriesAndOfOutputProjections) {
         EXPECT_LT((factor * factor.transpose() - moment).norm(), 1e-5 * moment.norm()) << "KV head " << kv_head;
         EXPECT_EQ(factor.triangularView<Eigen::StrictlyUpper>().toDenseMatrix().norm(), 0);
     };
-    for (std::int64_t kv_head = 0; kv_head < kTiny.kv_heads; ++kv_head) {
+    for (std::int64_t kv_head = 0; kv_head < kKvHeads; ++kv_head) {
         MatrixD key = MatrixD::Zero(kNope, kNope), value = MatrixD::Zero(kDim, kDim);
         for (std::int64_t head = kv_head * kGroup; head < (kv_head + 1) * kGroup; ++head) {
-            MatrixD w(kNope, kTiny.hidden);
+            MatrixD w(kNope, kHidden);
             Eigen::VectorXd b(kNope);
             std::int64_t next = 0;
             for (std::int64_t row = 0; row < kDim; ++row) {
@@ -203,18 +213,18 @@ TEST_F(Latent, HeadWeightsAreTheMomentsOfNopeQueriesAndOfOutputProjections) {
 }
 
 TEST_F(Latent, PhasesAreTheLeastSquaresSolution) {
-    constexpr std::int64_t kDim = kTiny.head_dim, kHalf = kDim / 2;
+    constexpr std::int64_t kDim = kHeadDim, kHalf = kDim / 2;
     const Model source = model();
     const Attention original = original_of(source);
-    const Matrix sample = random_matrix(2 * kSeqLen, kTiny.hidden, 6);
+    const Matrix sample = random_matrix(2 * kSeqLen, kHidden, 6);
     const MatrixD queries = original.q(sample.cast<double>()), keys = original.k(sample.cast<double>());
     const LatentLayer before = layer_of_original(source, 0, kPairs);
     LatentLayer after = before;
     fit_nope_phases(source, 0, sample, kSeqLen, after);
-    EXPECT_EQ(before.weights.q.topRows(kTiny.heads * 4), after.weights.q.topRows(kTiny.heads * 4));
-    for (std::int64_t head = 0; head < kTiny.heads; ++head) {
+    EXPECT_EQ(before.weights.q.topRows(kHeads * 4), after.weights.q.topRows(kHeads * 4));
+    for (std::int64_t head = 0; head < kHeads; ++head) {
         const std::int64_t kv_head = head / kGroup;
-        std::int64_t place = kTiny.heads * 4 + head * (kDim - 4);  // of the head's first NoPE row
+        std::int64_t place = kHeads * 4 + head * (kDim - 4);  // of the head's first NoPE row
         for (std::int64_t pair = 0; pair < kHalf; ++pair) {
             if (keeps(kv_head, pair)) continue;
             // One equation for each visible pair of tokens: what a and b times the unrotated products give, and what
@@ -256,17 +266,20 @@ TEST_F(Latent, PhasesAreTheLeastSquaresSolution) {
             EXPECT_LT((after.weights.q.row(two).cast<double>() - turned2).norm(), 1e-4 * scale) << head << ' ' << pair;
             EXPECT_NEAR(after.q_bias(place), solution(0) * before.q_bias(place) - solution(1) * before.q_bias(two),
                         1e-4 * scale);
-            EXPECT_GT((turned1 - q1).norm(), 1e-2 * scale) << "nothing to turn in head " << head;
+            // The slow pairs hardly turn within a sequence; the fast ones must.
+            if (theta(pair) > 0.05) {
+                EXPECT_GT((turned1 - q1).norm(), 1e-2 * scale) << head << ' ' << pair;
+            }
             ++place;
         }
     }
 }
 
 TEST_F(Latent, TheBalanceIsThatOfTheLeastErrorOfTheOutput) {
-    constexpr std::int64_t kDim = kTiny.head_dim;
+    constexpr std::int64_t kDim = kHeadDim;
     const Model source = model();
     const Attention original = original_of(source);
-    const Matrix sample = random_matrix(4 * kSeqLen, kTiny.hidden, 7);
+    const Matrix sample = random_matrix(4 * kSeqLen, kHidden, 7);
     const MatrixD wanted = original(sample.cast<double>());
     const RotaryTable rotary(source.config, kSeqLen);
     const AttentionTarget target = original_attention(source, 0, rotary, kSeqLen, sample);
@@ -296,12 +309,12 @@ TEST_F(Latent, TheBalanceIsThatOfTheLeastErrorOfTheOutput) {
     // Root mean squares of keys and values on the sample say what a balance of 1 is.
     const MatrixD moment = (sample.cast<double>().transpose() * sample.cast<double>()) / double(sample.rows()) +
                            Whitening::kRidge * (sample.cast<double>().squaredNorm() / double(sample.size())) *
-                               MatrixD::Identity(kTiny.hidden, kTiny.hidden);
+                               MatrixD::Identity(kHidden, kHidden);
     const auto rms = [&](const MatrixD& part) {
         return std::sqrt((part * moment * part.transpose()).trace() / double(part.rows()));
     };
     const MatrixD all = kv.cast<double>();
-    const double equal = rms(all.bottomRows(kTiny.kv_heads * kDim)) / rms(all.topRows(shape.nope_rows()));
+    const double equal = rms(all.bottomRows(kKvHeads * kDim)) / rms(all.topRows(shape.nope_rows()));
     double least = std::numeric_limits<double>::infinity(), most = 0, best = 0;
     for (const double balance : {0.05, 0.3, 1.0, 3.0, 20.0, 1 / equal}) {
         const double error = error_with(factorize(shape.factorization, kv, shape.nope_rows(), shape.widths(), {},
