@@ -31,8 +31,8 @@ struct RotaryRule {
 
     /// Other frequencies for sequences of more than `trained_length` tokens; 0: the same for all lengths.
     std::int64_t trained_length = 0;
-    std::vector<double> long_frequencies;  // longrope
-    double dynamic_factor = 0;             // dynamic: the base grows with the length of the sequence
+    std::vector<double> long_frequencies = {};  // longrope
+    double dynamic_factor = 0;                  // dynamic: the base grows with the length of the sequence
 
     /// Leading dims of a head that rotate; the others pass.
     [[nodiscard]] std::int64_t rotated_dims() const { return 2 * static_cast<std::int64_t>(frequencies.size()); }
@@ -72,7 +72,7 @@ struct LayerRules {
 
 struct ModelRules {
     std::vector<LayerRules> layers;
-    NormRule final_norm;
+    NormRule final_norm = {};
     float embedding_scale = 1;  // Gemma: √hidden
     float logit_scale = 1;
     float final_softcap = 0;  // logits ← cap · tanh(logits / cap); 0: none

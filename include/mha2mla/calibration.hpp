@@ -93,7 +93,7 @@ struct CalibrationOptions {
     /// The most bytes that a run may allocate, without mapped weights; 0: half of the available memory.
     std::uint64_t max_memory = 0;
     /// Directory for hidden states that exceed the memory budget; empty: $TMPDIR, /var/tmp or /tmp.
-    std::filesystem::path spill_directory;
+    std::filesystem::path spill_directory = {};
     /// The layer inputs to collect besides the norms, in a temporary file in the same directory: none, samples, or
     /// samples and moments.
     enum class Inputs : std::uint8_t { none, samples, moments } inputs = Inputs::none;

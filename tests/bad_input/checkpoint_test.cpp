@@ -444,7 +444,7 @@ TEST(BadWeights, LargestHalfPrecisionValueFits) {
     options.dtype = Dtype::f16;
     Observer observer;
     (void)convert(Model::open(root / "source"), root / "out", options, nullptr, observer);
-    EXPECT_EQ(to_finite_floats(*Model::open(root / "out").norm).at(5), 65504.0F);
+    EXPECT_EQ(to_finite_floats(*Model::open(root / "out").norm.weight).at(5), 65504.0F);
 }
 
 TEST(BadDestination, IsNotTouched) {

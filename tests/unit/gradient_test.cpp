@@ -6,6 +6,7 @@
 #include "forward/norm.hpp"
 #include "forward/rotary.hpp"
 #include "forward/softmax.hpp"
+#include "latent/attention_target.hpp"
 #include "latent/latent_layer.hpp"
 #include "support/slopes.hpp"
 #include "train/adam.hpp"

@@ -169,7 +169,7 @@ TEST_F(Latent, ALayerOfAConvertedCheckpointComputesWhatTheRuntimeDoes) {
             Matrix expected = work.down;
             expected.rowwise() -= linear_of(converted.layer(1).latent_attention().o).bias.transpose().cast<float>();
             LatentActivations at;
-            run_latent(layer_of_converted(converted, 1), rotary, kSeqLen, input, at);
+            run_latent(layer_of_converted(converted, 1), {rotary, kSeqLen}, input, at);
             EXPECT_LT((at.output - expected).norm(), 1e-5 * expected.norm()) << row.name << ' ' << rope_dim;
         }
     }
@@ -260,7 +260,7 @@ TEST_F(Latent, PhasesAreTheLeastSquaresSolution) {
             const MatrixD q1 = before.weights.q.row(place).cast<double>(),
                           q2 = before.weights.q.row(two).cast<double>();
             const double scale = q1.norm() + q2.norm();
-            const auto turned1 = solution(0) * q1 - solution(1) * q2, turned2 = solution(0) * q2 + solution(1) * q1;
+            const MatrixD turned1 = solution(0) * q1 - solution(1) * q2, turned2 = solution(0) * q2 + solution(1) * q1;
             EXPECT_LT((after.weights.q.row(place).cast<double>() - turned1).norm(), 1e-4 * scale)
                 << head << ' ' << pair;
             EXPECT_LT((after.weights.q.row(two).cast<double>() - turned2).norm(), 1e-4 * scale) << head << ' ' << pair;
