@@ -400,7 +400,7 @@ TEST(Adam, MovesEachParameterByItsOwnMeasure) {
     const Matrix small_before = small;
     const double measure = exact.norm() / std::sqrt(6.0);
     for (int step = 1; step <= 3; ++step) {
-        d_big = normal_matrix(2, 3, 10 + unsigned(step));
+        d_big.topRows(2) = normal_matrix(2, 3, 10 + unsigned(step));  // in place: Adam keeps the address
         adam.step(0.1 / step);
         for (Eigen::Index i = 0; i < 6; ++i) {  // Kingma and Ba, algorithm 1, with β = 0.9 and 0.99
             const auto g = double(d_big.data()[i]);
