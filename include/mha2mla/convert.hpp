@@ -10,6 +10,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <variant>
 #include <vector>
 
 #include "mha2mla/align.hpp"
@@ -22,35 +23,55 @@
 
 namespace mha2mla {
 
-struct ConvertOptions {
+/// Each stage of a conversion as it is asked for: nothing is chosen on text, and nothing refined.
+struct StagedPlan {
     RopeOptions rope;
     std::int64_t kv_rank = 0;  // d_kv
     Factorization factorization = Factorization::joint;
     SvdOptions svd;
-    KvBalance balance;                       // of `whitened` and `weighted`
-    NopePhase nope_phase = NopePhase::zero;  // not of an aligned conversion, which finds it by itself
-    const LayerInputs* inputs = nullptr;     // needed where guided()
-    std::optional<Dtype> dtype;              // of every floating-point tensor; absent: each keeps its own
-    std::uint64_t max_shard_bytes = 5'000'000'000;
-    bool overwrite = false;
-    bool resume = false;           // go on with an unfinished conversion, see convert()
-    std::uint64_t max_memory = 0;  // private bytes of the run; 0: default_convert_memory()
-    /// Where weights are to be aligned: what was asked for. Until an aligner has chosen, `rope` and `kv_rank` are one
-    /// possible choice, which is enough to plan.
-    std::optional<AlignRequest> align;
-    /// Whose weights are written, o_proj's too, instead of a factorisation of the original's. `rope` and `kv_rank` must
-    /// be what it chose, the factorisation `joint` or `whitened`. Used up by the conversion.
-    Aligner* aligner = nullptr;
-    /// Whether layers are made with the help of `inputs`.
+    KvBalance balance;  // of `whitened` and `weighted`
+    NopePhase nope_phase = NopePhase::zero;
+    /// Whether layers are made with the help of ConversionInputs::inputs.
     [[nodiscard]] bool guided() const {
         return row_of(factorization).needs_moments() || nope_phase == NopePhase::fitted;
     }
-    [[nodiscard]] bool aligned() const { return align || aligner != nullptr; }
+};
 
-    // What the model card tells, and for ranks_from also what a resumed conversion must agree in.
-    std::string command;                // that was run; may be empty
-    nlohmann::ordered_json recipe;      // the same as a recipe of `batch`; may be null
-    nlohmann::ordered_json ranks_from;  // what the ranks were made of; null: convert() takes their hash
+/// What was decided: all that the bytes of the weights depend on, beside the source and the text.
+struct ConversionPlan {
+    /// Where the new weights come from: factors of the original's, or an Aligner, which also chooses the widths and
+    /// changes o_proj.
+    std::variant<StagedPlan, AlignRequest> weights = StagedPlan();
+    std::optional<Dtype> dtype = std::nullopt;  // of every floating-point tensor; absent: each keeps its own
+
+    /// Null where weights are aligned.
+    [[nodiscard]] const StagedPlan* staged() const { return std::get_if<StagedPlan>(&weights); }
+    /// Null where stages are named.
+    [[nodiscard]] const AlignRequest* aligned() const { return std::get_if<AlignRequest>(&weights); }
+    [[nodiscard]] Factorization factorization() const {
+        return staged() != nullptr ? staged()->factorization : Factorization::whitened;
+    }
+    /// How pairs are selected; `rope_dim` is that of the plan, or `chosen` where weights are aligned.
+    [[nodiscard]] RopeOptions rope(std::int64_t chosen) const {
+        return staged() != nullptr ? staged()->rope : RopeOptions{"attention", chosen, 0};
+    }
+    /// The widths of the plan; where weights are aligned, those that will be chosen from.
+    [[nodiscard]] std::vector<Split> splits(const ModelConfig& config) const;
+};
+
+/// What a run may take and do; the weights do not depend on it, but for how they are spread over files.
+struct RunLimits {
+    std::uint64_t max_memory = 0;  // private bytes; 0: default_convert_memory()
+    std::uint64_t max_shard_bytes = 5'000'000'000;
+    bool overwrite = false;
+    bool resume = false;  // go on with an unfinished conversion, see convert()
+};
+
+/// What the model card tells, and for ranks_from also what a resumed conversion must agree in.
+struct Provenance {
+    std::string command = {};                     // that was run; may be empty
+    nlohmann::ordered_json recipe = nullptr;      // the same as a recipe of `batch`
+    nlohmann::ordered_json ranks_from = nullptr;  // what statistics were made of; null: convert() takes the ranks' hash
 };
 
 struct ConvertReport {
@@ -66,23 +87,24 @@ struct ConvertReport {
 };
 
 /// What can be said about the destination before any work. @throws Error{usage} if it is the source, Error{io} if it
-/// holds files and `options` says neither overwrite nor, where they are an unfinished conversion, resume.
-void check_destination(const Model& source, const std::filesystem::path& destination, const ConvertOptions& options);
+/// holds files and `limits` says neither overwrite nor, where they are an unfinished conversion, resume.
+void check_destination(const Model& source, const std::filesystem::path& destination, const RunLimits& limits);
 
 /// Bytes of the tensors that convert() would write; the most that it may be where an aligner has still to choose.
-[[nodiscard]] std::uint64_t planned_output_bytes(const Model& source, const ConvertOptions& options);
+[[nodiscard]] std::uint64_t planned_output_bytes(const Model& source, const ConversionPlan& plan);
 /// Private memory that convert() would take with the threads there are now.
-/// @throws Error{usage} if `options` does not allow enough.
-[[nodiscard]] std::uint64_t planned_memory(const ModelConfig& config, const ConvertOptions& options);
+/// @param max_memory as in RunLimits. @throws Error{usage} if it is not enough.
+[[nodiscard]] std::uint64_t planned_memory(const ModelConfig& config, const ConversionPlan& plan,
+                                           std::uint64_t max_memory);
 
 /// Private memory that convert() keeps to if it is not told otherwise, whatever the depth of the model: two layers'
 /// attention matrices in float32 and 200 MB.
 [[nodiscard]] std::uint64_t default_convert_memory(const ModelConfig& config);
 
-/// What a running conversion needs beside what was asked for.
+/// What a running conversion needs beside its plan.
 struct ConversionInputs {
     const PairRanks* ranks = nullptr;     // needed by selections that go by statistics
-    const LayerInputs* inputs = nullptr;  // needed where ConvertOptions::guided()
+    const LayerInputs* inputs = nullptr;  // needed where StagedPlan::guided()
     Aligner* aligner = nullptr;           // of an aligned conversion; used up by it
 };
 
@@ -99,10 +121,10 @@ public:
     /// @param source must outlive the job.
     /// @param fingerprint conversion_fingerprint() of the same, if it is known already.
     /// @throws Error{usage} if the destination is the source, or holds an unfinished conversion with another
-    ///         fingerprint that is to be resumed (naming the differences), Error{io} if it holds files and `options`
+    ///         fingerprint that is to be resumed (naming the differences), Error{io} if it holds files and `limits`
     ///         says neither overwrite nor resume.
-    ConversionJob(const Model& source, std::filesystem::path destination, ConvertOptions options,
-                  nlohmann::ordered_json fingerprint = nullptr);
+    ConversionJob(const Model& source, std::filesystem::path destination, ConversionPlan plan, RunLimits limits = {},
+                  Provenance provenance = {}, nlohmann::ordered_json fingerprint = nullptr);
     ~ConversionJob();
     ConversionJob(const ConversionJob&) = delete;
     ConversionJob& operator=(const ConversionJob&) = delete;
@@ -130,17 +152,17 @@ private:
 ///
 /// Tensor names, row order and the keys of config.json are those of the reference implementation, see docs.
 /// Every layer and every copied tensor that is finished is flushed to disk and recorded with its hash in a journal
-/// beside the unfinished files (docs/formats.md). With options.resume a journal of the same fingerprint is continued:
+/// beside the unfinished files (docs/formats.md). With limits.resume a journal of the same fingerprint is continued:
 /// what it records is read back and kept if its hash agrees, all else is done again. An interruption keeps what is
-/// finished, a failure only with options.resume, and a kill always.
+/// finished, a failure only with limits.resume, and a kill always.
 ///
-/// A ConversionJob that is opened and run; options.inputs and options.aligner are its inputs.
+/// A ConversionJob that is opened and run.
 ///
-/// @param ranks needed by selections that go by statistics.
-/// @throws Error{usage} for impossible options, too little memory, source == destination or a journal of another
+/// @throws Error{usage} for an impossible plan, too little memory, source == destination or a journal of another
 ///         fingerprint (naming what differs), Error{numeric} naming a query, key or value tensor that is not finite
 ///         (others are copied unseen), Error{io}, Error{interrupted}. Nothing that looks finished is left behind.
 [[nodiscard]] ConvertReport convert(const Model& source, const std::filesystem::path& destination,
-                                    const ConvertOptions& options, const PairRanks* ranks, Observer& observer);
+                                    const ConversionPlan& plan, const ConversionInputs& inputs, Observer& observer,
+                                    const RunLimits& limits = {}, const Provenance& provenance = {});
 
 }  // namespace mha2mla

@@ -26,8 +26,10 @@ namespace mha2mla {
 /// It contains neither directories nor times, so a copy of a checkpoint has the same fingerprint.
 [[nodiscard]] nlohmann::ordered_json source_fingerprint(const Model& source);
 
-/// Everything that the bytes of an output depend on: version of the program, source, settings and `options.ranks_from`.
-[[nodiscard]] nlohmann::ordered_json conversion_fingerprint(const Model& source, const ConvertOptions& options);
+/// Everything that the bytes of an output depend on: version of the program, source, plan, largest
+/// weight file and `Provenance::ranks_from`.
+[[nodiscard]] nlohmann::ordered_json conversion_fingerprint(const Model& source, const ConversionPlan& plan,
+                                                            const RunLimits& limits, const Provenance& provenance);
 
 /// The first few differences as text, for example "kv-rank was 16 and is 8". Empty if there is none.
 [[nodiscard]] std::string differences(const nlohmann::ordered_json& was, const nlohmann::ordered_json& is);

@@ -44,29 +44,44 @@ void stop_if_cancelled(const Observer& observer) {
     if (observer.cancelled()) throw Error(ErrorCode::interrupted, "interrupted");
 }
 
+/// What a run is made of.
+struct Settings {
+    const Model& source;
+    const fs::path& destination;
+    const ConversionPlan& plan;
+    const RunLimits& limits;
+    const Provenance& provenance;
+    ConversionInputs inputs;
+    OutputForm form;
+};
+
 /// One conversion, from its layout to its last file.
 class Run {
 public:
-    Run(const Model& source, const fs::path& destination, const ConvertOptions& options, ConvertReport& report,
-        const JournalContents* earlier, Journal& journal)
-        : source_(source),
-          destination_(destination),
-          options_(options),
+    Run(const Settings& settings, ConvertReport& report, const JournalContents* earlier, Journal& journal)
+        : settings_(settings),
+          source_(settings.source),
+          plan_(settings.plan),
           report_(report),
           earlier_(earlier),
-          schedule_(options.aligned() ? Schedule{} : plan_schedule(source.config, options, thread_count())),
-          layout_(lay_out_conversion(source, options)),
-          writer_(destination, std::exchange(layout_.tensors, {}), {options.max_shard_bytes, true, earlier != nullptr}),
+          schedule_(plan_.aligned() != nullptr
+                        ? Schedule{}
+                        : plan_schedule(source_.config, plan_, settings.limits.max_memory, thread_count())),
+          layout_(lay_out_conversion(source_, settings.form)),
+          writer_(settings.destination, std::exchange(layout_.tensors, {}),
+                  {settings.limits.max_shard_bytes, true, earlier != nullptr}),
           recorder_(journal, writer_) {
-        report_.retained_energy.resize(source.layers.size());
-        if (row_of(options.factorization).needs_moments()) report_.balance.resize(source.layers.size());
+        if (plan_.staged() != nullptr) {
+            report_.retained_energy.resize(source_.layers.size());
+            if (row_of(plan_.factorization()).needs_moments()) report_.balance.resize(source_.layers.size());
+        }
         report_.pieces = static_cast<std::int64_t>(layout_.layers.size() + layout_.copies.size());
     }
 
     void write_pieces(Observer& observer) {
         const auto copies = static_cast<std::int64_t>(layout_.copies.size());
         std::vector<Work> works = {{"copy", copies, kCopiers, [&](auto i) { copy_piece(i); }}};
-        if (options_.aligned()) {
+        if (plan_.aligned() != nullptr) {
             align_layers(observer);
         } else {
             works.insert(works.begin(), {"convert", source_.config.num_hidden_layers, schedule_.layers_at_once,
@@ -76,16 +91,16 @@ public:
         recorder_.finish();
     }
 
-    void publish(const nlohmann::ordered_json& fingerprint, const PairRanks* ranks, Observer& observer) {
+    void publish(const nlohmann::ordered_json& fingerprint, Observer& observer) {
         report_.output_bytes = writer_.total_bytes();
         report_.pieces_resumed = resumed_;
-        add_side_files(writer_, source_, options_, report_, ranks);
+        add_side_files(writer_, source_, plan_, report_, settings_.inputs.ranks);
         std::vector<CheckpointWriter::FileRecord> files(writer_.file_count());
         const auto finish = [&](std::int64_t i) {
             files[static_cast<std::size_t>(i)] = writer_.finish_file(static_cast<std::size_t>(i));
         };
         run_side_by_side({{"finish", static_cast<std::int64_t>(files.size()), thread_count(), finish}}, observer);
-        const auto record = conversion_record(source_, options_, report_, fingerprint, files);
+        const auto record = conversion_record(source_, plan_, settings_.provenance, report_, fingerprint, files);
         writer_.add_file("README.md", model_card(record));
         writer_.add_file(std::string(kRecordFile), record.dump(2) + "\n");
         stop_if_cancelled(observer);
@@ -107,25 +122,23 @@ public:
 private:
     /// Each layer corrects for those before it, so there is an order.
     void align_layers(const Observer& observer) {
-        report_.retained_energy.clear();
-        report_.balance.clear();
-        Aligner& aligner = *options_.aligner;
+        Aligner& aligner = *settings_.inputs.aligner;
         for (std::int64_t layer = 0; layer < aligner.layer(); ++layer) {
             const FinishedPiece* piece = take_over(layer_name(layer));
             if (piece == nullptr) {
                 throw Error(ErrorCode::io,
-                            destination_.string() + ": layer " + std::to_string(layer) +
+                            settings_.destination.string() + ": layer " + std::to_string(layer) +
                                 " is no longer what was written, and the layers after it were aligned on it",
                             Remedy::start_over);
             }
             report_.alignment_error.push_back(piece->alignment_error);
         }
-        aligner.save(alignment_path(destination_));
+        aligner.save(alignment_path(settings_.destination));
         while (aligner.layer() < source_.config.num_hidden_layers) {
             const auto layer = static_cast<std::size_t>(aligner.layer());
             const auto [weights, error] = aligner.next();
             report_.alignment_error.push_back(error);
-            write_aligned_layer(writer_, source_, static_cast<std::int64_t>(layer), options_,
+            write_aligned_layer(writer_, source_, static_cast<std::int64_t>(layer), settings_.form,
                                 report_.selection.pairs[layer], weights);
             FinishedPiece piece{layer_name(static_cast<std::int64_t>(layer)), {}, 1, 0, error};
             record(std::move(piece), layout_.layers[layer]);
@@ -133,7 +146,7 @@ private:
             // What says that a layer is done must not be on disk before the layer.
             recorder_.settle();
             stop_if_cancelled(observer);
-            aligner.save(alignment_path(destination_));
+            aligner.save(alignment_path(settings_.destination));
             stop_if_cancelled(observer);
         }
     }
@@ -149,7 +162,8 @@ private:
         }
         set_team_size(schedule_.threads_per_layer);
         read_ahead(layer + schedule_.layers_at_once);
-        const LayerResult result = convert_layer(writer_, source_, layer, options_, report_.selection.pairs[index]);
+        const LayerResult result = convert_layer(writer_, source_, layer, settings_.form, *plan_.staged(),
+                                                 settings_.inputs.inputs, report_.selection.pairs[index]);
         set_result(index, result);
         record({name, {}, result.retained_energy, result.balance}, layout_.layers[index]);
     }
@@ -163,7 +177,7 @@ private:
         const TensorView& tensor = *layout_.copies[static_cast<std::size_t>(i)];
         const std::string name = "copy of " + tensor.name;
         if (take_over(name) != nullptr) return;
-        copy_tensor(writer_, source_, tensor, options_);
+        copy_tensor(writer_, source_, tensor, plan_.dtype);
         source_.checkpoint.done_with(tensor);
         record({name, {}}, {tensor.name});
     }
@@ -189,9 +203,9 @@ private:
         ++kept_;
     }
 
+    const Settings& settings_;
     const Model& source_;
-    const fs::path& destination_;
-    const ConvertOptions& options_;
+    const ConversionPlan& plan_;
     ConvertReport& report_;
     const JournalContents* earlier_;
     Schedule schedule_;
@@ -203,23 +217,30 @@ private:
 
 }  // namespace
 
-void check_destination(const Model& source, const fs::path& destination, const ConvertOptions& options) {
+void check_destination(const Model& source, const fs::path& destination, const RunLimits& limits) {
     std::error_code ignored;
     if (fs::equivalent(source.checkpoint.directory(), destination, ignored)) {
         throw Error(ErrorCode::usage, destination.string() + ": source and destination are the same directory");
     }
     const bool unfinished = fs::exists(journal_path(destination), ignored);
-    if (options.overwrite || !unfinished) return check_output_directory(destination, options.overwrite);
-    if (!options.resume) {
+    if (limits.overwrite || !unfinished) return check_output_directory(destination, limits.overwrite);
+    if (!limits.resume) {
         throw Error(ErrorCode::io, destination.string() + ": holds an unfinished conversion",
                     Remedy::resume_or_overwrite);
     }
 }
 
+std::vector<Split> ConversionPlan::splits(const ModelConfig& config) const {
+    if (aligned() != nullptr) return possible_splits(config, aligned()->options);
+    return {{staged()->rope.rope_dim, staged()->kv_rank}};
+}
+
 struct ConversionJob::Opened {
     const Model& source;
     fs::path destination;
-    ConvertOptions options;
+    ConversionPlan plan;
+    RunLimits limits;
+    Provenance provenance;
     nlohmann::ordered_json fingerprint;
     std::optional<ConvertReport> finished = std::nullopt;
     std::optional<JournalContents> journal = std::nullopt;
@@ -227,18 +248,20 @@ struct ConversionJob::Opened {
     [[nodiscard]] const JournalContents* earlier() const { return journal ? &*journal : nullptr; }
 };
 
-ConversionJob::ConversionJob(const Model& source, fs::path destination, ConvertOptions options,
-                             nlohmann::ordered_json fingerprint)
-    : opened_(new Opened{source, std::move(destination), std::move(options), std::move(fingerprint)}) {
+ConversionJob::ConversionJob(const Model& source, fs::path destination, ConversionPlan plan, RunLimits limits,
+                             Provenance provenance, nlohmann::ordered_json fingerprint)
+    : opened_(new Opened{source, std::move(destination), std::move(plan), limits, std::move(provenance),
+                         std::move(fingerprint)}) {
     Opened& job = *opened_;
-    refuse_conversion(source.config);
-    if (job.fingerprint.is_null()) job.fingerprint = conversion_fingerprint(source, job.options);
-    if (job.options.resume) {
+    if (job.fingerprint.is_null()) {
+        job.fingerprint = conversion_fingerprint(source, job.plan, job.limits, job.provenance);
+    }
+    if (job.limits.resume) {
         job.finished = finished_conversion(job.destination, job.fingerprint);
         if (job.finished) return;
     }
-    check_destination(source, job.destination, job.options);
-    if (job.options.resume) job.journal = journal_to_resume(job.destination, job.fingerprint);
+    check_destination(source, job.destination, job.limits);
+    if (job.limits.resume) job.journal = journal_to_resume(job.destination, job.fingerprint);
 }
 
 ConversionJob::~ConversionJob() = default;
@@ -255,8 +278,9 @@ const PairRanks* ConversionJob::ranks() const {
 
 std::unique_ptr<Aligner> ConversionJob::make_aligner(const std::function<std::vector<TokenId>()>& windows,
                                                      Observer& observer) const {
-    if (!opened_->options.align) throw Error(ErrorCode::usage, "the conversion is not an aligned one");
-    const AlignRequest& request = *opened_->options.align;
+    const AlignRequest* asked = opened_->plan.aligned();
+    if (asked == nullptr) throw Error(ErrorCode::usage, "the conversion is not an aligned one");
+    const AlignRequest& request = *asked;
     if (opened_->journal) {
         const fs::path saved = alignment_path(opened_->destination);
         auto aligner = Aligner::restore(saved, opened_->source, request.seq_len, request.options, observer);
@@ -268,33 +292,36 @@ std::unique_ptr<Aligner> ConversionJob::make_aligner(const std::function<std::ve
 
 ConvertReport ConversionJob::run(const ConversionInputs& inputs, Observer& observer) {
     if (opened_->finished) return *opened_->finished;
-    ConvertOptions& options = opened_->options;
-    options.inputs = inputs.inputs;
-    options.aligner = inputs.aligner;
-    if (options.align && options.aligner == nullptr) {
+    const Model& source = opened_->source;
+    const ConversionPlan& plan = opened_->plan;
+    if (plan.aligned() != nullptr && inputs.aligner == nullptr) {
         throw Error(ErrorCode::usage, "an aligned conversion needs its aligner");
     }
-    if (options.aligner != nullptr) {
-        options.rope.rope_dim = options.aligner->chosen().rope_dim;
-        options.kv_rank = options.aligner->chosen().kv_rank;
-    }
-    const Model& source = opened_->source;
-    const JournalContents* earlier = opened_->earlier();
+    const bool aligned = plan.aligned() != nullptr;
+    const Split split = aligned ? inputs.aligner->chosen() : plan.splits(source.config).front();
     ConvertReport report;
-    report.plan = plan_conversion(source.config, {options.rope.rope_dim, options.kv_rank, options.factorization, 16});
-    report.kv_rank = options.kv_rank;
-    report.selection = options.aligner != nullptr ? options.aligner->selection()
-                                                  : select_rope(source.config, options.rope, inputs.ranks);
+    report.plan = plan_conversion(source.config, {split.rope_dim, split.kv_rank, plan.factorization(), 16});
+    report.kv_rank = split.kv_rank;
+    report.selection =
+        aligned ? inputs.aligner->selection() : select_rope(source.config, plan.staged()->rope, inputs.ranks);
+    const JournalContents* earlier = opened_->earlier();
     Journal journal(opened_->destination, opened_->fingerprint, inputs.ranks, earlier);
-    Run run(source, opened_->destination, options, report, earlier, journal);
+    const Settings settings{source,
+                            opened_->destination,
+                            plan,
+                            opened_->limits,
+                            opened_->provenance,
+                            inputs,
+                            output_form(source.config, plan, split)};
+    Run run(settings, report, earlier, journal);
     ::malloc_trim(0);  // what reading the headers and laying out left behind
     try {
         run.write_pieces(observer);
-        run.publish(opened_->fingerprint, inputs.ranks, observer);
+        run.publish(opened_->fingerprint, observer);
         journal.keep(false);
     } catch (const Error& error) {
         const bool interrupted = error.code() == ErrorCode::interrupted;
-        if (!options.resume && !(interrupted && run.kept() > 0)) throw;
+        if (!opened_->limits.resume && !(interrupted && run.kept() > 0)) throw;
         run.keep();
         journal.keep(true);
         const std::string pieces = std::to_string(run.kept()) + " of " + std::to_string(report.pieces) +
@@ -305,36 +332,30 @@ ConvertReport ConversionJob::run(const ConversionInputs& inputs, Observer& obser
     return report;
 }
 
-ConvertReport convert(const Model& source, const fs::path& destination, const ConvertOptions& options,
-                      const PairRanks* ranks, Observer& observer) {
-    ConvertOptions whole = options;
-    if (whole.ranks_from.is_null() && ranks != nullptr) {
-        whole.ranks_from = {{"ranks", hash_of(std::as_bytes(std::span(ranks->values)))}};
+ConvertReport convert(const Model& source, const fs::path& destination, const ConversionPlan& plan,
+                      const ConversionInputs& inputs, Observer& observer, const RunLimits& limits,
+                      const Provenance& provenance) {
+    Provenance whole = provenance;
+    if (whole.ranks_from.is_null() && inputs.ranks != nullptr) {
+        whole.ranks_from = {{"ranks", hash_of(std::as_bytes(std::span(inputs.ranks->values)))}};
     }
-    return ConversionJob(source, destination, whole).run({ranks, options.inputs, options.aligner}, observer);
+    return ConversionJob(source, destination, plan, limits, std::move(whole)).run(inputs, observer);
 }
 
-std::uint64_t planned_output_bytes(const Model& source, const ConvertOptions& options) {
-    const auto bytes_of = [&](const ConvertOptions& asked) {
+std::uint64_t planned_output_bytes(const Model& source, const ConversionPlan& plan) {
+    std::uint64_t most = 0;
+    for (const Split& split : plan.splits(source.config)) {
         std::uint64_t bytes = 0;
-        for (const auto& tensor : lay_out_conversion(source, asked).tensors) {
+        for (const auto& tensor : lay_out_conversion(source, output_form(source.config, plan, split)).tensors) {
             bytes += byte_count(tensor.dtype, tensor.shape);
         }
-        return bytes;
-    };
-    if (!options.align) return bytes_of(options);
-    std::uint64_t most = 0;
-    ConvertOptions chosen = options;
-    for (const Split& split : possible_splits(source.config, options.align->options)) {
-        chosen.rope.rope_dim = split.rope_dim;
-        chosen.kv_rank = split.kv_rank;
-        most = std::max(most, bytes_of(chosen));
+        most = std::max(most, bytes);
     }
     return most;
 }
 
-std::uint64_t planned_memory(const ModelConfig& config, const ConvertOptions& options) {
-    return plan_schedule(config, options, thread_count()).bytes;
+std::uint64_t planned_memory(const ModelConfig& config, const ConversionPlan& plan, std::uint64_t max_memory) {
+    return plan_schedule(config, plan, max_memory, thread_count()).bytes;
 }
 
 }  // namespace mha2mla

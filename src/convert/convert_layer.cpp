@@ -46,8 +46,8 @@ void write_matrix(CheckpointWriter& writer, const std::string& name, const Matri
 /// Biases follow their rows: they are added after the up projection.
 /// @param new_q in place of the query's, where that changed.
 void write_biases(CheckpointWriter& writer, const AttentionView& view, const LayerNames& names, const LayerRows& rows,
-                  const ConvertOptions& options, const Vector* new_q = nullptr) {
-    const auto dtype = [&](const TensorView* tensor) { return output_dtype(tensor->dtype, options.dtype); };
+                  const std::optional<Dtype>& asked, const Vector* new_q = nullptr) {
+    const auto dtype = [&](const TensorView* tensor) { return output_dtype(tensor->dtype, asked); };
     if (view.q.bias != nullptr && new_q != nullptr) {
         const std::string name = names.of(LatentRole::query) + ".bias";
         writer.write(name,
@@ -67,40 +67,39 @@ void write_biases(CheckpointWriter& writer, const AttentionView& view, const Lay
 
 }  // namespace
 
-LayerResult convert_layer(CheckpointWriter& writer, const Model& source, std::int64_t layer,
-                          const ConvertOptions& options, const LayerPairs& pairs) {
-    const ModelConfig& config = source.config;
+LayerResult convert_layer(CheckpointWriter& writer, const Model& source, std::int64_t layer, const OutputForm& form,
+                          const StagedPlan& stages, const LayerInputs* inputs, const LayerPairs& pairs) {
     const AttentionView& view = source.layer(layer).original_attention();
-    const LatentShape shape = config.latent_shape(options.rope.rope_dim, options.kv_rank, options.factorization);
+    const LatentShape& shape = form.shape;
     const LayerNames names(layer, shape);
     const LayerRows rows = layer_rows(shape, pairs);
     for (const TensorView* tensor : {view.q.weight, view.q.bias, view.k.weight, view.k.bias, view.v.bias}) {
         if (tensor != nullptr) check_finite(*tensor);
     }
     const LatentWidths widths = shape.widths();
-    const auto dtype = [&](const TensorView* tensor) { return output_dtype(tensor->dtype, options.dtype); };
+    const auto dtype = [&](const TensorView* tensor) { return output_dtype(tensor->dtype, form.dtype); };
 
     write_rows(writer, names.of(LatentRole::key_rope) + ".weight", *view.k.weight, rows.key_rope, dtype(view.k.weight));
     LayerResult result;
     const Matrix kv = gather_kv(*view.k.weight, rows.key_nope, *view.v.weight);
     const auto nope_rows = static_cast<std::int64_t>(rows.key_nope.size());
     GuidedLayer guided;
-    if (options.guided()) {
-        guided = guide_layer(source, layer, pairs, kv,
-                             {options.factorization, options.kv_rank, options.svd, options.balance, options.nope_phase},
-                             options.inputs);
+    if (stages.guided()) {
+        guided =
+            guide_layer(source, layer, pairs, kv,
+                        {stages.factorization, stages.kv_rank, stages.svd, stages.balance, stages.nope_phase}, inputs);
         result.balance = guided.balance;
     } else {
-        guided.factors = factorize(options.factorization, kv, nope_rows, widths, options.svd);
+        guided.factors = factorize(stages.factorization, kv, nope_rows, widths, stages.svd);
     }
     const KvFactors& factors = guided.factors;
-    const bool turned = options.nope_phase == NopePhase::fitted;
+    const bool turned = stages.nope_phase == NopePhase::fitted;
     if (turned) {
         write_matrix(writer, names.of(LatentRole::query) + ".weight", guided.q, dtype(view.q.weight));
     } else {
         write_rows(writer, names.of(LatentRole::query) + ".weight", *view.q.weight, rows.query, dtype(view.q.weight));
     }
-    if (shares_latent(options.factorization)) {
+    if (shares_latent(stages.factorization)) {
         write_matrix(writer, names.of(LatentRole::down) + ".weight", factors.down_k, dtype(view.k.weight));
     } else {
         if (widths.key > 0)
@@ -111,18 +110,17 @@ LayerResult convert_layer(CheckpointWriter& writer, const Model& source, std::in
     write_matrix(writer, names.of(LatentRole::up_key) + ".weight", factors.up_k, dtype(view.k.weight));
     write_matrix(writer, names.of(LatentRole::up_value) + ".weight", factors.up_v, dtype(view.v.weight));
 
-    write_biases(writer, view, names, rows, options, turned ? &guided.q_bias : nullptr);
+    write_biases(writer, view, names, rows, form.dtype, turned ? &guided.q_bias : nullptr);
     if (factors.total_energy > 0) result.retained_energy = factors.retained_energy / factors.total_energy;
     return result;
 }
 
-void write_aligned_layer(CheckpointWriter& writer, const Model& source, std::int64_t layer,
-                         const ConvertOptions& options, const LayerPairs& pairs, const LatentWeights& weights) {
+void write_aligned_layer(CheckpointWriter& writer, const Model& source, std::int64_t layer, const OutputForm& form,
+                         const LayerPairs& pairs, const LatentWeights& weights) {
     const AttentionView& view = source.layer(layer).original_attention();
-    const LatentShape shape = source.config.latent_shape(options.rope.rope_dim, options.kv_rank, options.factorization);
-    const LayerNames names(layer, shape);
+    const LayerNames names(layer, form.shape);
     const auto write = [&](const std::string& name, const Matrix& matrix, const LinearView& like) {
-        write_matrix(writer, name + ".weight", matrix, output_dtype(like.weight->dtype, options.dtype));
+        write_matrix(writer, name + ".weight", matrix, output_dtype(like.weight->dtype, form.dtype));
     };
     write(names.of(LatentRole::query), weights.q, view.q);
     write(names.of(LatentRole::key_rope), weights.k_rope, view.k);
@@ -130,12 +128,12 @@ void write_aligned_layer(CheckpointWriter& writer, const Model& source, std::int
     write(names.of(LatentRole::up_key), weights.up_k, view.k);
     write(names.of(LatentRole::up_value), weights.up_v, view.v);
     write(names.of(LatentRole::output), weights.o, view.o);
-    write_biases(writer, view, names, layer_rows(shape, pairs), options);
+    write_biases(writer, view, names, layer_rows(form.shape, pairs), form.dtype);
 }
 
 void copy_tensor(CheckpointWriter& writer, const Model& source, const TensorView& tensor,
-                 const ConvertOptions& options) {
-    const Dtype dtype = output_dtype(tensor.dtype, options.dtype);
+                 const std::optional<Dtype>& asked) {
+    const Dtype dtype = output_dtype(tensor.dtype, asked);
     if (dtype == tensor.dtype) return writer.copy(tensor.name, tensor, source.checkpoint.file_of(tensor));
     constexpr std::uint64_t kStep = 1U << 20U;
     const std::uint64_t count = element_count(tensor.shape);

@@ -2,6 +2,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "layout.hpp"
 #include "mha2mla/checkpoint_writer.hpp"
 #include "mha2mla/convert.hpp"
 
@@ -15,15 +16,15 @@ struct LayerResult {
 
 /// Everything of one layer that changes, written to `writer`.
 /// @param pairs kept pairs of each KV head.
-LayerResult convert_layer(CheckpointWriter& writer, const Model& source, std::int64_t layer,
-                          const ConvertOptions& options, const LayerPairs& pairs);
+LayerResult convert_layer(CheckpointWriter& writer, const Model& source, std::int64_t layer, const OutputForm& form,
+                          const StagedPlan& stages, const LayerInputs* inputs, const LayerPairs& pairs);
 
 /// The same with given weights, and o_proj too.
-void write_aligned_layer(CheckpointWriter& writer, const Model& source, std::int64_t layer,
-                         const ConvertOptions& options, const LayerPairs& pairs, const LatentWeights& weights);
+void write_aligned_layer(CheckpointWriter& writer, const Model& source, std::int64_t layer, const OutputForm& form,
+                         const LayerPairs& pairs, const LatentWeights& weights);
 
 /// A tensor that keeps its values: inside the kernel, or a little at a time if its dtype changes.
 void copy_tensor(CheckpointWriter& writer, const Model& source, const TensorView& tensor,
-                 const ConvertOptions& options);
+                 const std::optional<Dtype>& asked);
 
 }  // namespace mha2mla

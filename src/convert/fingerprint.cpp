@@ -40,27 +40,13 @@ Json balance_json(const KvBalance& balance) {
     return balance.factor;
 }
 
-/// One row for each member; a new member does not compile until it is added here.
-Json settings_json(const ConvertOptions& options) {
-    const auto& [rope, kv_rank, factorization, svd, balance, nope_phase, inputs, dtype, max_shard_bytes, overwrite,
-                 resume, max_memory, align, aligner, command, recipe, ranks_from] = options;
+// One row for each member below; a new member does not compile until it is added.
+
+Json stages_json(const StagedPlan& stages) {
+    const auto& [rope, kv_rank, factorization, svd, balance, nope_phase] = stages;
     const auto& [strategy, rope_dim, uniform_start] = rope;
     const auto& [sigma, method, max_excess] = svd;
-    // Members that do not affect the output, or that ranks_from contains.
-    (void)inputs, (void)overwrite, (void)resume, (void)max_memory, (void)aligner, (void)command, (void)recipe,
-        (void)ranks_from;
     Json json;
-    if (align) {  // the choices follow from the settings and the text
-        const auto& [reduction, asked_rope_dim, asked_kv_rank, quality] = align->options;
-        json["method"] = "aligned";
-        json["kv-reduction"] = reduction;
-        json["quality"] = quality.name;
-        json["rope-dim"] = asked_rope_dim ? Json(*asked_rope_dim) : Json("chosen");
-        json["kv-rank"] = asked_kv_rank ? Json(*asked_kv_rank) : Json("chosen");
-        json["dtype"] = dtype ? dtype_name(*dtype) : "auto";
-        json["max-shard-size"] = max_shard_bytes;
-        return json;
-    }
     json["rope"] = strategy;
     json["rope-dim"] = rope_dim;
     json["uniform-start"] = uniform_start;
@@ -71,8 +57,27 @@ Json settings_json(const ConvertOptions& options) {
     json["sigma"] = kSigmaPlacements.at(static_cast<std::size_t>(sigma)).name;
     json["svd-method"] = kSvdMethods.at(static_cast<std::size_t>(method)).name;
     json["svd-excess"] = max_excess;
+    return json;
+}
+
+/// The choices follow from these settings and the text.
+Json request_json(const AlignOptions& options) {
+    const auto& [reduction, rope_dim, kv_rank, quality] = options;
+    Json json;
+    json["method"] = "aligned";
+    json["kv-reduction"] = reduction;
+    json["quality"] = quality.name;
+    json["rope-dim"] = rope_dim ? Json(*rope_dim) : Json("chosen");
+    json["kv-rank"] = kv_rank ? Json(*kv_rank) : Json("chosen");
+    return json;
+}
+
+Json settings_json(const ConversionPlan& plan, const RunLimits& limits) {
+    const auto& [weights, dtype] = plan;
+    Json json = plan.staged() != nullptr ? stages_json(*plan.staged()) : request_json(plan.aligned()->options);
+    (void)weights;
     json["dtype"] = dtype ? dtype_name(*dtype) : "auto";
-    json["max-shard-size"] = max_shard_bytes;
+    json["max-shard-size"] = limits.max_shard_bytes;
     return json;
 }
 
@@ -126,11 +131,12 @@ Json source_fingerprint(const Model& source) {
     return json;
 }
 
-Json conversion_fingerprint(const Model& source, const ConvertOptions& options) {
+Json conversion_fingerprint(const Model& source, const ConversionPlan& plan, const RunLimits& limits,
+                            const Provenance& provenance) {
     Json json;
     json["version"] = version();
-    json["settings"] = settings_json(options);
-    json["statistics"] = options.ranks_from;
+    json["settings"] = settings_json(plan, limits);
+    json["statistics"] = provenance.ranks_from;
     json["source"] = source_fingerprint(source);
     return json;
 }

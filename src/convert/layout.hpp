@@ -30,6 +30,15 @@ private:
 /// dtype of a tensor in the output.
 [[nodiscard]] Dtype output_dtype(Dtype source, const std::optional<Dtype>& asked);
 
-[[nodiscard]] OutputLayout lay_out_conversion(const Model& source, const ConvertOptions& options);
+/// What the layout of an output depends on, beside its source.
+struct OutputForm {
+    LatentShape shape;
+    bool aligned = false;  // o_proj is new too
+    std::optional<Dtype> dtype;
+};
+/// @param split that is chosen, or one that may be.
+[[nodiscard]] OutputForm output_form(const ModelConfig& config, const ConversionPlan& plan, const Split& split);
+
+[[nodiscard]] OutputLayout lay_out_conversion(const Model& source, const OutputForm& form);
 
 }  // namespace mha2mla

@@ -42,17 +42,18 @@ std::string_view why_left_out(const fs::directory_entry& entry, const std::strin
     return "";
 }
 
-std::string config_text(const Model& source, const ConvertOptions& options, const ConvertReport& report,
+std::string config_text(const Model& source, const ConversionPlan& plan, const ConvertReport& report,
                         const std::string& rank_file) {
     auto config = read_json_file<nlohmann::ordered_json>(source.checkpoint.directory() / "config.json");
-    if (options.dtype) {
-        const std::string name = *options.dtype == Dtype::f32   ? "float32"
-                                 : *options.dtype == Dtype::f16 ? "float16"
-                                                                : "bfloat16";
+    if (plan.dtype) {
+        const std::string name = *plan.dtype == Dtype::f32   ? "float32"
+                                 : *plan.dtype == Dtype::f16 ? "float16"
+                                                             : "bfloat16";
         config[config.contains("dtype") ? "dtype" : "torch_dtype"] = name;
     }
-    const LatentConfig latent{report.selection, options.factorization, options.kv_rank};
-    return latent.layout->config_text(config, latent, {rank_file, options.rope.uniform_start, options.aligned()});
+    const LatentConfig latent{report.selection, plan.factorization(), report.kv_rank};
+    return latent.layout->config_text(config, latent,
+                                      {rank_file, plan.rope(0).uniform_start, plan.aligned() != nullptr});
 }
 
 }  // namespace
@@ -78,10 +79,10 @@ SideFiles side_files(const Checkpoint& source) {
     return files;
 }
 
-void add_side_files(CheckpointWriter& writer, const Model& source, const ConvertOptions& options,
+void add_side_files(CheckpointWriter& writer, const Model& source, const ConversionPlan& plan,
                     const ConvertReport& report, const PairRanks* ranks) {
     std::string rank_file;
-    if (!reference_selects_the_same(report.selection, source.config, options.rope)) {
+    if (!reference_selects_the_same(report.selection, source.config, plan.rope(report.selection.rope_dim))) {
         const bool two_norm = report.selection.strategy == "2-norm" && ranks != nullptr;
         rank_file = two_norm ? "2_norm_rank.pth" : "rope_rank.pth";
         writer.add_file(rank_file,
@@ -91,7 +92,7 @@ void add_side_files(CheckpointWriter& writer, const Model& source, const Convert
     for (const auto& name : side_files(source.checkpoint).copied) {
         writer.copy_file(name == "README.md" ? "README.source.md" : name, directory / name);
     }
-    writer.add_file("config.json", config_text(source, options, report, rank_file));
+    writer.add_file("config.json", config_text(source, plan, report, rank_file));
 }
 
 }  // namespace mha2mla

@@ -20,7 +20,7 @@ struct SideFiles {
 
 /// Adds the files that a loader needs besides the weights: config.json with the object `mha2mla`, the rank file if the
 /// loader of the reference needs one, and side_files(). The README.md of the source becomes README.source.md.
-void add_side_files(CheckpointWriter& writer, const Model& source, const ConvertOptions& options,
+void add_side_files(CheckpointWriter& writer, const Model& source, const ConversionPlan& plan,
                     const ConvertReport& report, const PairRanks* ranks);
 
 }  // namespace mha2mla

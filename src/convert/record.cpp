@@ -38,32 +38,34 @@ std::vector<std::string> inherited_front_matter(const fs::path& card) {
 
 }  // namespace
 
-Json conversion_record(const Model& source, const ConvertOptions& options, const ConvertReport& report,
-                       const Json& fingerprint, const std::vector<CheckpointWriter::FileRecord>& files) {
+Json conversion_record(const Model& source, const ConversionPlan& plan, const Provenance& provenance,
+                       const ConvertReport& report, const Json& fingerprint,
+                       const std::vector<CheckpointWriter::FileRecord>& files) {
     const auto& directory = source.checkpoint.directory();
     const SideFiles side = side_files(source.checkpoint);
-    const Plan& plan = report.plan;
+    const Plan& cost = report.plan;
+    const NopePhase phase = plan.staged() != nullptr ? plan.staged()->nope_phase : NopePhase::zero;
     Json record;
     record["format"] = kFormat;
     record["version"] = version();
     record["base_model"] = base_model(source);
     record["front_matter"] = inherited_front_matter(directory / "README.md");
-    record["command"] = options.command;
-    record["recipe"] = options.recipe;
+    record["command"] = provenance.command;
+    record["recipe"] = provenance.recipe;
     record["method"] = {{"rope", report.selection.strategy},
                         {"rope_dim", report.selection.rope_dim},
-                        {"svd", row_of(options.factorization).name},
-                        {"kv_rank", options.kv_rank},
-                        {"nope_phase", kNopePhases.at(static_cast<std::size_t>(options.nope_phase)).name},
-                        {"aligned", options.aligned()}};
+                        {"svd", row_of(plan.factorization()).name},
+                        {"kv_rank", report.kv_rank},
+                        {"nope_phase", kNopePhases.at(static_cast<std::size_t>(phase)).name},
+                        {"aligned", plan.aligned() != nullptr}};
     record["head_dim"] = source.config.head_dim;
-    record["parameters"] = {{"original", plan.parameters_original}, {"converted", plan.parameters_converted}};
-    record["kv_cache"] = {{"original_numbers_per_token", plan.original_numbers_per_token},
-                          {"converted_numbers_per_token", plan.converted_numbers_per_token}};
-    record["latent_width"] = plan.latent_width;
+    record["parameters"] = {{"original", cost.parameters_original}, {"converted", cost.parameters_converted}};
+    record["kv_cache"] = {{"original_numbers_per_token", cost.original_numbers_per_token},
+                          {"converted_numbers_per_token", cost.converted_numbers_per_token}};
+    record["latent_width"] = cost.latent_width;
     record["retained_energy"] = report.retained_energy;
     if (!report.balance.empty()) record["kv_balance"] = report.balance;
-    if (options.aligned()) record["alignment_error"] = report.alignment_error;
+    if (plan.aligned() != nullptr) record["alignment_error"] = report.alignment_error;
     record["measured"] = nullptr;
     record["output_bytes"] = report.output_bytes;
     record["files"] = Json::object();

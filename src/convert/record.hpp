@@ -17,8 +17,8 @@ inline constexpr std::string_view kRecordFile = "mha2mla.json";
 
 /// The content of mha2mla.json, see docs/formats.md. It has neither times nor machine names, so that the same
 /// conversion has the same record.
-[[nodiscard]] nlohmann::ordered_json conversion_record(const Model& source, const ConvertOptions& options,
-                                                       const ConvertReport& report,
+[[nodiscard]] nlohmann::ordered_json conversion_record(const Model& source, const ConversionPlan& plan,
+                                                       const Provenance& provenance, const ConvertReport& report,
                                                        const nlohmann::ordered_json& fingerprint,
                                                        const std::vector<CheckpointWriter::FileRecord>& files);
 

@@ -51,17 +51,17 @@ constexpr std::uint64_t kBaseBytes = 40'000'000;
 constexpr std::uint64_t kThreadBytes = 8'000'000;
 
 /// Of what convert_layer() holds at a time: the matrix to factorise and the decomposition of its Gram matrix.
-std::uint64_t layer_bytes(const ModelConfig& config, const ConvertOptions& options) {
+std::uint64_t layer_bytes(const ModelConfig& config, const StagedPlan& stages) {
     const auto hidden = static_cast<std::uint64_t>(config.hidden_size);
     const auto heads = static_cast<std::uint64_t>(config.num_key_value_heads);
     const auto head_dim = static_cast<std::uint64_t>(config.head_dim);
-    const auto rows = heads * (2 * head_dim - static_cast<std::uint64_t>(options.rope.rope_dim));
+    const auto rows = heads * (2 * head_dim - static_cast<std::uint64_t>(stages.rope.rope_dim));
     const auto queries = static_cast<std::uint64_t>(config.num_attention_heads) * head_dim * hidden;
     const std::uint64_t matrix = sizeof(float) * rows * hidden;
-    const bool whole = options.factorization == Factorization::none;
+    const bool whole = stages.factorization == Factorization::none;
     const std::uint64_t factors = whole ? matrix : svd_bytes(rows, hidden);
     return std::max(sizeof(float) * queries,
-                    matrix + factors + (options.guided() ? guiding_bytes(config, options.kv_rank) : 0));
+                    matrix + factors + (stages.guided() ? guiding_bytes(config, stages.kv_rank) : 0));
 }
 
 }  // namespace
@@ -114,11 +114,12 @@ void run_side_by_side(const std::vector<Work>& works, Observer& observer) {
 namespace {
 
 /// Layers are aligned one after the other, so there is nothing to choose.
-Schedule aligned_schedule(const ModelConfig& config, const ConvertOptions& options, std::uint64_t base) {
-    const std::uint64_t needed = base + align_bytes(config, *options.align);
-    const std::int64_t tokens = options.align->windows * options.align->seq_len;
-    const bool refused = options.max_memory > 0 && needed > options.max_memory;
-    const std::uint64_t allowed = refused ? options.max_memory : available_memory();
+Schedule aligned_schedule(const ModelConfig& config, const AlignRequest& request, std::uint64_t max_memory,
+                          std::uint64_t base) {
+    const std::uint64_t needed = base + align_bytes(config, request);
+    const std::int64_t tokens = request.windows * request.seq_len;
+    const bool refused = max_memory > 0 && needed > max_memory;
+    const std::uint64_t allowed = refused ? max_memory : available_memory();
     if (needed > allowed) {
         throw Error(refused ? ErrorCode::usage : ErrorCode::io,
                     "aligning on " + std::to_string(tokens) + " tokens needs " + memory_text(needed) +
@@ -130,13 +131,13 @@ Schedule aligned_schedule(const ModelConfig& config, const ConvertOptions& optio
 
 }  // namespace
 
-Schedule plan_schedule(const ModelConfig& config, const ConvertOptions& options, int threads) {
+Schedule plan_schedule(const ModelConfig& config, const ConversionPlan& plan, std::uint64_t max_memory, int threads) {
     const std::uint64_t base = kBaseBytes + kThreadBytes * static_cast<std::uint64_t>(threads);
-    if (options.align) return aligned_schedule(config, options, base);
-    const std::uint64_t layer = layer_bytes(config, options);
+    if (plan.aligned() != nullptr) return aligned_schedule(config, *plan.aligned(), max_memory, base);
+    const std::uint64_t layer = layer_bytes(config, *plan.staged());
     const std::uint64_t needed = base + layer;
-    const std::uint64_t budget = options.max_memory > 0 ? options.max_memory : default_convert_memory(config);
-    if (options.max_memory > 0 && needed > budget) {
+    const std::uint64_t budget = max_memory > 0 ? max_memory : default_convert_memory(config);
+    if (max_memory > 0 && needed > budget) {
         throw Error(ErrorCode::usage,
                     "converting one layer needs " + memory_text(needed) + " of memory, but only " +
                         memory_text(budget) + " are allowed",

@@ -29,8 +29,9 @@ struct Schedule {
     int threads_per_layer = 1;
     std::uint64_t bytes = 0;  // private memory of all of them
 };
-/// As many layers as there are threads, if they fit the memory of `options`.
+/// As many layers as there are threads, if they fit the memory of `max_memory`.
 /// @throws Error{usage} naming the required memory if not even one layer fits.
-[[nodiscard]] Schedule plan_schedule(const ModelConfig& config, const ConvertOptions& options, int threads);
+[[nodiscard]] Schedule plan_schedule(const ModelConfig& config, const ConversionPlan& plan, std::uint64_t max_memory,
+                                     int threads);
 
 }  // namespace mha2mla

@@ -4,7 +4,6 @@
 #include <array>
 #include <set>
 
-#include "../convert/layout.hpp"
 #include "../model/find_tensors.hpp"
 #include "../support/json_file.hpp"
 #include "mha2mla/calibration.hpp"
@@ -137,15 +136,15 @@ private:
 
     bool check_plan(const ModelConfig& config) {
         if (config.latent) return false;
-        convert_.rope.rope_dim = options_.rope_dim.value_or(default_rope_dim(config));
-        convert_.kv_rank = options_.kv_rank.value_or(default_kv_rank(config));
-        convert_.factorization = options_.factorization;
+        stages_.rope.rope_dim = options_.rope_dim.value_or(default_rope_dim(config));
+        stages_.kv_rank = options_.kv_rank.value_or(default_kv_rank(config));
+        stages_.factorization = options_.factorization;
         try {
             const Plan plan =
-                plan_conversion(config, {convert_.rope.rope_dim, convert_.kv_rank, convert_.factorization, 16});
+                plan_conversion(config, {stages_.rope.rope_dim, stages_.kv_rank, stages_.factorization, 16});
             const auto numbers = [](std::int64_t count) { return std::to_string(2 * count) + " bytes"; };
             add(Verdict::ok, "plan",
-                "rope-dim " + std::to_string(convert_.rope.rope_dim) + ", kv-rank " + std::to_string(convert_.kv_rank) +
+                "rope-dim " + std::to_string(stages_.rope.rope_dim) + ", kv-rank " + std::to_string(stages_.kv_rank) +
                     ": the KV cache changes from " + numbers(plan.original_numbers_per_token) + " to " +
                     numbers(plan.converted_numbers_per_token) + " per token");
         } catch (const Error& error) {
@@ -163,8 +162,8 @@ private:
     /// Checks the memory of the default conversion method. Less calibration text needs less of it.
     void check_aligning(const ModelConfig& config) {
         AlignOptions asked;
-        asked.rope_dim = convert_.rope.rope_dim;
-        asked.kv_rank = convert_.kv_rank;
+        asked.rope_dim = stages_.rope.rope_dim;
+        asked.kv_rank = stages_.kv_rank;
         const std::uint64_t needed = align_bytes(config, usual_request(config, asked));
         const std::uint64_t available = available_memory();
         const bool enough = needed <= available;
@@ -214,10 +213,7 @@ private:
     }
 
     void check_disk(const Model& model) {
-        std::uint64_t needed = 0;
-        for (const auto& tensor : lay_out_conversion(model, convert_).tensors) {
-            needed += byte_count(tensor.dtype, tensor.shape);
-        }
+        const std::uint64_t needed = planned_output_bytes(model, {stages_});
         // An output that does not exist yet will be on the disk of its nearest existing ancestor.
         fs::path place = fs::absolute(options_.output.empty() ? directory_ / ".." : options_.output).lexically_normal();
         std::error_code error;
@@ -236,7 +232,7 @@ private:
     fs::path directory_;
     const DiagnosisOptions& options_;
     Observer& observer_;
-    ConvertOptions convert_;
+    StagedPlan stages_;
     std::vector<Finding> findings_;
 };
 

@@ -361,15 +361,15 @@ TEST(BadModel, WeightsThatAreNotFloatingPoint) {
 
 // convert
 
-ConvertOptions small_options() {
-    ConvertOptions options;
-    options.rope = {"high", 2, 0};
-    options.kv_rank = 4;
-    return options;
+ConversionPlan small_plan(std::optional<Dtype> dtype = {}) {
+    StagedPlan stages;
+    stages.rope = {"high", 2, 0};
+    stages.kv_rank = 4;
+    return {stages, dtype};
 }
 
 /// Converts a tiny model with one element changed, and expects an error that leaves no trace.
-void expect_convert_error(const std::string& tensor, float value, const ConvertOptions& options,
+void expect_convert_error(const std::string& tensor, float value, const ConversionPlan& plan,
                           const std::vector<std::string_view>& needles, int line = __builtin_LINE()) {
     const TemporaryDirectory root;
     auto tensors = tiny_tensors({.attention_bias = true});
@@ -377,25 +377,23 @@ void expect_convert_error(const std::string& tensor, float value, const ConvertO
     write_model(root / "source", tiny_config({.attention_bias = true}), tensors);
     const Model source = Model::open(root / "source");
     Observer observer;
-    const auto run = [&](const char* destination, const ConvertOptions& how) {
+    const auto run = [&](const char* destination, const RunLimits& limits) {
         expect_error(
-            ErrorCode::numeric, needles, [&] { (void)convert(source, root / destination, how, nullptr, observer); },
+            ErrorCode::numeric, needles, [&] { (void)convert(source, root / destination, plan, {}, observer, limits); },
             __FILE__, line);
     };
-    run("new", options);
+    run("new", {});
     EXPECT_FALSE(fs::exists(root / "new"));
 
     fs::create_directory(root / "empty");
-    run("empty", options);
+    run("empty", {});
     EXPECT_TRUE(fs::is_empty(root / "empty"));
 
     // The checkpoint that --overwrite would have replaced is still complete.
     write_tiny_model(root / "old");
     const std::string config = read_text(root / "old" / "config.json");
     const std::string weights = read_text(root / "old" / "model.safetensors");
-    ConvertOptions replace = options;
-    replace.overwrite = true;
-    run("old", replace);
+    run("old", {.overwrite = true});
     EXPECT_EQ(read_text(root / "old" / "config.json"), config);
     EXPECT_TRUE(read_text(root / "old" / "model.safetensors") == weights);  // too long to print
     EXPECT_EQ(std::distance(fs::directory_iterator(root / "old"), {}), 2);
@@ -407,31 +405,29 @@ TEST(BadWeights, NaNInAttentionIsNamed) {
         for (const char* part : {".weight", ".bias"}) {
             const std::string name = "model.layers.1.self_attn." + std::string(projection) + part;
             SCOPED_TRACE(name);
-            expect_convert_error(name, kNaN, small_options(), {"model.safetensors", "'" + name + "'", "NaN"});
+            expect_convert_error(name, kNaN, small_plan(), {"model.safetensors", "'" + name + "'", "NaN"});
         }
     }
 }
 
 TEST(BadWeights, InfinityInAttentionIsNamed) {
     const std::string name = "model.layers.1.self_attn.v_proj.weight";
-    expect_convert_error(name, kInfinity, small_options(), {"'" + name + "'", "infinity", "element 5"});
-    expect_convert_error(name, -kInfinity, small_options(), {"'" + name + "'", "infinity", "element 5"});
+    expect_convert_error(name, kInfinity, small_plan(), {"'" + name + "'", "infinity", "element 5"});
+    expect_convert_error(name, -kInfinity, small_plan(), {"'" + name + "'", "infinity", "element 5"});
 }
 
 TEST(BadWeights, NaNElsewhereIsNamedWhereTheDtypeChanges) {
-    ConvertOptions options = small_options();
-    options.dtype = Dtype::bf16;
+    const ConversionPlan plan = small_plan(Dtype::bf16);
     const std::string name = "model.layers.1.mlp.up_proj.weight";
-    expect_convert_error(name, kNaN, options, {"'" + name + "'", "NaN", "element 5"});
+    expect_convert_error(name, kNaN, plan, {"'" + name + "'", "NaN", "element 5"});
 }
 
 TEST(BadWeights, ValuesThatDoNotFitHalfPrecision) {
-    ConvertOptions options = small_options();
-    options.dtype = Dtype::f16;
+    const ConversionPlan plan = small_plan(Dtype::f16);
     for (const char* name : {"model.embed_tokens.weight", "model.layers.1.mlp.down_proj.weight",
                              "model.layers.1.self_attn.q_proj.weight", "model.layers.0.self_attn.q_proj.bias"}) {
-        expect_convert_error(name, 70000.0F, options, {name, "70000", "F16", "bf16"});
-        expect_convert_error(name, -70000.0F, options, {name, "-70000", "F16", "bf16"});
+        expect_convert_error(name, 70000.0F, plan, {name, "70000", "F16", "bf16"});
+        expect_convert_error(name, -70000.0F, plan, {name, "-70000", "F16", "bf16"});
     }
 }
 
@@ -440,10 +436,9 @@ TEST(BadWeights, LargestHalfPrecisionValueFits) {
     auto tensors = tiny_tensors();
     find_tensor(tensors, "model.norm.weight").values.at(5) = 65504.0F;
     write_model(root / "source", tiny_config(), tensors);
-    ConvertOptions options = small_options();
-    options.dtype = Dtype::f16;
+    const ConversionPlan plan = small_plan(Dtype::f16);
     Observer observer;
-    (void)convert(Model::open(root / "source"), root / "out", options, nullptr, observer);
+    (void)convert(Model::open(root / "source"), root / "out", plan, {}, observer);
     EXPECT_EQ(to_finite_floats(*Model::open(root / "out").norm.weight).at(5), 65504.0F);
 }
 
@@ -457,10 +452,10 @@ TEST(BadDestination, IsNotTouched) {
     const Model source = Model::open(root / "source");
     const std::string weights = read_text(root / "source" / "model.safetensors");
     Observer observer;
-    ConvertOptions options = small_options();
-    const auto run = [&](const char* name) { (void)convert(source, root / name, options, nullptr, observer); };
+    RunLimits limits;
+    const auto run = [&](const char* name) { (void)convert(source, root / name, small_plan(), {}, observer, limits); };
     expect_error(ErrorCode::io, {(root / "full").string(), "overwriting"}, [&] { run("full"); });
-    options.overwrite = true;
+    limits.overwrite = true;
     expect_error(ErrorCode::io, {(root / "file").string(), "not a directory"}, [&] { run("file"); });
     for (const char* name : {"source", "full/../source", "link"}) {
         expect_error(ErrorCode::usage, {"same directory"}, [&] { run(name); });

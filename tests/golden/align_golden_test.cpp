@@ -21,19 +21,17 @@ TEST(AlignGolden, EveryStepSavesSomeOfWhatTheDefaultLosesAtTwoThirdsLessCache) {
     const TemporaryDirectory directory;
     const auto nll = [&](const Model& model) { return evaluate(model, evaluation, 256, observer).nll; };
 
-    ConvertOptions by_paper;
+    StagedPlan by_paper;
     by_paper.rope = {"2-norm", 2, 0};
     by_paper.kv_rank = 8;
     const PairRanks ranks = read_rank_file(golden / "2_norm_rank.pth");
-    (void)convert(source, directory / "paper", by_paper, &ranks, observer);
+    (void)convert(source, directory / "paper", {by_paper}, {&ranks}, observer);
 
     const auto aligned_nll = [&](const AlignQuality& quality, const std::string& name) {
-        Aligner aligner(source, calibration, 256, {0.6875, {}, {}, quality}, observer);
-        ConvertOptions aligned;
-        aligned.rope = {"attention", aligner.chosen().rope_dim, 0};
-        aligned.kv_rank = aligner.chosen().kv_rank;
-        aligned.aligner = &aligner;
-        const ConvertReport report = convert(source, directory / name, aligned, nullptr, observer);
+        const AlignRequest request{{0.6875, {}, {}, quality}, 80, 256};
+        Aligner aligner(source, calibration, request.seq_len, request.options, observer);
+        const ConvertReport report =
+            convert(source, directory / name, {request}, {nullptr, nullptr, &aligner}, observer);
         EXPECT_GE(report.plan.reduction(), 0.6875);
         return nll(Model::open(directory / name));
     };

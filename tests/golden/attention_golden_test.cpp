@@ -42,15 +42,14 @@ protected:
     [[nodiscard]] static double nll(std::int64_t rope_dim, std::int64_t kv_rank, Factorization factorization,
                                     NopePhase phase = NopePhase::zero, KvBalance balance = {}) {
         Measurements& m = *shared_;
-        ConvertOptions options;
-        options.rope = {"attention", rope_dim, 0};
-        options.kv_rank = kv_rank;
-        options.factorization = factorization;
-        options.nope_phase = phase;
-        options.balance = balance;
-        options.inputs = m.stats.inputs.get();
-        options.overwrite = true;
-        (void)convert(m.source, m.directory / "out", options, &m.ranks, m.observer);
+        StagedPlan stages;
+        stages.rope = {"attention", rope_dim, 0};
+        stages.kv_rank = kv_rank;
+        stages.factorization = factorization;
+        stages.nope_phase = phase;
+        stages.balance = balance;
+        (void)convert(m.source, m.directory / "out", {stages}, {&m.ranks, m.stats.inputs.get()}, m.observer,
+                      {.overwrite = true});
         return evaluate(Model::open(m.directory / "out"), m.windows, 256, m.observer).nll;
     }
 

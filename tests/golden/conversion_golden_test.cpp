@@ -24,17 +24,17 @@ std::vector<TokenId> tiny_stories_tokens() {
     return read_token_file(shared(kGolden) / "eval_tokens.u16", TokenFormat::u16, 2048);
 }
 
-/// A recorded case of reference.json as options of this library. With `split` the reference's `low_rank` is that of
+/// A recorded case of reference.json as a plan of this library. With `split` the reference's `low_rank` is that of
 /// keys and of values each, so d_kv is twice that.
-ConvertOptions options_of(const nlohmann::json& recorded) {
-    ConvertOptions options;
-    options.rope = {recorded.at("partial_rope_version"), recorded.at("rope_dim_for_mla"), 0};
+StagedPlan stages_of(const nlohmann::json& recorded) {
+    StagedPlan stages;
+    stages.rope = {recorded.at("partial_rope_version"), recorded.at("rope_dim_for_mla"), 0};
     const std::string method = recorded.at("svd_init_method");
     for (const auto& row : kFactorizations) {
-        if (row.reference_name == method && !row.needs_moments()) options.factorization = row.factorization;
+        if (row.reference_name == method && !row.needs_moments()) stages.factorization = row.factorization;
     }
-    options.kv_rank = recorded.at("low_rank").get<std::int64_t>() * (method == "split" ? 2 : 1);
-    return options;
+    stages.kv_rank = recorded.at("low_rank").get<std::int64_t>() * (method == "split" ? 2 : 1);
+    return stages;
 }
 
 /// Compares the logits of the 32 probe tokens with the recorded ones of the reference.
@@ -67,7 +67,7 @@ TEST(ConversionGolden, EveryRecordedConversionHasTheRecordedNllAndLogits) {
     for (const auto& recorded : reference.at("cases")) {
         const std::string name = recorded.at("name");
         const auto output = directory.path() / name;
-        (void)convert(source, output, options_of(recorded), &ranks, observer);
+        (void)convert(source, output, {stages_of(recorded)}, {&ranks}, observer);
         const Model converted = Model::open(output);
         EXPECT_NEAR(nll(converted, ids, 256, 24), recorded.at("nll").get<double>(), 3e-4) << name;
         if (recorded_logits.find("logits." + name) != nullptr) {
@@ -84,13 +84,12 @@ TEST(ConversionGolden, SigmaPlacementDoesNotChangeTheModel) {
     Observer observer;
     std::vector<double> results;
     for (const auto sigma : {SigmaPlacement::balanced, SigmaPlacement::up, SigmaPlacement::down}) {
-        ConvertOptions options;
-        options.rope = {"uniform", 8, 0};
-        options.kv_rank = 16;
-        options.svd.sigma = sigma;
-        options.dtype = Dtype::f32;
+        StagedPlan stages;
+        stages.rope = {"uniform", 8, 0};
+        stages.kv_rank = 16;
+        stages.svd.sigma = sigma;
         const auto output = directory.path() / std::to_string(results.size());
-        (void)convert(source, output, options, nullptr, observer);
+        (void)convert(source, output, {stages, Dtype::f32}, {}, observer);
         results.push_back(nll(Model::open(output), ids, 256, 2));
     }
     EXPECT_NEAR(results[0], results[1], 1e-4);
@@ -106,11 +105,10 @@ TEST_P(FullRank, LogitsEqualTheOriginals) {
     const ModelConfig& config = source.config;
     const TemporaryDirectory directory;
     Observer observer;
-    ConvertOptions options;
-    options.rope = {"high", config.head_dim, 0};
-    options.kv_rank = std::min(config.head_dim, config.hidden_size / config.num_key_value_heads);
-    options.dtype = Dtype::f32;
-    (void)convert(source, directory.path() / "out", options, nullptr, observer);
+    StagedPlan stages;
+    stages.rope = {"high", config.head_dim, 0};
+    stages.kv_rank = std::min(config.head_dim, config.hidden_size / config.num_key_value_heads);
+    (void)convert(source, directory.path() / "out", {stages, Dtype::f32}, {}, observer);
     const Model converted = Model::open(directory.path() / "out");
     std::vector<TokenId> ids;
     for (int i = 0; i < 64; ++i) ids.push_back((i * 37 + 11) % 300);
@@ -146,11 +144,11 @@ TEST(ConversionGolden, BfloatSiblingAndStories260KConvertAndEvaluate) {
     Observer observer;
     const auto check = [&](const char* name, const std::vector<TokenId>& ids, double largest_gap) {
         const Model source = Model::open(shared(name));
-        ConvertOptions options;
-        options.rope = {"uniform", source.config.head_dim / 2, 0};
-        options.kv_rank = source.config.head_dim;
+        StagedPlan stages;
+        stages.rope = {"uniform", source.config.head_dim / 2, 0};
+        stages.kv_rank = source.config.head_dim;
         const auto output = directory.path() / std::filesystem::path(name).filename();
-        (void)convert(source, output, options, nullptr, observer);
+        (void)convert(source, output, {stages}, {}, observer);
         const double before = nll(source, ids, 128, 8);
         const double after = nll(Model::open(output), ids, 128, 8);
         EXPECT_GT(after, before);

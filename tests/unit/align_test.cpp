@@ -255,12 +255,10 @@ TEST_F(Align, MoreStepsLeaveLessErrorAndTheOutputIsCloserToTheOriginal) {
         double first_error = 0, divergence = 0;
     };
     const auto converted_with = [&](const AlignQuality& quality, const std::string& name) {
-        Aligner aligner(source, windows, kSeqLen, {0, 4, 3, quality}, observer_);
-        ConvertOptions options;
-        options.rope = {"attention", 4, 0};
-        options.kv_rank = 3;
-        options.aligner = &aligner;
-        const ConvertReport report = convert(source, directory_ / name, options, nullptr, observer_);
+        const AlignRequest request{{0, 4, 3, quality}, 16, kSeqLen};
+        Aligner aligner(source, windows, kSeqLen, request.options, observer_);
+        const ConvertReport report =
+            convert(source, directory_ / name, {request}, {nullptr, nullptr, &aligner}, observer_);
         EXPECT_EQ(report.alignment_error.size(), source.layers.size());
         const Model converted = Model::open(directory_ / name);
         return Result{report.alignment_error.front(), verify(source, converted, windows, kSeqLen, observer_).mean_kl};

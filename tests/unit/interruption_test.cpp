@@ -47,17 +47,15 @@ protected:
 
     /// Converts, or resumes what there is.
     void run(bool aligned, const fs::path& out, bool resume, Observer& observer) const {
-        ConvertOptions options;
-        options.rope = {"uniform", 4, 0};
-        options.kv_rank = 4;
-        options.resume = resume;
-        if (!aligned) return void(convert(*source_, out, options, nullptr, observer));
-        const AlignOptions asked{0, 4, 3, {"", 2, 4 * kSeqLen, ""}};
-        options.align = AlignRequest{asked, 8, kSeqLen};
-        options.rope.strategy = "attention";
-        options.kv_rank = 3;
-        options.factorization = Factorization::whitened;
-        ConversionJob job(*source_, out, options);
+        const RunLimits limits{.resume = resume};
+        if (!aligned) {
+            StagedPlan stages;
+            stages.rope = {"uniform", 4, 0};
+            stages.kv_rank = 4;
+            return void(convert(*source_, out, {stages}, {}, observer, limits));
+        }
+        const AlignRequest request{{0, 4, 3, {"", 2, 4 * kSeqLen, ""}}, 8, kSeqLen};
+        ConversionJob job(*source_, out, {request}, limits);
         if (job.state() == ConversionJob::State::finished) return;
         const auto aligner = job.make_aligner([&] { return windows_; }, observer);
         (void)job.run({nullptr, nullptr, aligner.get()}, observer);

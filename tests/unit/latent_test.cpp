@@ -154,13 +154,12 @@ TEST_F(Latent, ALayerOfAConvertedCheckpointComputesWhatTheRuntimeDoes) {
     const Matrix input = random_matrix(2 * kSeqLen, kHidden, 1);
     for (const auto& row : kFactorizations) {
         for (const std::int64_t rope_dim : {std::int64_t{0}, std::int64_t{4}}) {
-            ConvertOptions options;
-            options.rope = {"uniform", rope_dim, 0};
-            options.kv_rank = 4;
-            options.factorization = row.factorization;
-            options.inputs = stats.inputs.get();
+            StagedPlan stages;
+            stages.rope = {"uniform", rope_dim, 0};
+            stages.kv_rank = 4;
+            stages.factorization = row.factorization;
             const auto path = directory_ / (std::string(row.name) + std::to_string(rope_dim));
-            (void)convert(source, path, options, nullptr, observer_);
+            (void)convert(source, path, {stages}, {nullptr, stats.inputs.get()}, observer_);
             const Model converted = Model::open(path);
             const RotaryTable rotary(converted.config, kSeqLen);
             LayerWorkspace work;

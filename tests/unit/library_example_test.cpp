@@ -25,12 +25,11 @@ mha2mla::ConvertReport convert_on_text(const fs::path& source, const fs::path& t
     const PairRanks ranks = attention_ranks(stats);
 
     // Convert: 8 rotated dimensions of each head, and 12 latent dimensions per KV head.
-    ConvertOptions options;
-    options.rope = {"attention", 8, 0};
-    options.kv_rank = 12;
-    options.factorization = Factorization::whitened;
-    options.inputs = stats.inputs.get();
-    return convert(model, destination, options, &ranks, observer);
+    StagedPlan stages;
+    stages.rope = {"attention", 8, 0};
+    stages.kv_rank = 12;
+    stages.factorization = Factorization::whitened;
+    return convert(model, destination, {stages}, {&ranks, stats.inputs.get()}, observer);
 }
 // [example]
 

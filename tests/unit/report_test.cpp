@@ -29,7 +29,7 @@ NamedStats stats_of(std::int64_t layers, std::int64_t kv_heads, std::int64_t gro
 
 ReportOptions at(std::int64_t rope_dim) {
     ReportOptions options;
-    options.rope_dim = rope_dim;
+    stages.rope_dim = rope_dim;
     return options;
 }
 
@@ -189,12 +189,11 @@ TEST(Spectrum, PredictsTheEnergyThatConvertKeeps) {
     EXPECT_EQ(spectra[0].key_nope.rows + spectra[0].value.rows, spectra[0].joint.rows);
     EXPECT_NEAR(spectra[0].joint.energy(), spectra[0].key_nope.energy() + spectra[0].value.energy(), 1e-9);
     for (const auto factorization : {Factorization::joint, Factorization::split}) {
-        ConvertOptions options;
-        options.rope = {"uniform", 4, 0};
-        options.kv_rank = 4;
-        options.factorization = factorization;
-        options.overwrite = true;
-        const auto converted = convert(model, directory / "out", options, nullptr, observer);
+        StagedPlan stages;
+        stages.rope = {"uniform", 4, 0};
+        stages.kv_rank = 4;
+        stages.factorization = factorization;
+        const auto converted = convert(model, directory / "out", {stages}, {}, observer, {.overwrite = true});
         for (std::size_t layer = 0; layer < spectra.size(); ++layer) {
             const auto retained = retained_energies(model.config, 4, spectra[layer]);
             ASSERT_EQ(retained[3].kv_rank, 4);

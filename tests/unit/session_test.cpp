@@ -67,10 +67,10 @@ TEST_P(FamilyDecode, OriginalAndConvertedEqualPrefill) {
     expect_decode_equals_prefill(model, 40);
     const TemporaryDirectory directory;
     Observer observer;
-    ConvertOptions options;
-    options.rope = {"uniform", model.config.head_dim / 2, 0};
-    options.kv_rank = default_kv_rank(model.config);
-    (void)convert(model, directory.path() / "out", options, nullptr, observer);
+    StagedPlan stages;
+    stages.rope = {"uniform", model.config.head_dim / 2, 0};
+    stages.kv_rank = default_kv_rank(model.config);
+    (void)convert(model, directory.path() / "out", {stages}, {}, observer);
     expect_decode_equals_prefill(Model::open(directory.path() / "out"), 40);
 }
 
@@ -83,16 +83,15 @@ protected:
     [[nodiscard]] Model original() const { return Model::open(directory_ / "model"); }
     [[nodiscard]] Model converted(Factorization factorization, std::int64_t rope_dim, std::int64_t kv_rank) const {
         const auto name = std::string(row_of(factorization).name) + std::to_string(rope_dim);
-        ConvertOptions options;
-        options.rope = {"uniform", rope_dim, 0};
-        options.kv_rank = kv_rank;
-        options.factorization = factorization;
+        StagedPlan stages;
+        stages.rope = {"uniform", rope_dim, 0};
+        stages.kv_rank = kv_rank;
+        stages.factorization = factorization;
         Observer observer;
         const CalibrationStats stats =
             calibrate(original(), random_ids(original(), 128), 32, observer,
                       {.max_memory = 0, .spill_directory = {}, .inputs = CalibrationOptions::Inputs::moments});
-        options.inputs = stats.inputs.get();
-        (void)convert(original(), directory_ / name, options, nullptr, observer);
+        (void)convert(original(), directory_ / name, {stages}, {nullptr, stats.inputs.get()}, observer);
         return Model::open(directory_ / name);
     }
     TemporaryDirectory directory_;

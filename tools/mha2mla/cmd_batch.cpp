@@ -69,11 +69,11 @@ bool has_statistics(const fs::path& file, const Gathered& needed) {
 void look_at(Entry& entry, const Recipe& recipe, const BatchFlags& batch, SharedNeeds& shared, Context& context) {
     const ConvertFlags flags = flags_for(entry.job, batch.overwrite);
     const Conversion conversion = prepare(flags, context);
-    entry.plan = conversion.plan;
-    entry.output_bytes = planned_output_bytes(conversion.model, conversion.options);
-    entry.memory = planned_memory(conversion.model.config, conversion.options);
+    entry.plan = conversion.cost;
+    entry.output_bytes = planned_output_bytes(conversion.model, conversion.plan);
+    entry.memory = planned_memory(conversion.model.config, conversion.plan, conversion.limits.max_memory);
     entry.planned = true;
-    entry.aligns = conversion.options.align.has_value();
+    entry.aligns = conversion.plan.aligned() != nullptr;
     if (is_done(conversion, flags)) {
         entry.state = "done";
         return;
@@ -88,7 +88,7 @@ void look_at(Entry& entry, const Recipe& recipe, const BatchFlags& batch, Shared
         throw Error(ErrorCode::usage, flags.destination.string() + ": was made with other settings (" + changed +
                                           "); replace it with --overwrite or choose another destination");
     }
-    check_destination(conversion.model, flags.destination, conversion.options);
+    check_destination(conversion.model, flags.destination, conversion.limits);
     entry.state = before.is_null() ? "convert" : changed.empty() ? "resume" : "replace";
     entry.writes = true;
     entry.statistics = statistics_file(conversion, flags, statistics_directory(recipe));
@@ -96,7 +96,7 @@ void look_at(Entry& entry, const Recipe& recipe, const BatchFlags& batch, Shared
     const auto [place, first] = shared.emplace(entry.statistics, conversion.gather);
     place->second |= conversion.gather;
     entry.calibrates = first;
-    const std::int64_t seq_len = conversion.options.ranks_from.at("seq-len");
+    const std::int64_t seq_len = conversion.provenance.ranks_from.at("seq-len");
     // A calibration takes what there is; less than this it cannot do with.
     if (entry.calibrates) {
         entry.memory = std::max(
@@ -216,12 +216,12 @@ void run_job(Entry& entry, const Recipe& recipe, const BatchFlags& batch, const 
     Conversion conversion = prepare(flags, context);
     if (const auto needs = shared.find(entry.statistics); needs != shared.end()) conversion.gather |= needs->second;
     // An unfinished conversion of other settings would be refused, and is to be replaced.
-    if (entry.state == "replace") conversion.options.resume = false;
+    if (entry.state == "replace") conversion.limits.resume = false;
     Json job = {{"source", flags.source.string()}, {"destination", flags.destination.string()}};
     job.update(entry.job.settings);
     const Json named = published({{"jobs", Json::array({job})}}, conversion.model);
-    conversion.options.recipe = written(named);
-    conversion.options.command = command_line(named);
+    conversion.provenance.recipe = written(named);
+    conversion.provenance.command = command_line(named);
     (void)run_conversion(conversion, flags, statistics_directory(recipe), context);
 }
 

@@ -16,20 +16,19 @@ namespace {
 struct Used {
     std::string rope_dim, kv_rank;
 };
-Used used(const ConvertOptions& options, const ConvertReport* report, const ModelConfig& config) {
+Used used(const ConversionPlan& plan, const ConvertReport* report, const ModelConfig& config) {
     if (report != nullptr) {
         return {std::to_string(report->selection.rope_dim), std::to_string(report->kv_rank)};
     }
-    if (!options.align) return {std::to_string(options.rope.rope_dim), std::to_string(options.kv_rank)};
-    const auto splits = possible_splits(config, options.align->options);
+    const auto splits = plan.splits(config);
     return {range_text(splits.front().rope_dim, splits.back().rope_dim),
             range_text(splits.front().kv_rank, splits.back().kv_rank)};
 }
 
-std::string method_text(const ConvertOptions& options, const Used& split) {
-    return options.rope.strategy + " selection, rope-dim " + split.rope_dim + ", " +
-           std::string(row_of(options.factorization).name) + " SVD, kv-rank " + split.kv_rank +
-           (options.align ? ", weights aligned on text" : "");
+std::string method_text(const ConversionPlan& plan, const Used& split) {
+    return plan.rope(0).strategy + " selection, rope-dim " + split.rope_dim + ", " +
+           std::string(row_of(plan.factorization()).name) + " SVD, kv-rank " + split.kv_rank +
+           (plan.aligned() != nullptr ? ", weights aligned on text" : "");
 }
 
 using Json = nlohmann::ordered_json;
@@ -43,27 +42,28 @@ std::string layer_range(const std::vector<double>& values, double unit, int digi
 
 /// What --dry-run prints.
 Json plan_as_json(const Conversion& conversion) {
-    const ConvertOptions& options = conversion.options;
-    Json json = plan_json(conversion.plan, 16);
-    json["rope"] = options.rope.strategy;
-    json["rope_dim"] = options.align ? Json() : Json(options.rope.rope_dim);
-    json["kv_rank"] = options.align ? Json() : Json(options.kv_rank);
-    json["svd"] = row_of(options.factorization).name;
-    json["aligned"] = options.align.has_value();
-    if (options.align) json["splits"] = splits_json(possible_splits(conversion.model.config, options.align->options));
-    json["output_bytes"] = planned_output_bytes(conversion.model, options);
-    json["memory"] = planned_memory(conversion.model.config, options);
+    const ConversionPlan& plan = conversion.plan;
+    const StagedPlan* stages = plan.staged();
+    Json json = plan_json(conversion.cost, 16);
+    json["rope"] = plan.rope(0).strategy;
+    json["rope_dim"] = stages != nullptr ? Json(stages->rope.rope_dim) : Json();
+    json["kv_rank"] = stages != nullptr ? Json(stages->kv_rank) : Json();
+    json["svd"] = row_of(plan.factorization()).name;
+    json["aligned"] = stages == nullptr;
+    if (stages == nullptr) json["splits"] = splits_json(plan.splits(conversion.model.config));
+    json["output_bytes"] = planned_output_bytes(conversion.model, plan);
+    json["memory"] = planned_memory(conversion.model.config, plan, conversion.limits.max_memory);
     return json;
 }
 
 Json report_as_json(const ConvertFlags& flags, const Conversion& conversion, const ConvertReport& report) {
-    const ConvertOptions& options = conversion.options;
+    const ConversionPlan& plan = conversion.plan;
     Json json = plan_json(report.plan, 16);
-    json["rope"] = options.rope.strategy;
+    json["rope"] = plan.rope(0).strategy;
     json["rope_dim"] = report.selection.rope_dim;
     json["kv_rank"] = report.kv_rank;
-    json["svd"] = row_of(options.factorization).name;
-    json["aligned"] = options.align.has_value();
+    json["svd"] = row_of(plan.factorization()).name;
+    json["aligned"] = plan.aligned() != nullptr;
     json["retained_energy"] = report.retained_energy;
     if (!report.balance.empty()) json["kv_balance"] = report.balance;
     if (!report.alignment_error.empty()) json["alignment_error"] = report.alignment_error;
@@ -78,33 +78,35 @@ Json report_as_json(const ConvertFlags& flags, const Conversion& conversion, con
 
 Rows common_rows(const ConvertFlags& flags, const Conversion& conversion, const ConvertReport* report,
                  const std::string& state) {
-    const Plan& plan = report != nullptr ? report->plan : conversion.plan;
-    const bool undecided = report == nullptr && conversion.options.align;
-    const Used split = used(conversion.options, report, conversion.model.config);
+    const Plan& cost = report != nullptr ? report->plan : conversion.cost;
+    const bool undecided = report == nullptr && conversion.plan.aligned() != nullptr;
+    const Used split = used(conversion.plan, report, conversion.model.config);
     return {
         {state, flags.source.string() + " -> " + flags.destination.string()},
-        {"method", method_text(conversion.options, split)},
-        {"parameters", human_count(plan.parameters_original) + " -> " + (undecided ? "about " : "") +
-                           human_count(plan.parameters_converted)},
-        {"KV cache per token", human_bytes(plan.original_bytes_per_token) + " -> " +
-                                   human_bytes(plan.converted_bytes_per_token) + " bytes at 16 bit, " +
-                                   human_reduction(plan.reduction())},
+        {"method", method_text(conversion.plan, split)},
+        {"parameters", human_count(cost.parameters_original) + " -> " + (undecided ? "about " : "") +
+                           human_count(cost.parameters_converted)},
+        {"KV cache per token", human_bytes(cost.original_bytes_per_token) + " -> " +
+                                   human_bytes(cost.converted_bytes_per_token) + " bytes at 16 bit, " +
+                                   human_reduction(cost.reduction())},
     };
 }
 
 void print_plan(const ConvertFlags& flags, const Conversion& conversion, bool as_json) {
     if (as_json) return print_json(plan_as_json(conversion));
     Rows rows = common_rows(flags, conversion, nullptr, "would convert");
-    rows.emplace_back("would take",
-                      memory_text(planned_output_bytes(conversion.model, conversion.options)) + " of disk and " +
-                          memory_text(planned_memory(conversion.model.config, conversion.options)) + " of memory");
+    rows.emplace_back(
+        "would take",
+        memory_text(planned_output_bytes(conversion.model, conversion.plan)) + " of disk and " +
+            memory_text(planned_memory(conversion.model.config, conversion.plan, conversion.limits.max_memory)) +
+            " of memory");
     print_table(rows);
 }
 
 void print_report(const ConvertFlags& flags, const Conversion& conversion, const ConvertReport& report, bool as_json) {
     if (as_json) return print_json(report_as_json(flags, conversion, report));
     Rows rows = common_rows(flags, conversion, &report, report.already_finished ? "already converted" : "converted");
-    if (!report.retained_energy.empty() && conversion.options.factorization != Factorization::none) {
+    if (!report.retained_energy.empty() && conversion.plan.factorization() != Factorization::none) {
         rows.emplace_back("energy kept by the SVD", layer_range(report.retained_energy, 100, 2, "%") + ", per layer");
     }
     if (!report.balance.empty()) rows.emplace_back("kv-balance", layer_range(report.balance, 1, 2, "") + ", per layer");
@@ -132,12 +134,12 @@ void run(const ConvertFlags& flags, const RunFlags& how, const CLI::App& command
     const ThreadScope threads(context.threads);
     Conversion conversion = prepare(flags, context);
     if (how.dry_run) {
-        check_destination(conversion.model, flags.destination, conversion.options);
+        check_destination(conversion.model, flags.destination, conversion.limits);
         return print_plan(flags, conversion, how.json);
     }
     const auto recipe = published(recipe_of(command, flags), conversion.model);
-    conversion.options.recipe = written(recipe);
-    conversion.options.command = command_line(recipe);
+    conversion.provenance.recipe = written(recipe);
+    conversion.provenance.command = command_line(recipe);
     const ConvertReport report = run_conversion(conversion, flags, {}, context);
     print_report(flags, conversion, report, how.json);
 }

@@ -33,30 +33,18 @@ bool is_evaluated(const ConvertFlags& flags) {
     return measured.is_object() && measured.value("of", Json()) == describe_evaluation(flags);
 }
 
-/// The options that stand in `flags`, with the defaults of the method for what does not.
-ConvertOptions to_options(const ConvertFlags& flags, const ModelConfig& config, const Context& context) {
-    ConvertOptions options;
-    if (flags.aligned()) {
-        options.align = align_request(flags, config);
-        const Split split = possible_splits(config, options.align->options).front();
-        options.rope = {"attention", split.rope_dim, 0};
-        options.kv_rank = split.kv_rank;
-        options.factorization = Factorization::whitened;
-    } else {
-        const Budget budget = budget_of(flags, config);
-        options.rope = {flags.selection(), budget.rope_dim, flags.uniform_start.value_or(0)};
-        options.kv_rank = budget.kv_rank;
-        options.factorization = flags.factorization();
-    }
-    options.svd = flags.svd();
-    options.nope_phase = flags.nope_phase.value_or(NopePhase::zero);
-    options.balance = flags.balance.value_or(KvBalance());
-    options.dtype = flags.dtype;
-    options.max_shard_bytes = flags.max_shard_bytes;
-    options.overwrite = flags.overwrite;
-    options.resume = flags.resume;
-    options.max_memory = context.max_memory;
-    return options;
+/// What `flags` ask for, with the defaults of the method for the rest.
+ConversionPlan decide(const ConvertFlags& flags, const ModelConfig& config) {
+    if (flags.aligned()) return {align_request(flags, config), flags.dtype};
+    const Budget budget = budget_of(flags, config);
+    StagedPlan stages;
+    stages.rope = {flags.selection(), budget.rope_dim, flags.uniform_start.value_or(0)};
+    stages.kv_rank = budget.kv_rank;
+    stages.factorization = flags.factorization();
+    stages.svd = flags.svd();
+    stages.balance = flags.balance.value_or(KvBalance());
+    stages.nope_phase = flags.nope_phase.value_or(NopePhase::zero);
+    return {stages, flags.dtype};
 }
 
 /// With --eval-text or --eval-tokens: evaluates both checkpoints, unless the output's record has that already.
@@ -73,7 +61,7 @@ void evaluate_if_asked(const Model& source, const ConvertFlags& flags, Context& 
 
 /// Windows of calibration text as `eval` cuts them, so that the first tokens of a sequence are aligned too.
 std::vector<TokenId> align_windows(const Conversion& conversion, const ConvertFlags& flags) {
-    const AlignRequest& request = *conversion.options.align;
+    const AlignRequest& request = *conversion.plan.aligned();
     const auto ids = load_tokens(flags.calibration, conversion.model, request.windows * request.seq_len);
     return make_windows(conversion.model.config, ids, {request.seq_len, request.windows});
 }
@@ -86,7 +74,7 @@ ConvertReport run_stages(ConversionJob& job, const Conversion& conversion, const
 
 ConvertReport run_aligned(ConversionJob& job, const Conversion& conversion, const ConvertFlags& flags,
                           Context& context) {
-    (void)planned_memory(conversion.model.config, conversion.options);  // which may be too much
+    (void)planned_memory(conversion.model.config, conversion.plan, conversion.limits.max_memory);  // or too much
     const auto aligner = job.make_aligner([&] { return align_windows(conversion, flags); }, context.observer);
     if (aligner->layer() > 0) spdlog::info("going on with layer {}: those before it are aligned", aligner->layer());
     const Split chosen = aligner->chosen();
@@ -101,34 +89,38 @@ ConvertReport run_aligned(ConversionJob& job, const Conversion& conversion, cons
 }  // namespace
 
 Conversion prepare(const ConvertFlags& flags, Context& context) {
-    Conversion conversion{Model::open(flags.source), {}, {}, {}, {}};
+    Conversion conversion{Model::open(flags.source), {}, {}, {}, {}, {}, {}};
     check_method(flags);
     if (!flags.aligned()) check_statistics_flags(flags, context);
     const ModelConfig& config = conversion.model.config;
-    conversion.options = to_options(flags, config, context);
-    ConvertOptions& options = conversion.options;
-    if (options.align) {
-        options.ranks_from = describe_text(flags.calibration);
-        options.ranks_from["samples"] = options.align->windows;
-        options.ranks_from["seq-len"] = options.align->seq_len;
+    conversion.plan = decide(flags, config);
+    conversion.limits = {context.max_memory, flags.max_shard_bytes, flags.overwrite, flags.resume};
+    if (const AlignRequest* request = conversion.plan.aligned()) {
+        Json& text = conversion.provenance.ranks_from = describe_text(flags.calibration);
+        text["samples"] = request->windows;
+        text["seq-len"] = request->seq_len;
     } else {
         conversion.gather = needs_of(flags);
-        options.ranks_from = describe_statistics(flags, config);
+        conversion.provenance.ranks_from = describe_statistics(flags, config);
     }
-    conversion.plan = plan_conversion(config, {options.rope.rope_dim, options.kv_rank, options.factorization, 16});
-    check_rope_dim(config, options.rope.rope_dim);
-    conversion.fingerprint = conversion_fingerprint(conversion.model, options);
+    const Split split = conversion.plan.splits(config).front();
+    conversion.cost = plan_conversion(config, {split.rope_dim, split.kv_rank, conversion.plan.factorization(), 16});
+    check_rope_dim(config, split.rope_dim);
+    conversion.fingerprint =
+        conversion_fingerprint(conversion.model, conversion.plan, conversion.limits, conversion.provenance);
     return conversion;
 }
 
 ConvertReport run_conversion(const Conversion& conversion, const ConvertFlags& flags, const fs::path& statistics,
                              Context& context) {
     // An existing output is reported before a long calibration, not after it.
-    ConversionJob job(conversion.model, flags.destination, conversion.options, conversion.fingerprint);
+    ConversionJob job(conversion.model, flags.destination, conversion.plan, conversion.limits, conversion.provenance,
+                      conversion.fingerprint);
     const bool finished = job.state() == ConversionJob::State::finished;
-    const ConvertReport report = finished                   ? job.run({}, context.observer)
-                                 : conversion.options.align ? run_aligned(job, conversion, flags, context)
-                                                            : run_stages(job, conversion, flags, statistics, context);
+    const ConvertReport report = finished ? job.run({}, context.observer)
+                                 : conversion.plan.aligned() != nullptr
+                                     ? run_aligned(job, conversion, flags, context)
+                                     : run_stages(job, conversion, flags, statistics, context);
     evaluate_if_asked(conversion.model, flags, context);
     return report;
 }

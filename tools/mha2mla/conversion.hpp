@@ -64,8 +64,10 @@ void add_conversion_options(CLI::App& command, ConvertFlags& flags);
 /// A conversion that can run: its options are possible and belong together.
 struct Conversion {
     Model model;
-    ConvertOptions options;  // ranks_from included
-    Plan plan;
+    ConversionPlan plan;
+    RunLimits limits;
+    Provenance provenance;
+    Plan cost;
     nlohmann::ordered_json fingerprint;
     Gathered gather;  // where it calibrates: what it needs, and what others need that share its statistics
 };

@@ -74,8 +74,8 @@ CalibrationStats shared_or_new(const Conversion& conversion, const ConvertFlags&
                                Context& context) {
     Gathered gather = conversion.gather;
     const auto calibrated = [&] {
-        return run_calibration(conversion.model, flags.calibration, flags.samples, conversion.options.rope.rope_dim,
-                               gather, context);
+        return run_calibration(conversion.model, flags.calibration, flags.samples,
+                               conversion.plan.staged()->rope.rope_dim, gather, context);
     };
     const fs::path file = statistics_file(conversion, flags, directory);
     if (file.empty()) return calibrated();
@@ -185,8 +185,8 @@ fs::path statistics_file(const Conversion& conversion, const ConvertFlags& flags
     if (directory.empty() || !calibrates) return {};
     Json key = {{"version", version()},
                 {"source", conversion.fingerprint.at("source")},
-                {"data", conversion.options.ranks_from}};
-    if (flags.samples.until_settled) key["rope-dim"] = conversion.options.rope.rope_dim;
+                {"data", conversion.provenance.ranks_from}};
+    if (flags.samples.until_settled) key["rope-dim"] = conversion.plan.staged()->rope.rope_dim;
     const std::string name = fs::weakly_canonical(flags.source).filename().string();
     return directory / (name + "-" + text_hash(key.dump()).substr(0, 16) + ".safetensors");
 }
