@@ -97,6 +97,14 @@ private:
     std::int64_t unsettled_ = 0;
 };
 
+/// The largest number of sequences that are worth taking until the 2-norm selection is settled.
+inline constexpr std::int64_t kMostSettlingSequences = 16 * 1024;
+/// As calibrate_in_rounds(), until the 2-norm selection of `rope_dim` dimensions is settled or the ids end;
+/// CalibrationStats::settling says which.
+[[nodiscard]] CalibrationStats calibrate_until_settled(const Model& model, std::span<const TokenId> ids,
+                                                       std::int64_t seq_len, std::int64_t rope_dim, Observer& observer,
+                                                       const CalibrationOptions& options = {});
+
 /// Ranks that make "rank < r" select exactly these pairs.
 [[nodiscard]] PairRanks ranks_selecting(const RopeSelection& selection, const ModelConfig& config);
 /// Whether the reference implementation selects the same pairs from `partial_rope_version` alone.

@@ -36,6 +36,48 @@ struct Active {
     Eigen::Index row = 0;  // row of its last token in the hidden states
 };
 
+/// What generation starts from.
+struct Start {
+    SessionOptions session;
+    std::vector<Piece> pieces;  // the prompts
+    std::vector<Sampler> samplers;
+    std::vector<Active> active;
+};
+
+/// Fills in `result` what is known of the prompts.
+Start start_of(std::span<const std::vector<TokenId>> prompts, const GenerateOptions& options, GenerateResult& result) {
+    Start start;
+    start.session.cache = options.cache;
+    start.session.sequences = static_cast<std::int64_t>(prompts.size());
+    for (std::size_t i = 0; i < prompts.size(); ++i) {
+        if (prompts[i].empty()) {
+            throw Error(ErrorCode::usage,
+                        "prompt " + std::to_string(i + 1) +
+                            " is empty, and the model has no bos_token_id to start from; give a text");
+        }
+        const auto tokens = static_cast<std::int64_t>(prompts[i].size());
+        // The last new token is not processed by the model, so it needs no room in the cache.
+        start.session.capacity =
+            std::max(start.session.capacity, tokens + std::max<std::int64_t>(0, options.max_new_tokens - 1));
+        start.pieces.push_back({static_cast<std::int64_t>(i), prompts[i]});
+        start.samplers.emplace_back(SamplingOptions{options.sampling.temperature, options.sampling.top_k,
+                                                    options.sampling.top_p, options.sampling.seed + i});
+        result.prefill_tokens += tokens;
+        start.active.push_back({i, static_cast<Eigen::Index>(result.prefill_tokens - 1)});
+        result.sequences.push_back({prompts[i], tokens, false});
+    }
+    return start;
+}
+
+/// The logits of the last token of each active sequence. [active, vocab]
+Matrix last_logits(const Model& model, const Matrix& hidden, const std::vector<Active>& active) {
+    Matrix last(static_cast<Eigen::Index>(active.size()), hidden.cols());
+    for (std::size_t i = 0; i < active.size(); ++i) {
+        last.row(static_cast<Eigen::Index>(i)) = hidden.row(active[i].row);
+    }
+    return logits(model, last);
+}
+
 }  // namespace
 
 std::vector<TokenId> stop_tokens(const Model& model) {
@@ -52,41 +94,15 @@ std::vector<TokenId> stop_tokens(const Model& model) {
 GenerateResult generate(const Model& model, std::span<const std::vector<TokenId>> prompts,
                         const GenerateOptions& options, Observer& observer,
                         const std::function<void(std::size_t, TokenId)>& on_token) {
-    SessionOptions session_options;
-    session_options.cache = options.cache;
-    session_options.sequences = static_cast<std::int64_t>(prompts.size());
-    std::vector<Piece> pieces;
-    std::vector<Sampler> samplers;
-    std::vector<Active> active;
     GenerateResult result;
-    for (std::size_t i = 0; i < prompts.size(); ++i) {
-        if (prompts[i].empty()) {
-            throw Error(ErrorCode::usage,
-                        "prompt " + std::to_string(i + 1) +
-                            " is empty, and the model has no bos_token_id to start from; give a text");
-        }
-        const auto tokens = static_cast<std::int64_t>(prompts[i].size());
-        // The last new token is not processed by the model, so it needs no room in the cache.
-        session_options.capacity =
-            std::max(session_options.capacity, tokens + std::max<std::int64_t>(0, options.max_new_tokens - 1));
-        pieces.push_back({static_cast<std::int64_t>(i), prompts[i]});
-        samplers.emplace_back(SamplingOptions{options.sampling.temperature, options.sampling.top_k,
-                                              options.sampling.top_p, options.sampling.seed + i});
-        result.prefill_tokens += tokens;
-        active.push_back({i, static_cast<Eigen::Index>(result.prefill_tokens - 1)});
-        result.sequences.push_back({prompts[i], tokens, false});
-    }
+    auto [session_options, pieces, samplers, active] = start_of(prompts, options, result);
     Session session(model, session_options);
     auto start = std::chrono::steady_clock::now();
     Matrix hidden = session.advance(pieces);
     result.prefill_seconds = seconds_since(start);
     for (std::int64_t step = 0; step < options.max_new_tokens && !active.empty(); ++step) {
         observer.step("generate", step, options.max_new_tokens);
-        Matrix last(static_cast<Eigen::Index>(active.size()), hidden.cols());
-        for (std::size_t i = 0; i < active.size(); ++i) {
-            last.row(static_cast<Eigen::Index>(i)) = hidden.row(active[i].row);
-        }
-        const Matrix scores = logits(model, last);
+        const Matrix scores = last_logits(model, hidden, active);
         std::vector<Active> next;
         pieces.clear();
         for (std::size_t i = 0; i < active.size(); ++i) {

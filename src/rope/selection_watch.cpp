@@ -19,4 +19,13 @@ bool SelectionWatch::add(const CalibrationStats& stats) {
     return unsettled_ == 0;
 }
 
+CalibrationStats calibrate_until_settled(const Model& model, std::span<const TokenId> ids, std::int64_t seq_len,
+                                         std::int64_t rope_dim, Observer& observer, const CalibrationOptions& options) {
+    SelectionWatch watch(rope_dim);
+    const auto settled = [&](const CalibrationStats& stats) { return watch.add(stats); };
+    CalibrationStats stats = calibrate_in_rounds(model, ids, seq_len, observer, settled, options);
+    stats.settling = {rope_dim, watch.unsettled_layers()};
+    return stats;
+}
+
 }  // namespace mha2mla

@@ -8,25 +8,17 @@
 namespace mha2mla::tool {
 namespace {
 
-/// The largest number of sequences for `--samples auto`.
-constexpr std::int64_t kMostSamples = 16 * SampleFlags::kDefaultSamples;
-
-CalibrationStats calibrate_until_settled(const Model& model, std::span<const TokenId> ids, std::int64_t seq_len,
-                                         std::int64_t rope_dim, const CalibrationOptions& options, Context& context) {
-    SelectionWatch watch(rope_dim);
-    const auto settled = [&](const CalibrationStats& stats) { return watch.add(stats); };
-    CalibrationStats stats = calibrate_in_rounds(model, ids, seq_len, context.observer, settled, options);
-    stats.settling = {rope_dim, watch.unsettled_layers()};
+void report_settling(const CalibrationStats& stats, Context& context) {
+    const auto& [rope_dim, unsettled] = *stats.settling;
     const std::string where =
         " for rope-dim " + std::to_string(rope_dim) + " after " + std::to_string(stats.sequences) + " sequences";
-    if (watch.unsettled_layers() == 0) {
+    if (unsettled == 0) {
         spdlog::info("the 2-norm selection settled{}", where);
     } else {
-        context.observer.warn("the 2-norm selection of " + std::to_string(watch.unsettled_layers()) + " of " +
+        context.observer.warn("the 2-norm selection of " + std::to_string(unsettled) + " of " +
                               std::to_string(stats.layers) + " layers had not settled" + where +
                               "; the text ended, and more text is better");
     }
-    return stats;
 }
 
 }  // namespace
@@ -41,7 +33,7 @@ CalibrationStats run_calibration(const Model& model, const TokenOptions& tokens,
                               std::to_string(trained) + " positions");
     }
     const std::int64_t wanted =
-        samples.until_settled ? kMostSamples : samples.samples.value_or(SampleFlags::kDefaultSamples);
+        samples.until_settled ? kMostSettlingSequences : samples.samples.value_or(SampleFlags::kDefaultSamples);
     auto ids = load_tokens(tokens, model, wanted * seq_len);
     const auto available = static_cast<std::int64_t>(ids.size()) / seq_len;
     if (available == 0) {
@@ -57,8 +49,9 @@ CalibrationStats run_calibration(const Model& model, const TokenOptions& tokens,
     const CalibrationOptions options{
         .max_memory = context.max_memory, .spill_directory = {}, .inputs = gather.inputs()};
     CalibrationStats stats = samples.until_settled
-                                 ? calibrate_until_settled(model, ids, seq_len, rope_dim, options, context)
+                                 ? calibrate_until_settled(model, ids, seq_len, rope_dim, context.observer, options)
                                  : calibrate(model, ids, seq_len, context.observer, options);
+    if (stats.settling) report_settling(stats, context);
     stats.model = model.checkpoint.directory().string();
     stats.data = tokens.name();
     if (gather.attention_order) add_attention_ranks(model, stats, context.observer);
