@@ -10,22 +10,17 @@ namespace {
 
 struct PlanFlags {
     std::filesystem::path source;
-    /// As of convert; of its options only method, kv_reduction and latent are here.
+    /// As of convert; of its options only --method, --kv-reduction, --rope-dim, --kv-rank and --svd are here.
     ConvertFlags conversion;
     int kv_bits = 16;
     bool json = false;
 };
 
-/// Whether `convert` would choose the split of the budget on text, of which there is none here.
-bool chosen_on_text(const ConvertFlags& flags) {
-    return (flags.method || flags.kv_reduction) && flags.aligned() && !(flags.latent.rope_dim && flags.latent.kv_rank);
-}
-
-/// The splits that a conversion would choose from; a single one if it would not choose.
-std::vector<Split> splits_of(const ConvertFlags& flags, const ModelConfig& config) {
-    if (chosen_on_text(flags)) return possible_splits(config, align_request(flags, config).options);
-    const Budget budget = budget_of(flags, config);
-    return {{budget.rope_dim, budget.kv_rank}};
+/// The plan of convert, of which only the widths are asked here: the paper's without any budget.
+ConversionPlan plan_of_widths(const ConvertFlags& flags, const ModelConfig& config) {
+    ConvertFlags asked = flags;
+    if (!asked.request.kv_reduction && !asked.request.method) asked.request.method = Method::mha2mla;
+    return plan_of(asked, config);
 }
 
 struct PlanOfSplit {
@@ -70,11 +65,10 @@ void run(const PlanFlags& flags) {
     std::error_code ignored;
     const bool directory = std::filesystem::is_directory(flags.source, ignored);
     const ModelConfig config = read_config(directory ? flags.source / "config.json" : flags.source);
-    const ConvertFlags& asked = flags.conversion;
-    check_choices(asked);
-    const Factorization factorization = chosen_on_text(asked) ? Factorization::whitened : asked.factorization();
+    const ConversionPlan asked = plan_of_widths(flags.conversion, config);
+    const Factorization factorization = asked.factorization();
     std::vector<PlanOfSplit> plans;
-    for (const Split& split : splits_of(asked, config)) {
+    for (const Split& split : asked.splits(config)) {
         plans.push_back(
             {split, plan_conversion(config, {split.rope_dim, split.kv_rank, factorization, flags.kv_bits})});
     }
@@ -95,7 +89,7 @@ void add_plan(CLI::App& app, Context&) {
         ->required()
         ->type_name("PATH");
     add_budget_options(*command, flags->conversion);
-    add_latent_options(*command, flags->conversion.latent);
+    add_latent_options(*command, flags->conversion.request);
     command->add_option("--kv-bits", flags->kv_bits, "Bits of a number in the converted cache; the original's are 16")
         ->check(CLI::Validator(
             [](std::string& text) {

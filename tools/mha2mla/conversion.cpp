@@ -33,20 +33,6 @@ bool is_evaluated(const ConvertFlags& flags) {
     return measured.is_object() && measured.value("of", Json()) == describe_evaluation(flags);
 }
 
-/// What `flags` ask for, with the defaults of the method for the rest.
-ConversionPlan decide(const ConvertFlags& flags, const ModelConfig& config) {
-    if (flags.aligned()) return {align_request(flags, config), flags.dtype};
-    const Budget budget = budget_of(flags, config);
-    StagedPlan stages;
-    stages.rope = {flags.selection(), budget.rope_dim, flags.uniform_start.value_or(0)};
-    stages.kv_rank = budget.kv_rank;
-    stages.factorization = flags.factorization();
-    stages.svd = flags.svd();
-    stages.balance = flags.balance.value_or(KvBalance());
-    stages.nope_phase = flags.nope_phase.value_or(NopePhase::zero);
-    return {stages, flags.dtype};
-}
-
 /// With --eval-text or --eval-tokens: evaluates both checkpoints, unless the output's record has that already.
 void evaluate_if_asked(const Model& source, const ConvertFlags& flags, Context& context) {
     if (is_evaluated(flags)) return;
@@ -88,12 +74,21 @@ ConvertReport run_aligned(ConversionJob& job, const Conversion& conversion, cons
 
 }  // namespace
 
+ConversionRequest ConvertFlags::asked() const {
+    ConversionRequest whole = request;
+    whole.samples = samples.samples;
+    whole.seq_len = samples.seq_len;
+    whole.from_stats = !stats.empty();
+    whole.from_ranks = !rank_file.empty();
+    return whole;
+}
+
 Conversion prepare(const ConvertFlags& flags, Context& context) {
     Conversion conversion{Model::open(flags.source), {}, {}, {}, {}, {}, {}};
     check_method(flags);
     if (!flags.aligned()) check_statistics_flags(flags, context);
     const ModelConfig& config = conversion.model.config;
-    conversion.plan = decide(flags, config);
+    conversion.plan = plan_of(flags, config);
     conversion.limits = {context.max_memory, flags.max_shard_bytes, flags.overwrite, flags.resume};
     if (const AlignRequest* request = conversion.plan.aligned()) {
         Json& text = conversion.provenance.ranks_from = describe_text(flags.calibration);

@@ -1,43 +1,20 @@
 #pragma once
 /// One conversion as `convert` and `batch` both run it: its options, where its ranks come from, what it costs.
 
-#include <array>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <optional>
 
 #include "calibration_run.hpp"
+#include "mha2mla/conversion_request.hpp"
 #include "mha2mla/convert.hpp"
 #include "options.hpp"
 
 namespace mha2mla::tool {
 
-/// The conversion method where no stage is named.
-enum class Method : std::uint8_t { aligned, mha2mla };
-struct MethodRow {
-    Method method;
-    std::string_view name, what;
-};
-inline constexpr std::array<MethodRow, 2> kMethods = {{
-    {Method::aligned, "aligned",
-     "chooses pairs, rope-dim and kv-rank on your text, and aligns each layer with the original's"},
-    {Method::mha2mla, "mha2mla", "the paper's: 2-norm pairs, rope-dim head_dim/8, kv-rank head_dim/2, joint SVD"},
-}};
-
 struct ConvertFlags {
     std::filesystem::path source, destination, stats, rank_file;
-    std::optional<Method> method;
-    std::optional<double> kv_reduction;
-    std::optional<std::string_view> quality;
-    std::optional<std::string> rope;
-    std::optional<std::int64_t> uniform_start;
-    LatentFlags latent;
-    std::optional<SigmaPlacement> sigma;
-    std::optional<SvdMethod> svd_method;
-    std::optional<double> svd_excess;
-    std::optional<KvBalance> balance;
-    std::optional<NopePhase> nope_phase;
-    std::optional<Dtype> dtype;
+    ConversionRequest request;  // but for what asked() adds
     std::uint64_t max_shard_bytes = 5'000'000'000;
     TokenOptions calibration;
     SampleFlags samples;
@@ -45,15 +22,9 @@ struct ConvertFlags {
     WindowFlags evaluation_windows;
     bool overwrite = false, resume = false;
 
-    /// `aligned` unless another method or a stage of it is named: what is named is used as it is, and nothing refined.
-    [[nodiscard]] bool aligned() const;
-    /// Of a conversion that is not aligned: what is named, or the paper's.
-    [[nodiscard]] std::string selection() const { return rope.value_or("2-norm"); }
-    [[nodiscard]] Factorization factorization() const { return latent.factorization.value_or(Factorization::joint); }
-    [[nodiscard]] SvdOptions svd() const {
-        const SvdOptions usual;
-        return {sigma.value_or(usual.sigma), svd_method.value_or(usual.method), svd_excess.value_or(usual.max_excess)};
-    }
+    /// The request with what the options of text say.
+    [[nodiscard]] ConversionRequest asked() const;
+    [[nodiscard]] bool aligned() const { return asked().aligned(); }
 };
 
 /// --method and --kv-reduction.

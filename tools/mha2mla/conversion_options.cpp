@@ -52,12 +52,12 @@ void add_budget_options(CLI::App& command, ConvertFlags& flags) {
     std::string methods = "Conversion method. Setting an option of a stage (" + stage_options() +
                           ") selects mha2mla with that stage replaced:";
     for (const auto& row : kMethods) methods += "\n  " + std::string(row.name) + ": " + std::string(row.what);
-    add_choice(command, "--method", flags.method, kMethods, &MethodRow::method, methods)
+    add_choice(command, "--method", flags.request.method, kMethods, &MethodRow::method, methods)
         ->default_str("aligned")
         ->group(kMethod);
     command
         .add_option(
-            "--kv-reduction", flags.kv_reduction,
+            "--kv-reduction", flags.request.kv_reduction,
             "Share of the KV cache to save; default: 0.6875. It gives whichever of rope-dim and kv-rank is not set: "
             "aligned chooses them on your text, mha2mla takes the paper's rope-dim")
         ->check(CLI::Range(0.0, 1.0).description(""))
@@ -68,33 +68,33 @@ void add_budget_options(CLI::App& command, ConvertFlags& flags) {
 void add_conversion_options(CLI::App& command, ConvertFlags& flags) {
     command.option_defaults()->group(kMethod);
     add_budget_options(command, flags);
-    add_choice(command, "--quality", flags.quality, align_qualities(), &AlignQuality::name,
+    add_choice(command, "--quality", flags.request.quality, align_qualities(), &AlignQuality::name,
                "Time that aligned takes for a better result:" + qualities())
         ->default_str(std::string(align_qualities().front().name));
     std::string help = "Which rotary pairs of a head keep RoPE:";
     for (const auto& row : rope_strategies()) help += "\n  " + std::string(row.name) + ": " + std::string(row.good_for);
-    add_choice(command, "--rope", flags.rope, rope_strategies(), &RopeStrategy::name, help)
+    add_choice(command, "--rope", flags.request.rope, rope_strategies(), &RopeStrategy::name, help)
         ->default_str("2-norm with --method mha2mla");
-    command.add_option("--uniform-start", flags.uniform_start, "First pair of --rope uniform")
+    command.add_option("--uniform-start", flags.request.uniform_start, "First pair of --rope uniform")
         ->check(in_range(0, 1 << 16))
         ->type_name("N")
         ->default_str("0");
-    add_latent_options(command, flags.latent, LatentDefaults::by_method);
-    add_balance_option(command, flags.balance);
+    add_latent_options(command, flags.request, LatentDefaults::by_method);
+    add_balance_option(command, flags.request.balance);
     std::string phases = "Rotation of the queries of pairs without RoPE:";
     for (const auto& row : kNopePhases) phases += "\n  " + std::string(row.name) + ": " + std::string(row.what);
-    add_choice(command, "--nope-phase", flags.nope_phase, kNopePhases, &NopePhaseRow::phase, phases)
+    add_choice(command, "--nope-phase", flags.request.nope_phase, kNopePhases, &NopePhaseRow::phase, phases)
         ->default_str("zero");
-    add_choice(command, "--sigma", flags.sigma, kSigmaPlacements, &SigmaPlacementRow::sigma,
+    add_choice(command, "--sigma", flags.request.sigma, kSigmaPlacements, &SigmaPlacementRow::sigma,
                "Factor that takes the singular values; the product is the same")
         ->default_str("balanced");
-    add_choice(command, "--svd-method", flags.svd_method, kSvdMethods, &SvdMethodRow::method,
+    add_choice(command, "--svd-method", flags.request.svd_method, kSvdMethods, &SvdMethodRow::method,
                "How close the error of the SVD comes to the least possible one of its rank:\n"
                "  standard: within 1e-5 of it, as precise as float32 weights deserve\n"
                "  strict: within 1e-9, in double, in twice the time and memory\n"
                "  fast: within --svd-excess, quicker if the rank is small")
         ->default_str("standard");
-    command.add_option("--svd-excess", flags.svd_excess, "Largest relative excess error of the SVD")
+    command.add_option("--svd-excess", flags.request.svd_excess, "Largest relative excess error of the SVD")
         ->check(CLI::Range(1e-6, 1.0).description(""))
         ->type_name("X")
         ->default_str("0.001");
@@ -107,13 +107,13 @@ void add_conversion_options(CLI::App& command, ConvertFlags& flags) {
         .add_option("--rank-file", flags.rank_file, "Rank file of the reference implementation (.pth), instead of text")
         ->type_name("FILE");
     command.option_defaults()->group(kOutput);
-    add_choice(command, "--dtype", flags.dtype, kOutputDtypes, &OutputDtypeRow::dtype,
+    add_choice(command, "--dtype", flags.request.dtype, kOutputDtypes, &OutputDtypeRow::dtype,
                "dtype of the output; auto keeps each tensor's");
     add_size(command, "--max-shard-size", flags.max_shard_bytes, "Largest weight file, such as 5GB or 500MiB")
         ->default_str("5GB");
     add_token_options(command, flags.evaluation, "eval-");
     add_window_options(command, flags.evaluation_windows, "eval-");
-    document_rules(command, conversion_rules());
+    document_conversion_rules(command);
 }
 
 }  // namespace mha2mla::tool

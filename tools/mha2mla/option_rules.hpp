@@ -29,15 +29,17 @@ void check_rules(const Rules& rules, const Flags& flags) {
     }
 }
 
-/// Adds to the help of each option what it needs.
+/// Adds to the help of an option what it needs.
+inline void document_need(CLI::App& command, const std::string& name, const std::string& needs) {
+    CLI::Option* option = command.get_option(name);
+    std::string text = option->get_description();
+    const auto end = std::min(text.find(":\n"), text.size());
+    option->description(text.insert(end, " (needs " + needs + ")"));
+}
+
 template <typename Rules>
 void document_rules(CLI::App& command, const Rules& rules) {
-    for (const auto& rule : rules) {
-        CLI::Option* option = command.get_option(std::string(rule.option));
-        std::string text = option->get_description();
-        const auto end = std::min(text.find(":\n"), text.size());
-        option->description(text.insert(end, " (needs " + std::string(rule.needs) + ")"));
-    }
+    for (const auto& rule : rules) document_need(command, std::string(rule.option), std::string(rule.needs));
 }
 
 }  // namespace mha2mla::tool

@@ -142,20 +142,21 @@ std::vector<TokenId> load_windows(const TokenOptions& tokens, const WindowFlags&
     return make_windows(model.config, load_tokens(tokens, model, needed), {window_length, flags.max_windows});
 }
 
-void add_latent_options(CLI::App& command, LatentFlags& flags, LatentDefaults defaults) {
+void add_latent_options(CLI::App& command, std::optional<std::int64_t>& rope_dim, std::optional<std::int64_t>& kv_rank,
+                        std::optional<Factorization>& factorization, LatentDefaults defaults) {
     const bool by_method = defaults == LatentDefaults::by_method;
     const std::string otherwise = by_method ? " with --method mha2mla, chosen by aligned" : "";
     command
-        .add_option("--rope-dim", flags.rope_dim,
+        .add_option("--rope-dim", rope_dim,
                     "Dimensions of each head that keep RoPE (d_r); default: head_dim/8, at least 2" + otherwise)
         ->type_name("N")
         ->group(kMethod);
-    command.add_option("--kv-rank", flags.kv_rank, "Latent width per KV head (d_kv); default: head_dim/2" + otherwise)
+    command.add_option("--kv-rank", kv_rank, "Latent width per KV head (d_kv); default: head_dim/2" + otherwise)
         ->type_name("N")
         ->group(kMethod);
     std::string help = "Factorisation of NoPE keys and values:";
     for (const auto& row : kFactorizations) help += "\n  " + std::string(row.name) + ": " + std::string(row.what);
-    add_choice(command, "--svd", flags.factorization, kFactorizations, &FactorizationRow::factorization, help)
+    add_choice(command, "--svd", factorization, kFactorizations, &FactorizationRow::factorization, help)
         ->default_str(by_method ? "joint with --method mha2mla" : "joint")
         ->group(kMethod);
 }

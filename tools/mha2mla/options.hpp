@@ -60,7 +60,13 @@ struct LatentFlags {
 };
 /// What becomes of those that are not given.
 enum class LatentDefaults : std::uint8_t { papers, by_method };
-void add_latent_options(CLI::App& command, LatentFlags& flags, LatentDefaults defaults = LatentDefaults::papers);
+void add_latent_options(CLI::App& command, std::optional<std::int64_t>& rope_dim, std::optional<std::int64_t>& kv_rank,
+                        std::optional<Factorization>& factorization, LatentDefaults defaults);
+/// @param flags LatentFlags, or anything else with its members.
+template <typename Flags>
+void add_latent_options(CLI::App& command, Flags& flags, LatentDefaults defaults = LatentDefaults::papers) {
+    add_latent_options(command, flags.rope_dim, flags.kv_rank, flags.factorization, defaults);
+}
 
 /// Samples for calibration.
 struct SampleFlags {

@@ -20,11 +20,11 @@ using Json = nlohmann::ordered_json;
 
 /// What it is that needs moments.
 std::string moments_for(const ConvertFlags& flags) {
-    const FactorizationRow& row = row_of(flags.factorization());
+    const FactorizationRow& row = row_of(flags.request.joint_or_given());
     return row.needs_moments() ? "--svd " + std::string(row.name) : "--nope-phase fitted";
 }
 
-bool needs_ranks(const ConvertFlags& flags) { return find_rope_strategy(flags.selection()).ranks != nullptr; }
+bool needs_ranks(const ConvertFlags& flags) { return find_rope_strategy(flags.request.selection()).ranks != nullptr; }
 
 bool needs_statistics(const ConvertFlags& flags) {
     return !flags.aligned() && (needs_ranks(flags) || needs_of(flags).moments);
@@ -36,8 +36,8 @@ void check_rank_file(const ConvertFlags& flags) {
     const Gathered needs = needs_of(flags);
     const std::string instead = "; give --calibration-text FILE, or --stats FILE from calibrate ";
     if (needs.attention_order) {
-        throw Error(ErrorCode::usage, "--rank-file ranks pairs by their norms, which --rope " + flags.selection() +
-                                          " does not" + instead + "--attention-order");
+        throw Error(ErrorCode::usage, "--rank-file ranks pairs by their norms, which --rope " +
+                                          flags.request.selection() + " does not" + instead + "--attention-order");
     }
     if (needs.moments) {
         throw Error(ErrorCode::usage, "--rank-file holds no moments of layer inputs, which " + moments_for(flags) +
@@ -104,7 +104,8 @@ CalibrationStats given(const Conversion& conversion, const ConvertFlags& flags, 
     }
     if (needs.attention_order && stats.attention_ranks.empty()) {
         if (stats.inputs == nullptr) {
-            throw Error(ErrorCode::usage, name + ": does not rank pairs by attention, as --rope " + flags.selection() +
+            throw Error(ErrorCode::usage, name + ": does not rank pairs by attention, as --rope " +
+                                              flags.request.selection() +
                                               " needs; calibrate again with --attention-order");
         }
         add_attention_ranks(conversion.model, stats, context.observer);
@@ -115,15 +116,15 @@ CalibrationStats given(const Conversion& conversion, const ConvertFlags& flags, 
 }  // namespace
 
 Gathered needs_of(const ConvertFlags& flags) {
-    return {find_rope_strategy(flags.selection()).needs.has(Statistic::attention_order),
-            row_of(flags.factorization()).needs_moments() || flags.nope_phase == NopePhase::fitted};
+    return {find_rope_strategy(flags.request.selection()).needs.has(Statistic::attention_order),
+            row_of(flags.request.joint_or_given()).needs_moments() || flags.request.nope_phase == NopePhase::fitted};
 }
 
 void check_statistics_flags(const ConvertFlags& flags, Context& context) {
     const int sources = int(!flags.stats.empty()) + int(!flags.rank_file.empty()) + int(flags.calibration.given());
     if (needs_statistics(flags) && sources == 0) {
         const Gathered needs = needs_of(flags);
-        const std::string who = needs_ranks(flags) ? "--rope " + flags.selection() : moments_for(flags);
+        const std::string who = needs_ranks(flags) ? "--rope " + flags.request.selection() : moments_for(flags);
         const bool norms = !needs.attention_order && !needs.moments;
         throw Error(ErrorCode::usage, who + " needs " + (norms ? "query and key norms" : "statistics on text") +
                                           ": give --calibration-text FILE, --calibration-tokens FILE" +
@@ -136,7 +137,7 @@ void check_statistics_flags(const ConvertFlags& flags, Context& context) {
                     "give only one of --stats, --rank-file, --calibration-text and --calibration-tokens");
     }
     if (!needs_statistics(flags) && sources > 0) {
-        context.observer.warn("--rope " + flags.selection() + " needs no statistics; those given are not used");
+        context.observer.warn("--rope " + flags.request.selection() + " needs no statistics; those given are not used");
     }
     check_rank_file(flags);
 }
@@ -168,7 +169,7 @@ Statistics load_statistics(const Conversion& conversion, const ConvertFlags& fla
                            const PairRanks* kept, Context& context) {
     Statistics result;
     if (!needs_statistics(flags)) return result;
-    const RopeStrategy& strategy = find_rope_strategy(flags.selection());
+    const RopeStrategy& strategy = find_rope_strategy(flags.request.selection());
     if (strategy.ranks != nullptr && kept != nullptr) result.ranks = *kept;
     if (!flags.rank_file.empty() && !result.ranks) result.ranks = read_rank_file(flags.rank_file);
     const bool has_all = (result.ranks || strategy.ranks == nullptr) && !needs_of(flags).moments;
