@@ -80,7 +80,8 @@ struct SettingRule {
 /// aligned, a setting that has no effect.
 void check_request(const ConversionRequest& request);
 
-/// The plan for a model of this shape. @throws Error{usage} as check_request(), and for a budget that leaves too little.
+/// The plan for a model of this shape. @throws Error{usage} as check_request(), and for a budget that leaves too
+/// little.
 [[nodiscard]] ConversionPlan decide(const ConversionRequest& request, const ModelConfig& config);
 
 }  // namespace mha2mla

@@ -93,9 +93,7 @@ Split split_of(const Request& request, const ModelConfig& config) {
 
 }  // namespace
 
-bool ConversionRequest::aligned() const {
-    return method ? *method == Method::aligned : named_stage(*this) == nullptr;
-}
+bool ConversionRequest::aligned() const { return method ? *method == Method::aligned : named_stage(*this) == nullptr; }
 
 SvdOptions ConversionRequest::svd() const {
     const SvdOptions usual;

@@ -253,6 +253,7 @@ ConversionJob::ConversionJob(const Model& source, fs::path destination, Conversi
     : opened_(new Opened{source, std::move(destination), std::move(plan), limits, std::move(provenance),
                          std::move(fingerprint)}) {
     Opened& job = *opened_;
+    refuse_conversion(source.config);
     if (job.fingerprint.is_null()) {
         job.fingerprint = conversion_fingerprint(source, job.plan, job.limits, job.provenance);
     }
@@ -326,8 +327,8 @@ ConvertReport ConversionJob::run(const ConversionInputs& inputs, Observer& obser
         journal.keep(true);
         const std::string pieces = std::to_string(run.kept()) + " of " + std::to_string(report.pieces) +
                                    " pieces are kept in " + opened_->destination.string();
-        throw Error(error.code(), interrupted ? "interrupted; " + pieces : std::string(error.what()) + "; " + pieces,
-                    Remedy::resume);
+        throw Error(error.code(), (interrupted ? "interrupted" : std::string(error.message())) + "; " + pieces,
+                    error.remedy() == Remedy::none ? Remedy::resume : error.remedy());
     }
     return report;
 }

@@ -6,7 +6,9 @@
 
 #include "../model/find_tensors.hpp"
 #include "../support/json_file.hpp"
+#include "mha2mla/align.hpp"
 #include "mha2mla/calibration.hpp"
+#include "mha2mla/convert.hpp"
 #include "mha2mla/error.hpp"
 #include "mha2mla/memory.hpp"
 #include "mha2mla/plan.hpp"

@@ -169,15 +169,15 @@ TEST(EvalCli, ChoicesThatCannotBeScored) {
 }
 
 TEST(EvalCli, CacheFormatsCostWhatTheyShould) {
-    const auto nll = [](const std::string& format) {
-        return nlohmann::json::parse(
-                   run_program({"eval", kModel, "--text", example("kjv-eval.txt").string(), "--context", "256",
-                                "--max-windows", "4", "--json", "--kv-cache", format, "--kv-window", "32"})
-                       .out)
-            .at("nll")
-            .get<double>();
+    const auto nll = [](const std::string& format, const std::vector<std::string>& window = {"--kv-window", "32"}) {
+        std::vector<std::string> arguments = {
+            "eval",      kModel,       "--text",        example("kjv-eval.txt").string(),
+            "--context", "256",        "--max-windows", "4",
+            "--json",    "--kv-cache", format};
+        arguments.insert(arguments.end(), window.begin(), window.end());
+        return nlohmann::json::parse(run_program(arguments).out).at("nll").get<double>();
     };
-    const double exact = nll("f32");
+    const double exact = nll("f32", {});
     const auto plain = nlohmann::json::parse(run_program({"eval", kModel, "--text", example("kjv-eval.txt").string(),
                                                           "--context", "256", "--max-windows", "4", "--json"})
                                                  .out);

@@ -212,7 +212,7 @@ TEST_F(MethodCli, TheDefaultAlignsWithinItsBudget) {
     const auto record = read_json(directory_ / "aligned/mha2mla.json");
     EXPECT_EQ(record.at("method").at("aligned"), true);
     EXPECT_EQ(record.at("method").at("rope_dim"), made.at("rope_dim"));
-    EXPECT_NE(read_text(directory_ / "aligned/README.md").find("aligned on text"), std::string::npos);
+    EXPECT_NE(read_text(directory_ / "aligned/README.md").find("aligned with the original"), std::string::npos);
 
     // The same again is found done; another budget is refused.
     EXPECT_EQ(converted("aligned", {"--resume"}).at("already_finished"), true);

@@ -29,7 +29,7 @@ NamedStats stats_of(std::int64_t layers, std::int64_t kv_heads, std::int64_t gro
 
 ReportOptions at(std::int64_t rope_dim) {
     ReportOptions options;
-    stages.rope_dim = rope_dim;
+    options.rope_dim = rope_dim;
     return options;
 }
 
