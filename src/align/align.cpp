@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 
+#include "../forward/forward.hpp"
 #include "../forward/layer.hpp"
 #include "../forward/norm.hpp"
 #include "../latent/build_layer.hpp"
@@ -17,20 +18,6 @@ namespace mha2mla {
 namespace {
 
 constexpr std::array<double, 3> kBalances = {0.5, 1.0, 2.0};
-
-void embed(const Model& model, std::span<const TokenId> ids, Matrix& hidden) {
-    hidden.resize(static_cast<Eigen::Index>(ids.size()), model.config.hidden_size);
-    const auto width = static_cast<std::uint64_t>(hidden.cols());
-    for (std::size_t t = 0; t < ids.size(); ++t) {
-        if (ids[t] < 0 || ids[t] >= model.config.vocab_size) {
-            throw Error(ErrorCode::format, "calibration token " + std::to_string(t) + " has id " +
-                                               std::to_string(ids[t]) + ", but the model's vocab_size is " +
-                                               std::to_string(model.config.vocab_size));
-        }
-        to_float(*model.embed_tokens, static_cast<std::uint64_t>(ids[t]) * width,
-                 {hidden.row(static_cast<Eigen::Index>(t)).data(), width});
-    }
-}
 
 }  // namespace
 
@@ -216,8 +203,11 @@ Aligner::Aligner(const Model& model, std::span<const TokenId> windows, std::int6
     if (seq_len < 1 || windows.empty() || static_cast<std::int64_t>(windows.size()) % seq_len != 0) {
         throw Error(ErrorCode::usage, "no whole windows of " + std::to_string(seq_len) + " tokens to align on");
     }
-    embed(model, windows, state_->progress.original);
-    state_->progress.converted = state_->progress.original;
+    check_ids(model, windows);
+    Matrix& original = state_->progress.original;
+    original.resize(static_cast<Eigen::Index>(windows.size()), model.config.hidden_size);
+    embed(model, windows, {original.data(), original.rows(), original.cols()});
+    state_->progress.converted = original;
     state_->choose();
 }
 
