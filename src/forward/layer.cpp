@@ -27,7 +27,7 @@ MatrixIn rows_of(const Matrix& matrix, std::int64_t first_column = 0) {
 void original_attention(const ModelConfig& config, const AttentionView& view, std::int64_t layer,
                         const RotaryTable& rotary, std::int64_t seq_len, LayerWorkspace& work,
                         const AttentionTap& tap) {
-    project_queries_and_keys(view, work);
+    project_queries_and_keys(view, work.normed, work.q, work.k);
     if (tap) tap(layer, {work.normed, work.q, work.k});
     project(view.v, work.normed, work.v);
     const std::int64_t tokens = work.q.rows();
@@ -82,11 +82,11 @@ std::uint64_t workspace_bytes(const ModelConfig& config, std::int64_t tokens, in
     return static_cast<std::uint64_t>(block + threads * thread) * sizeof(float);
 }
 
-void project_queries_and_keys(const AttentionView& view, LayerWorkspace& work) {
-    project(view.q, work.normed, work.q);
-    project(view.k, work.normed, work.k);
-    if (view.q_norm) norm(view.q_norm, work.q, work.q);
-    if (view.k_norm) norm(view.k_norm, work.k, work.k);
+void project_queries_and_keys(const AttentionView& view, const Matrix& input, Matrix& q, Matrix& k) {
+    project(view.q, input, q);
+    project(view.k, input, k);
+    if (view.q_norm) norm(view.q_norm, q, q);
+    if (view.k_norm) norm(view.k_norm, k, k);
 }
 
 void read_normed(const NormView& view, Eigen::Ref<const Matrix> hidden, LayerWorkspace& work) {
@@ -104,7 +104,7 @@ void forward_to_tap(const Model& model, std::int64_t layer, Eigen::Ref<const Mat
                     const AttentionTap& tap) {
     const LayerView& view = model.layer(layer);
     read_normed(view.attention_norm, hidden, work);
-    project_queries_and_keys(view.original_attention(), work);
+    project_queries_and_keys(view.original_attention(), work.normed, work.q, work.k);
     tap(layer, {work.normed, work.q, work.k});
 }
 

@@ -30,8 +30,8 @@ void forward_mlp(const Model& model, std::int64_t layer, Eigen::Ref<Matrix> hidd
 void read_normed(const NormView& view, Eigen::Ref<const Matrix> hidden, LayerWorkspace& work);
 /// hidden += scale · norm(work.down).
 void add_down(const NormView& post, float scale, LayerWorkspace& work, Eigen::Ref<Matrix> hidden);
-/// work.q and work.k before RoPE, of work.normed.
-void project_queries_and_keys(const AttentionView& view, LayerWorkspace& work);
+/// Queries and keys before RoPE, with their norms. @param input normed hidden states, [tokens, hidden]
+void project_queries_and_keys(const AttentionView& view, const Matrix& input, Matrix& q, Matrix& k);
 /// As far as the tap: queries and keys before RoPE, and nothing else. Original checkpoints only.
 void forward_to_tap(const Model& model, std::int64_t layer, Eigen::Ref<const Matrix> hidden, LayerWorkspace& work,
                     const AttentionTap& tap);

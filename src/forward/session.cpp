@@ -91,7 +91,7 @@ void Session::Impl::rotate(std::int64_t layer, std::span<const Run> runs, std::i
 
 void Session::Impl::original_rows(const AttentionView& view, std::int64_t layer, std::span<const Run> runs) {
     const std::int64_t width = config.num_key_value_heads * config.head_dim;
-    project_queries_and_keys(view, work);
+    project_queries_and_keys(view, work.normed, work.q, work.k);
     project(view.v, work.normed, work.v);
     rotate(layer, runs, config.num_attention_heads, config.head_dim, work.q, nullptr);
     rotate(layer, runs, config.num_key_value_heads, config.head_dim, work.k, nullptr);

@@ -5,7 +5,7 @@
 #include <cmath>
 #include <iterator>
 
-#include "../forward/linear.hpp"
+#include "../forward/layer.hpp"
 #include "../support/parallel.hpp"
 
 namespace mha2mla {
@@ -13,12 +13,6 @@ namespace {
 
 constexpr std::int64_t kQueries = 128;  // of a sequence
 constexpr double kRidge = 1e-6;
-
-Matrix projected(const LinearView& view, const Matrix& input) {
-    Matrix y(input.rows(), view.out_features());
-    linear(view, input.rows(), input.data(), y.data());
-    return y;
-}
 
 /// Sums over queries and keys of products of a pair's contributions: `dot` is the real part of q·conj(k), `cross` the
 /// imaginary part that a turn mixes in, `wanted` what the rotation gave.
@@ -105,8 +99,9 @@ void fit_nope_phases(const Model& model, std::int64_t layer, const Matrix& sampl
                      LatentLayer& latent) {
     const AttentionView& view = model.layer(layer).original_attention();
     const std::int64_t dim = latent.head_dim, nope = dim - latent.rope_dim, group = latent.heads / latent.kv_heads;
-    const RotaryTable rotary(model.config, seq_len);
-    const Matrix q = projected(view.q, sample), k = projected(view.k, sample);
+    const RotaryTable rotary(model.rules(layer).rotary, seq_len);
+    Matrix q, k;
+    project_queries_and_keys(view, sample, q, k);
     parallel_for(latent.heads, [&](std::int64_t head, std::vector<float>&) {
         const std::int64_t kv_head = head / group;
         const auto pairs = pairs_without(latent.pairs[static_cast<std::size_t>(kv_head)], dim / 2);

@@ -3,24 +3,18 @@
 #include <Eigen/Cholesky>
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <limits>
 #include <optional>
 
-#include "../forward/linear.hpp"
+#include "../forward/layer.hpp"
+#include "../forward/project.hpp"
+#include "../forward/softmax.hpp"
 #include "../linalg/elementwise.hpp"
 #include "../linalg/gemm.hpp"
 #include "../support/parallel.hpp"
 
 namespace mha2mla {
 namespace {
-
-/// q, k or v of a layer. [tokens, out_features]
-Matrix projected(const LinearView& view, const Matrix& input) {
-    Matrix y(input.rows(), view.out_features());
-    linear(view, input.rows(), input.data(), y.data());
-    return y;
-}
 
 /// L with L·Lᵀ = W_o,headᵀ · W_o,head: then ‖x·L‖ = ‖W_o,head·x‖, in head_dim columns instead of hidden.
 Matrix output_metric(const Matrix& o, std::int64_t head, std::int64_t dim) {
@@ -34,6 +28,7 @@ constexpr std::int64_t kBlockRows = 16;  // queries that are attended to at once
 
 /// Sampled queries of one head in one sequence. Rows are queries, or components of keys.
 struct Sample {
+    AttentionRule rule;
     std::vector<std::int64_t> visible;  // keys, by query
     Matrix logits;                      // with the rotations that are left, [queries, seq_len]
     Matrix plain_q, rotated_q;          // scaled, [queries, head_dim]
@@ -67,8 +62,11 @@ struct Sample {
             float* attention = room.data() + row * most;
             std::copy_n(logits.row(first + row).data(), keys, attention);
             if (pair) lose_rotation(first + row, *pair, keys, attention);
+            const std::int64_t unseen = first_visible(rule, keys - 1);
+            std::fill(attention, attention + unseen, 0.0F);
+            if (rule.softcap > 0) soft_cap(rule.softcap, keys - unseen, attention + unseen);
             float maximum = -std::numeric_limits<float>::infinity();
-            softmax_piece(attention, keys, maximum, sums[static_cast<std::size_t>(row)]);
+            softmax_piece(attention + unseen, keys - unseen, maximum, sums[static_cast<std::size_t>(row)]);
             std::fill(attention + keys, attention + most, 0.0F);
         }
         multiply_ab(rows, values.cols(), most, 1.0F, {room.data(), most}, {values.data(), values.cols()}, 0.0F,
@@ -78,19 +76,19 @@ struct Sample {
     }
 };
 
-Sample take_sample(const Matrix& q, const Matrix& k, const Matrix& values, const RotaryTable& rotary,
-                   std::int64_t queries) {
+Sample take_sample(const AttentionRule& rule, const Matrix& q, const Matrix& k, const Matrix& values,
+                   const RotaryTable& rotary, std::int64_t queries) {
     const std::int64_t seq_len = k.rows();
     const std::int64_t dim = k.cols();
-    const float scale = 1.0F / std::sqrt(static_cast<float>(dim));
     Sample sample;
+    sample.rule = rule;
     sample.plain_q.resize(queries, dim);
     sample.rotated_q.resize(queries, dim);
     Matrix rotated_k = k;
     for (std::int64_t i = 0; i < queries; ++i) {
         const std::int64_t position = (i + 1) * seq_len / queries - 1;
         sample.visible.push_back(position + 1);
-        sample.plain_q.row(i) = q.row(position) * scale;
+        sample.plain_q.row(i) = q.row(position) * rule.scale;
         sample.rotated_q.row(i) = sample.plain_q.row(i);
         rotary.rotate(sample.rotated_q.row(i).data(), position, {});
     }
@@ -169,7 +167,10 @@ LayerPairs attention_order(const Model& model, std::int64_t layer, const RotaryT
     const std::int64_t group = config.group_size();
     const std::int64_t sequences = input.rows() / seq_len;
     const std::int64_t queries = std::clamp<std::int64_t>(kOrderRows / (sequences * group), 1, seq_len);
-    const Matrix q = projected(view.q, input), k = projected(view.k, input), v = projected(view.v, input);
+    const AttentionRule& rule = model.rules(layer).attention;
+    Matrix q, k, v;
+    project_queries_and_keys(view, input, q, k);
+    project(view.v, input, v);
     Matrix o(view.o.out_features(), view.o.in_features());
     to_float(*view.o.weight, 0, {o.data(), static_cast<std::size_t>(o.size())});
     LayerPairs orders(static_cast<std::size_t>(config.num_key_value_heads));
@@ -182,7 +183,7 @@ LayerPairs attention_order(const Model& model, std::int64_t layer, const RotaryT
                     return x.block(sequence * seq_len, at * dim, seq_len, dim);
                 };
                 const Matrix values = rows(v, kv_head) * metric;
-                samples.push_back(take_sample(rows(q, head), rows(k, kv_head), values, rotary, queries));
+                samples.push_back(take_sample(rule, rows(q, head), rows(k, kv_head), values, rotary, queries));
             }
         }
         orders[static_cast<std::size_t>(kv_head)] = eliminate(samples, config.num_pairs(), room);
