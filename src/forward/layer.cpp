@@ -69,6 +69,37 @@ void expanded_latent_attention(const ModelConfig& config, const LatentAttentionV
     causal_attention(input, work.attention.data());
 }
 
+/// work.attention = softmax·v of work.normed.
+void mix_sequences(const Model& model, std::int64_t layer, const RotaryTable& rotary, std::int64_t seq_len,
+                   LayerWorkspace& work, const AttentionTap& tap) {
+    const LayerView& view = model.layer(layer);
+    if (view.latent()) {
+        expanded_latent_attention(model.config, view.latent_attention(), layer, rotary, seq_len, work);
+    } else {
+        original_attention(model.config, view.original_attention(), layer, rotary, seq_len, work, tap);
+    }
+}
+
+/// work.down = the output projection of what `mix` sets work.attention to.
+void mix_and_project(const Model& model, std::int64_t layer, LayerWorkspace& work, const std::function<void()>& mix) {
+    work.attention.resize(work.normed.rows(), model.config.num_attention_heads * model.config.head_dim);
+    mix();
+    project(model.layer(layer).output_projection(), work.attention, work.down);
+}
+
+/// work.normed = norm(hidden), or the hidden states themselves where there is no norm.
+void read_normed(const NormView& view, Eigen::Ref<const Matrix> hidden, LayerWorkspace& work) {
+    if (view) return norm(view, hidden, work.normed);
+    work.normed = hidden;
+}
+
+/// hidden += scale · norm(work.down)
+void add_down(const NormView& post, float scale, LayerWorkspace& work, Eigen::Ref<Matrix> hidden) {
+    if (post) norm(post, work.down, work.down);
+    if (scale != 1) work.down *= scale;
+    hidden += work.down;
+}
+
 }  // namespace
 
 std::uint64_t workspace_bytes(const ModelConfig& config, std::int64_t tokens, int threads) {
@@ -89,17 +120,6 @@ void project_queries_and_keys(const AttentionView& view, const Matrix& input, Ma
     if (view.k_norm) norm(view.k_norm, k, k);
 }
 
-void read_normed(const NormView& view, Eigen::Ref<const Matrix> hidden, LayerWorkspace& work) {
-    if (view) return norm(view, hidden, work.normed);
-    work.normed = hidden;
-}
-
-void add_down(const NormView& post, float scale, LayerWorkspace& work, Eigen::Ref<Matrix> hidden) {
-    if (post) norm(post, work.down, work.down);
-    if (scale != 1) work.down *= scale;
-    hidden += work.down;
-}
-
 void forward_to_tap(const Model& model, std::int64_t layer, Eigen::Ref<const Matrix> hidden, LayerWorkspace& work,
                     const AttentionTap& tap) {
     const LayerView& view = model.layer(layer);
@@ -110,23 +130,20 @@ void forward_to_tap(const Model& model, std::int64_t layer, Eigen::Ref<const Mat
 
 void attend(const Model& model, std::int64_t layer, const RotaryTable& rotary, std::int64_t seq_len,
             LayerWorkspace& work, const AttentionTap& tap) {
+    mix_and_project(model, layer, work, [&] { mix_sequences(model, layer, rotary, seq_len, work, tap); });
+}
+
+void around_attention(const Model& model, std::int64_t layer, Eigen::Ref<Matrix> hidden, LayerWorkspace& work,
+                      const std::function<void()>& mix) {
     const LayerView& view = model.layer(layer);
-    const ModelConfig& config = model.config;
-    work.attention.resize(work.normed.rows(), config.num_attention_heads * config.head_dim);
-    if (view.latent()) {
-        expanded_latent_attention(config, view.latent_attention(), layer, rotary, seq_len, work);
-    } else {
-        original_attention(config, view.original_attention(), layer, rotary, seq_len, work, tap);
-    }
-    project(view.output_projection(), work.attention, work.down);
+    read_normed(view.attention_norm, hidden, work);
+    mix_and_project(model, layer, work, mix);
+    add_down(view.attention_post_norm, model.rules(layer).residual_scale, work, hidden);
 }
 
 void forward_attention(const Model& model, std::int64_t layer, const RotaryTable& rotary, std::int64_t seq_len,
                        Eigen::Ref<Matrix> hidden, LayerWorkspace& work, const AttentionTap& tap) {
-    const LayerView& view = model.layer(layer);
-    read_normed(view.attention_norm, hidden, work);
-    attend(model, layer, rotary, seq_len, work, tap);
-    add_down(view.attention_post_norm, model.rules(layer).residual_scale, work, hidden);
+    around_attention(model, layer, hidden, work, [&] { mix_sequences(model, layer, rotary, seq_len, work, tap); });
 }
 
 void forward_mlp(const Model& model, std::int64_t layer, Eigen::Ref<Matrix> hidden, LayerWorkspace& work) {

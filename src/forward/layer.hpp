@@ -1,4 +1,6 @@
 #pragma once
+#include <functional>
+
 #include "mha2mla/runtime.hpp"
 #include "mlp.hpp"
 #include "rotary.hpp"
@@ -26,10 +28,11 @@ void attend(const Model& model, std::int64_t layer, const RotaryTable& rotary, s
 void forward_attention(const Model& model, std::int64_t layer, const RotaryTable& rotary, std::int64_t seq_len,
                        Eigen::Ref<Matrix> hidden, LayerWorkspace& work, const AttentionTap& tap);
 void forward_mlp(const Model& model, std::int64_t layer, Eigen::Ref<Matrix> hidden, LayerWorkspace& work);
-/// work.normed = norm(hidden), or the hidden states themselves where there is no norm.
-void read_normed(const NormView& view, Eigen::Ref<const Matrix> hidden, LayerWorkspace& work);
-/// hidden += scale · norm(work.down).
-void add_down(const NormView& post, float scale, LayerWorkspace& work, Eigen::Ref<Matrix> hidden);
+/// What surrounds the attention in a block, for whole sequences and for new tokens after cached ones: the norm of the
+/// hidden states, the output projection, the norm of the output, its scale and the residual.
+/// @param mix sets work.attention, [tokens, num_heads * head_dim], which has that shape, to softmax·v of work.normed.
+void around_attention(const Model& model, std::int64_t layer, Eigen::Ref<Matrix> hidden, LayerWorkspace& work,
+                      const std::function<void()>& mix);
 /// Queries and keys before RoPE, with their norms. @param input normed hidden states, [tokens, hidden]
 void project_queries_and_keys(const AttentionView& view, const Matrix& input, Matrix& q, Matrix& k);
 /// As far as the tap: queries and keys before RoPE, and nothing else. Original checkpoints only.

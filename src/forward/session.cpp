@@ -237,19 +237,17 @@ void Session::Impl::attend(std::int64_t layer, std::span<const Run> runs) {
 
 void Session::Impl::through_layers(std::span<const Run> runs, Matrix& hidden) {
     rows.resize(hidden.rows(), layout.width);
-    work.attention.resize(hidden.rows(), config.num_attention_heads * config.head_dim);
     queries.resize(layout.segments.size());
     for (std::int64_t layer = 0; layer < config.num_hidden_layers; ++layer) {
         const LayerView& view = model.layer(layer);
-        read_normed(view.attention_norm, hidden, work);
-        if (view.latent()) {
-            latent_rows(view.latent_attention(), layer, runs);
-        } else {
-            original_rows(view.original_attention(), layer, runs);
-        }
-        attend(layer, runs);
-        project(view.output_projection(), work.attention, work.down);
-        add_down(view.attention_post_norm, model.rules(layer).residual_scale, work, hidden);
+        around_attention(model, layer, hidden, work, [&] {
+            if (view.latent()) {
+                latent_rows(view.latent_attention(), layer, runs);
+            } else {
+                original_rows(view.original_attention(), layer, runs);
+            }
+            attend(layer, runs);
+        });
         forward_mlp(model, layer, hidden, work);
     }
 }
