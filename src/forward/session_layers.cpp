@@ -1,0 +1,211 @@
+#include <algorithm>
+
+#include "../support/parallel.hpp"
+#include "absorbed.hpp"
+#include "project.hpp"
+#include "session_impl.hpp"
+
+namespace mha2mla {
+namespace {
+
+constexpr std::int64_t kExpandedChunk = 1024;  // tokens whose keys and values are computed at a time
+
+std::size_t size_of(std::int64_t count) { return static_cast<std::size_t>(count); }
+
+}  // namespace
+
+Session::Impl::Impl(const Model& model_of_session, const SessionOptions& session_options)
+    : model(model_of_session),
+      config(model_of_session.config),
+      options(session_options),
+      layout(cache_layout(config, session_options.cache.group_size)),
+      rotary(config.rules, session_options.capacity) {
+    if (config.latent) expanded = expanded_layout(config);
+    for (std::int64_t i = 0; i < options.sequences * config.num_hidden_layers; ++i) {
+        caches.emplace_back(layout, options.cache, options.capacity);
+    }
+}
+
+void Session::Impl::rotate(std::int64_t layer, std::span<const Run> runs, std::int64_t heads, std::int64_t dim,
+                           Matrix& x, const LayerPairs* pairs) const {
+    if (dim == 0) return;
+    const RotaryTable& table = rotary[layer];
+    const std::int64_t heads_of_pairs = pairs == nullptr ? 1 : static_cast<std::int64_t>(pairs->size());
+    for (const Run& run : runs) {
+        parallel_for((run.count + 63) / 64, [&](std::int64_t block, std::vector<float>&) {
+            for (std::int64_t i = block * 64; i < std::min(run.count, (block + 1) * 64); ++i) {
+                for (std::int64_t head = 0; head < heads; ++head) {
+                    std::span<const std::int64_t> kept;
+                    if (pairs != nullptr) kept = (*pairs)[size_of(head * heads_of_pairs / heads)];
+                    table.rotate(x.row(run.first + i).data() + head * dim, run.position + i, kept);
+                }
+            }
+        });
+    }
+}
+
+NewRows Session::Impl::original_rows(const AttentionView& view, std::int64_t layer, std::span<const Run> runs) {
+    NewRows added(work.normed.rows(), layout);
+    project_queries_and_keys(view, work.normed, work.q, work.k);
+    project(view.v, work.normed, work.v);
+    rotate(layer, runs, config.num_attention_heads, config.head_dim, work.q, nullptr);
+    rotate(layer, runs, config.num_key_value_heads, config.head_dim, work.k, nullptr);
+    added.rows << work.k, work.v;
+    added.queries[0] = work.q * model.rules(layer).attention.scale;
+    return added;
+}
+
+NewRows Session::Impl::latent_rows(const LatentAttentionView& view, std::int64_t layer, std::span<const Run> runs) {
+    NewRows added(work.normed.rows(), layout);
+    const LatentConfig& latent = *config.latent;
+    const std::int64_t heads = config.num_attention_heads;
+    const std::int64_t kv_heads = config.num_key_value_heads;
+    const std::int64_t rope_dim = latent.rope.rope_dim;
+    const auto& pairs = latent.rope.pairs[size_of(layer)];
+    project(view.q, work.normed, work.q);
+    work.q *= model.rules(layer).attention.scale;
+    rotate(layer, runs, heads, rope_dim, work.q, &pairs);
+    std::int64_t column = 0;
+    std::size_t segment = 0;
+    if (rope_dim > 0) {
+        project(view.k_rope, work.normed, work.k_rope);
+        rotate(layer, runs, kv_heads, rope_dim, work.k_rope, &pairs);
+        added.rows.leftCols(work.k_rope.cols()) = work.k_rope;
+        column = work.k_rope.cols();
+        added.queries[segment++] = work.q.leftCols(heads * rope_dim);
+    }
+    const auto cache_columns = [&](const LinearView& map) {
+        project(map, work.normed, work.latent);
+        added.rows.middleCols(column, work.latent.cols()) = work.latent;
+        column += work.latent.cols();
+    };
+    added.nope_queries = work.q.rightCols(work.q.cols() - heads * rope_dim);
+    if (added.nope_queries.cols() > 0) {
+        cache_columns(view.down_k.weight != nullptr ? view.down_k : view.up_k);
+        if (view.down_k.weight != nullptr) {
+            added.queries[segment].resize(added.rows.rows(), heads * view.up_k.in_features());
+            absorb_queries(view.up_k, kv_heads, added.rows.rows(),
+                           {added.nope_queries.data(), added.nope_queries.cols()}, config.group_size(),
+                           added.queries[segment].data());
+        } else {
+            added.queries[segment] = added.nope_queries;
+        }
+    }
+    const bool cached = shares_latent(latent.factorization) && added.nope_queries.cols() > 0;
+    if (!cached) cache_columns(view.down_v.weight != nullptr ? view.down_v : view.up_v);
+    return added;
+}
+
+/// The expanded form costs one product of each cached token with W_uk and W_uv, and saves for each query and head the
+/// difference in width between latents and heads. Both run at about the same rate.
+bool Session::Impl::expand(const Run& run) const {
+    if (!config.latent || options.form == AttentionForm::absorbed) return false;
+    if (options.form == AttentionForm::expanded) return true;
+    const LatentConfig& latent = *config.latent;
+    const std::int64_t nope_dim = config.head_dim - latent.rope.rope_dim;
+    const LatentWidths widths = config.latent_shape().widths();
+    const std::int64_t once = config.num_key_value_heads * (widths.key * nope_dim + widths.value * config.head_dim);
+    const std::int64_t saved = config.num_attention_heads * ((widths.key > 0 ? widths.key - nope_dim : 0) +
+                                                             (widths.value > 0 ? widths.value - config.head_dim : 0));
+    return run.count * saved > once;
+}
+
+NewRows Session::Impl::new_rows(std::int64_t layer, std::span<const Run> runs) {
+    const LayerView& view = model.layer(layer);
+    return view.latent() ? latent_rows(view.latent_attention(), layer, runs)
+                         : original_rows(view.original_attention(), layer, runs);
+}
+
+void Session::Impl::attend_expanded(std::int64_t layer, const LayerCache& cache, const Run& run, const NewRows& added,
+                                    float* to) const {
+    const LatentAttentionView& view = model.layer(layer).latent_attention();
+    const std::int64_t heads = config.num_attention_heads;
+    const std::int64_t rope_dim = config.latent->rope.rope_dim;
+    const std::int64_t rotated = config.num_key_value_heads * rope_dim;
+    const auto from_first = [&](const Matrix& x) { return x.data() + run.first * x.cols(); };
+    std::vector<const float*> q;
+    for (const auto& segment : expanded.segments) {
+        const bool rotated_part = q.empty() && rope_dim > 0;
+        q.push_back(segment.key ? from_first(rotated_part ? added.queries[0] : added.nope_queries) : nullptr);
+    }
+    ChunkedAttention attention(expanded, heads, run.count, run.position, q, model.rules(layer).attention);
+    Matrix packed, latent, part, whole;
+    const auto add = [&](const KvRows& from, std::int64_t start, bool recent) {
+        for (std::int64_t first = 0; first < from.size(); first += kExpandedChunk) {
+            const std::int64_t count = std::min(kExpandedChunk, from.size() - first);
+            packed.resize(count, layout.width);
+            from.decode(first, count, packed.data());
+            whole.resize(count, expanded.width);
+            whole.leftCols(rotated) = packed.leftCols(rotated);
+            std::int64_t from_column = rotated;
+            std::int64_t to_column = rotated;
+            const auto up = [&](const LinearView& down, const LinearView& map, bool keep) {
+                const std::int64_t width = down.weight != nullptr ? down.out_features() : map.out_features();
+                latent = packed.middleCols(from_column, width);
+                if (!keep) from_column += width;
+                if (down.weight != nullptr) {
+                    project(map, latent, part);
+                } else {
+                    part = latent;
+                }
+                whole.middleCols(to_column, part.cols()) = part;
+                to_column += part.cols();
+            };
+            if (added.nope_queries.cols() > 0) {
+                up(view.down_k, view.up_k, shares_latent(config.latent->factorization));
+            }
+            up(view.down_v, view.up_v, false);
+            KvRows keys_and_values(expanded, KvCacheFormat::f32, 1, count);
+            keys_and_values.append(whole.data(), count);
+            attention.add(keys_and_values, start + first, cache.window(), recent);
+        }
+    };
+    add(cache.old(), 0, false);
+    if (cache.window() > 0) add(cache.recent(), cache.recent_start(), true);
+    attention.finish(to);
+}
+
+void Session::Impl::attend(std::int64_t layer, std::span<const Run> runs, const NewRows& added, Matrix& to) {
+    const LayerView& view = model.layer(layer);
+    const std::int64_t heads = config.num_attention_heads;
+    const bool projected = view.latent() && view.latent_attention().down_v.weight != nullptr;
+    Matrix mixed(added.rows.rows(), heads * layout.value_dim());
+    std::vector<AttentionQueries> sequences;
+    for (const Run& run : runs) {
+        LayerCache& numbers = cache(run.sequence, layer);
+        numbers.append(added.rows.data() + run.first * layout.width, run.count);
+        if (expand(run)) {
+            attend_expanded(layer, numbers, run, added, to.data() + run.first * to.cols());
+            continue;
+        }
+        const auto from_first = [&](const Matrix& x) { return x.data() + run.first * x.cols(); };
+        AttentionQueries sequence{&numbers, run.count, {}, mixed.data() + run.first * mixed.cols()};
+        for (std::size_t s = 0; s < layout.segments.size(); ++s) {
+            sequence.q.push_back(layout.segments[s].key ? from_first(added.queries[s]) : nullptr);
+        }
+        sequences.push_back(std::move(sequence));
+    }
+    cached_attention(layout, heads, sequences, model.rules(layer).attention);
+    for (const Run& run : runs) {
+        cache(run.sequence, layer).settle();
+        if (expand(run)) continue;
+        const float* from = mixed.data() + run.first * mixed.cols();
+        float* out = to.data() + run.first * to.cols();
+        if (projected) {
+            project_values(view.latent_attention().up_v, config.num_key_value_heads, run.count, from,
+                           config.group_size(), out);
+        } else {
+            std::copy_n(from, run.count * mixed.cols(), out);
+        }
+    }
+}
+
+void Session::Impl::through_layers(std::span<const Run> runs, Matrix& hidden) {
+    for (std::int64_t layer = 0; layer < config.num_hidden_layers; ++layer) {
+        around_attention(model, layer, hidden, work,
+                         [&] { attend(layer, runs, new_rows(layer, runs), work.attention); });
+        forward_mlp(model, layer, hidden, work);
+    }
+}
+
+}  // namespace mha2mla
