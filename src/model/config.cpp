@@ -14,7 +14,6 @@ using Json = nlohmann::ordered_json;
 constexpr std::int64_t kMaxWidth = std::int64_t{1} << 22;
 constexpr std::int64_t kMaxVocabulary = std::int64_t{1} << 26;
 constexpr std::int64_t kMaxLayers = std::int64_t{1} << 12;
-constexpr std::int64_t kMaxPositions = std::int64_t{1} << 31;
 constexpr std::size_t kMaxConfigBytes = 8'000'000;
 
 }  // namespace

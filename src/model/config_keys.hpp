@@ -7,6 +7,9 @@
 
 namespace mha2mla {
 
+/// A position beyond this comes from a damaged file.
+inline constexpr std::int64_t kMaxPositions = std::int64_t{1} << 31;
+
 /// Typed access to the keys of one JSON object; every message names file and key. A key whose value is null is absent.
 class ConfigKeys {
 public:

@@ -10,8 +10,6 @@
 namespace mha2mla {
 namespace {
 
-constexpr std::int64_t kMaxPositions = std::int64_t{1} << 31;
-
 std::int64_t window_of(const ConfigKeys& keys, std::int64_t fallback = 0) {
     if (keys.is_null("sliding_window") || (fallback == 0 && keys.find("sliding_window") == nullptr)) return 0;
     return keys.dimension("sliding_window", kMaxPositions, fallback);

@@ -28,7 +28,7 @@ struct EvalFlags {
 
 bool of_text(const EvalFlags& flags) { return flags.choices.empty(); }
 constexpr std::string_view kOfText = "--text or --tokens, not --choices";
-constexpr std::array<OptionRule<EvalFlags>, 2> kRules = {{
+constexpr std::array<OptionRule<EvalFlags>, 2> kEvalRules = {{
     {"--context", [](const EvalFlags& flags) { return flags.windows.context.has_value(); }, of_text, kOfText},
     {"--max-windows", [](const EvalFlags& flags) { return flags.windows.max_windows.has_value(); }, of_text, kOfText},
 }};
@@ -77,7 +77,7 @@ void run_choices(const EvalFlags& flags, const Model& model, Context& context) {
 }
 
 void run(const EvalFlags& flags, Context& context) {
-    check_rules(kRules, flags);
+    check_rules(kEvalRules, flags);
     check_kv_cache_flags(flags.cache);
     const ThreadScope threads(context.threads);
     const Model model = Model::open(flags.model);
@@ -132,7 +132,7 @@ void add_eval(CLI::App& app, Context& context) {
     add_choice(*command, "--task", flags->task, choice_tasks(), &ChoiceTask::name,
                "Published data set whose JSON Lines --choices holds as they come; items: query, choices, gold")
         ->needs("--choices");
-    document_rules(*command, kRules);
+    document_rules(*command, kEvalRules);
     add_threads_option(*command, context);
     add_json_option(*command, flags->json);
     set_footer(*command, "",

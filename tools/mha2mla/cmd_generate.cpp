@@ -35,7 +35,7 @@ struct GenerateFlags {
 
 bool draws(const GenerateFlags& flags) { return flags.temperature != 0; }
 constexpr std::string_view kTemperature = "a --temperature above 0";
-constexpr std::array<OptionRule<GenerateFlags>, 3> kRules = {{
+constexpr std::array<OptionRule<GenerateFlags>, 3> kGenerateRules = {{
     {"--top-k", [](const GenerateFlags& flags) { return flags.top_k.has_value(); }, draws, kTemperature},
     {"--top-p", [](const GenerateFlags& flags) { return flags.top_p.has_value(); }, draws, kTemperature},
     {"--seed", [](const GenerateFlags& flags) { return flags.seed.has_value(); }, draws, kTemperature},
@@ -204,7 +204,7 @@ GenerateResult stream_text(const Model& model, const std::vector<std::vector<Tok
 }
 
 void run(const GenerateFlags& flags, Context& context) {
-    check_rules(kRules, flags);
+    check_rules(kGenerateRules, flags);
     check_kv_cache_flags(flags.cache);
     const ThreadScope threads(context.threads);
     const Model model = Model::open(flags.model);
@@ -279,7 +279,7 @@ void add_generate(CLI::App& app, Context& context) {
     command->add_option("--seed", flags->seed, "Random seed; prompt i of a batch uses seed + i")
         ->type_name("N")
         ->default_str("0");
-    document_rules(*command, kRules);
+    document_rules(*command, kGenerateRules);
     add_kv_cache_options(*command, flags->cache, "that of the weights");
     add_threads_option(*command, context);
     add_json_option(*command, flags->json);
