@@ -1,0 +1,159 @@
+#include "shared_key_layer.hpp"
+
+#include <Eigen/Cholesky>
+#include <algorithm>
+#include <cmath>
+
+#include "../linalg/blas.hpp"
+#include "../linalg/tiled.hpp"
+#include "../support/parallel.hpp"
+#include "mha2mla/error.hpp"
+
+namespace mha2mla {
+namespace {
+
+/// L with L·Lᵀ = moment + ridge.
+MatrixD factor_of(MatrixD moment) {
+    constexpr double kLeastRidge = 1e-30;
+    if (moment.size() == 0) return moment;
+    moment.diagonal().array() += std::max(Whitening::kRidge * moment.diagonal().mean(), kLeastRidge);
+    const Eigen::LLT<MatrixD> cholesky(moment);
+    if (cholesky.info() != Eigen::Success || !moment.allFinite()) {
+        throw Error(ErrorCode::numeric,
+                    "queries or output projections are not finite; does the checkpoint hold NaN or infinite weights?");
+    }
+    return cholesky.matrixL();
+}
+
+/// W_oᵀW_o, summed over the query heads of a KV head.
+MatrixD output_gram(const OriginalAttention& layer, std::int64_t kv_head) {
+    MatrixD gram = MatrixD::Zero(layer.head_dim, layer.head_dim);
+    for (std::int64_t head = kv_head * layer.group_size(); head < (kv_head + 1) * layer.group_size(); ++head) {
+        const MatrixD o = layer.o.middleCols(head * layer.head_dim, layer.head_dim).cast<double>();
+        gram.noalias() += o.transpose() * o;
+    }
+    return gram;
+}
+
+/// E qqᵀ of the queries that unrotated components meet, summed over heads. [nope_rows, nope_rows]
+MatrixD met_queries(const std::vector<MatrixD>& maps, const QueryKeyMoments& moments) {
+    constexpr std::int64_t kStrip = 64;
+    const std::int64_t rows = maps.front().rows();
+    MatrixD sum = MatrixD::Zero(rows, rows);
+    parallel_for((rows + kStrip - 1) / kStrip, [&](std::int64_t strip, std::vector<float>&) {
+        const std::int64_t first = strip * kStrip, count = std::min(kStrip, rows - first);
+        for (std::size_t head = 0; head < maps.size(); ++head) {
+            const MatrixD left = maps[head].middleRows(first, count) * moments.query[head];
+            gemm(CblasNoTrans, CblasTrans, count, rows, left.cols(), 1.0, left.data(), left.cols(), maps[head].data(),
+                 left.cols(), 1.0, sum.data() + first * rows, rows);
+        }
+    });
+    return sum;
+}
+
+/// Solves Lᵀ·X = rows.
+Matrix without_weight(const MatrixD& factor, const Eigen::Ref<const Matrix>& rows) {
+    return factor.transpose().triangularView<Eigen::Upper>().solve(rows.cast<double>().eval()).cast<float>();
+}
+
+/// By how much keys are multiplied, so that they have `balance` times the energy's root of the values.
+double key_weight(const Matrix& keys, const Matrix& values, double balance) {
+    const double key_energy = squared_norm(keys), value_energy = squared_norm(values);
+    return key_energy > 0 && value_energy > 0 ? balance * std::sqrt(value_energy / key_energy) : 1;
+}
+
+}  // namespace
+
+MatrixD centred_moment(const AttentionInputStats& stats) {
+    constexpr double kRounding = 1e-12;  // more than the difference of the two may lose
+    MatrixD moment = stats.moment - stats.mean * stats.mean.transpose();
+    moment.diagonal().array() += kRounding * stats.moment.diagonal().mean();
+    return moment;
+}
+
+SharedKeyFactorizer::SharedKeyFactorizer(const OriginalAttention& layer, const SharedKeyMap& map,
+                                         const AttentionInputStats& stats, const QueryKeyMoments& moments,
+                                         const Whitening& whitening, KeyWeighting weighting)
+    : original_(layer), stats_(stats), whitening_(whitening) {
+    const std::int64_t dim = layer.head_dim, rope = map.rope_dim(), nope = map.nope_rows();
+    layer_.heads = layer.heads;
+    layer_.head_dim = dim;
+    layer_.frequencies = map.frequencies();
+    layer_.q = layer.q;
+    layer_.q_bias = layer.q_bias;
+    layer_.o = layer.o;
+    layer_.q_rope.resize(layer.heads * rope, layer.q.cols());
+    if (layer.q_bias.size() > 0) layer_.q_rope_bias.resize(layer.heads * rope);
+    query_maps_.resize(static_cast<std::size_t>(layer.heads));
+    parallel_for(layer.heads, [&](std::int64_t head, std::vector<float>&) {
+        const MatrixD to = map.query_map(head);
+        const MatrixD rows = to.topRows(rope) * layer.q.middleRows(head * dim, dim).cast<double>();
+        layer_.q_rope.middleRows(head * rope, rope) = rows.cast<float>();
+        if (layer.q_bias.size() > 0) {
+            const Eigen::VectorXd bias = to.topRows(rope) * layer.q_bias.segment(head * dim, dim).cast<double>();
+            layer_.q_rope_bias.segment(head * rope, rope) = bias.cast<float>();
+        }
+        query_maps_[static_cast<std::size_t>(head)] = to.bottomRows(nope);
+    });
+    MatrixD met = met_queries(query_maps_, moments);
+    if (weighting == KeyWeighting::rms) met = MatrixD(met.diagonal().asDiagonal());
+    key_factor_ = factor_of(std::move(met));
+    const MatrixD keys = map.map_keys(layer.k.cast<double>());
+    layer_.k_rope = keys.topRows(rope).cast<float>();
+    if (layer.k_bias.size() > 0) {
+        layer_.k_rope_bias = map.map_keys(layer.k_bias.cast<double>()).col(0).head(rope).cast<float>();
+    }
+    keys_ = whitening.apply((key_factor_.transpose() * keys.bottomRows(nope)).cast<float>());
+    Matrix values(layer.v.rows(), layer.v.cols());
+    for (std::int64_t head = 0; head < layer.kv_heads; ++head) {
+        value_factors_.push_back(factor_of(output_gram(layer, head)));
+        const MatrixD rows = value_factors_.back().transpose() * layer.v.middleRows(head * dim, dim).cast<double>();
+        values.middleRows(head * dim, dim) = rows.cast<float>();
+    }
+    values_ = whitening.apply(values);
+}
+
+SharedKeyFactorizer::Result SharedKeyFactorizer::factorize(const Options& options) const {
+    const double weight = key_weight(keys_, values_, options.balance);
+    Matrix weighted(keys_.rows() + values_.rows(), keys_.cols());
+    weighted << keys_ * static_cast<float>(weight), values_;
+    SvdOptions svd = options.svd;
+    svd.sigma = SigmaPlacement::up;
+    LowRank factors = truncated_svd(weighted, options.kv_rank, svd);
+    Result result{layer_, factors.total_energy, factors.retained_energy};
+    SharedKeyLayer& layer = result.layer;
+    layer.down = whitening_.revert(factors.down);
+    place_up(factors.up, weight, layer);
+    const bool biased = original_.v_bias.size() > 0 || original_.o_bias.size() > 0 || options.mean_value_bias;
+    if (!biased) return result;
+    Eigen::VectorXd values = Eigen::VectorXd::Zero(layer.heads * layer.head_dim);  // constant parts, by query head
+    const Eigen::VectorXd latent = layer.down.cast<double>() * stats_.mean;
+    for (std::int64_t head = 0; head < layer.heads; ++head) {
+        auto of_head = values.segment(head * layer.head_dim, layer.head_dim);
+        const std::int64_t row = head / original_.group_size() * layer.head_dim;
+        if (original_.v_bias.size() > 0) of_head += original_.v_bias.segment(row, layer.head_dim).cast<double>();
+        if (!options.mean_value_bias) continue;
+        of_head += original_.v.middleRows(row, layer.head_dim).cast<double>() * stats_.mean -
+                   layer.up_v.middleRows(head * layer.head_dim, layer.head_dim).cast<double>() * latent;
+    }
+    Eigen::VectorXd bias = layer.o.cast<double>() * values;
+    if (original_.o_bias.size() > 0) bias += original_.o_bias.cast<double>();
+    layer.o_bias = bias.cast<float>();
+    return result;
+}
+
+void SharedKeyFactorizer::place_up(const Matrix& up, double key_weight, SharedKeyLayer& to) const {
+    const std::int64_t dim = to.head_dim, nope = keys_.rows();
+    const MatrixD keys = without_weight(key_factor_, up.topRows(nope)).cast<double>() / key_weight;
+    to.up_k.resize(to.heads * dim, up.cols());
+    to.up_v.resize(to.heads * dim, up.cols());
+    parallel_for(to.heads, [&](std::int64_t head, std::vector<float>&) {
+        const std::int64_t kv_head = head / original_.group_size();
+        const MatrixD rows = query_maps_[static_cast<std::size_t>(head)].transpose() * keys;
+        to.up_k.middleRows(head * dim, dim) = rows.cast<float>();
+        to.up_v.middleRows(head * dim, dim) =
+            without_weight(value_factors_[static_cast<std::size_t>(kv_head)], up.middleRows(nope + kv_head * dim, dim));
+    });
+}
+
+}  // namespace mha2mla
