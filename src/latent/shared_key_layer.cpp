@@ -12,17 +12,21 @@
 namespace mha2mla {
 namespace {
 
-/// L with L·Lᵀ = moment + ridge.
-MatrixD factor_of(MatrixD moment) {
+/// L with L·Lᵀ = moment + ridge. The ridge is Whitening::kRidge of the mean diagonal, and ten times more until a factor
+/// exists: where queries or keys are degenerate, rounding may leave a moment far from symmetric and positive.
+MatrixD root_of_moment(const MatrixD& moment) {
     constexpr double kLeastRidge = 1e-30;
     if (moment.size() == 0) return moment;
-    moment.diagonal().array() += std::max(Whitening::kRidge * moment.diagonal().mean(), kLeastRidge);
-    const Eigen::LLT<MatrixD> cholesky(moment);
-    if (cholesky.info() != Eigen::Success || !moment.allFinite()) {
-        throw Error(ErrorCode::numeric,
-                    "queries or output projections are not finite; does the checkpoint hold NaN or infinite weights?");
+    const MatrixD symmetric = (moment + moment.transpose()) / 2;
+    const double mean = symmetric.diagonal().mean();
+    for (double share = Whitening::kRidge; symmetric.allFinite() && share <= 10; share *= 10) {
+        MatrixD ridged = symmetric;
+        ridged.diagonal().array() += std::max(share * mean, kLeastRidge);
+        const Eigen::LLT<MatrixD> cholesky(ridged);
+        if (cholesky.info() == Eigen::Success) return cholesky.matrixL();
     }
-    return cholesky.matrixL();
+    throw Error(ErrorCode::numeric,
+                "queries or output projections are not finite; does the checkpoint hold NaN or infinite weights?");
 }
 
 /// W_oᵀW_o, summed over the query heads of a KV head.
@@ -97,7 +101,7 @@ SharedKeyFactorizer::SharedKeyFactorizer(const OriginalAttention& layer, const S
     });
     MatrixD met = met_queries(query_maps_, moments);
     if (weighting == KeyWeighting::rms) met = MatrixD(met.diagonal().asDiagonal());
-    key_factor_ = factor_of(std::move(met));
+    key_factor_ = root_of_moment(met);
     const MatrixD keys = map.map_keys(layer.k.cast<double>());
     layer_.k_rope = keys.topRows(rope).cast<float>();
     if (layer.k_bias.size() > 0) {
@@ -106,7 +110,7 @@ SharedKeyFactorizer::SharedKeyFactorizer(const OriginalAttention& layer, const S
     keys_ = whitening.apply((key_factor_.transpose() * keys.bottomRows(nope)).cast<float>());
     Matrix values(layer.v.rows(), layer.v.cols());
     for (std::int64_t head = 0; head < layer.kv_heads; ++head) {
-        value_factors_.push_back(factor_of(output_gram(layer, head)));
+        value_factors_.push_back(root_of_moment(output_gram(layer, head)));
         const MatrixD rows = value_factors_.back().transpose() * layer.v.middleRows(head * dim, dim).cast<double>();
         values.middleRows(head * dim, dim) = rows.cast<float>();
     }

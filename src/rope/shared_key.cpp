@@ -14,7 +14,7 @@ namespace {
 
 constexpr std::complex<double> kI(0, 1);
 
-[[noreturn]] void refuse_moments() {
+[[noreturn]] void refuse_block_moments() {
     throw Error(ErrorCode::numeric,
                 "second moments of queries or keys are not finite; does the checkpoint hold NaN or infinite weights?");
 }
@@ -37,14 +37,14 @@ MatrixC complex_moment(const MatrixD& moment, std::int64_t channels, const RowOf
 MatrixC factor_of(MatrixC moment) {
     moment.diagonal().array() += std::max(kBasisRidge * moment.diagonal().real().mean(), kLeastBasisRidge);
     const Eigen::LLT<MatrixC> cholesky(moment);
-    if (cholesky.info() != Eigen::Success || !moment.allFinite()) refuse_moments();
+    if (cholesky.info() != Eigen::Success || !moment.allFinite()) refuse_block_moments();
     return cholesky.matrixL();
 }
 
 void balance(SharedKeyBlock& block, const MatrixC& key_moment, const MatrixC& query_moment) {
     const MatrixC key = factor_of(key_moment), query = factor_of(query_moment);
     const Eigen::BDCSVD<MatrixC> svd(query.adjoint() * key, Eigen::ComputeFullU | Eigen::ComputeFullV);
-    if (svd.info() != Eigen::Success || !svd.singularValues().allFinite()) refuse_moments();
+    if (svd.info() != Eigen::Success || !svd.singularValues().allFinite()) refuse_block_moments();
     // Rounding may make the least ones zero; they only scale components that matter to nobody.
     const double least = std::max(1e-14 * svd.singularValues()(0), kLeastBasisRidge);
     block.strength = svd.singularValues().cwiseMax(least);

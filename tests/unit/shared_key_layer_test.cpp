@@ -66,6 +66,7 @@ TEST(SharedKey, ErrorOfATruncatedLatentIsTheTailOfItsSpectrum) {
 
 TEST(SharedKey, DegenerateKeysAndShortTextsStayFinite) {
     const auto run = [](SharedKeyCase c, const char* name) {
+        SCOPED_TRACE(name);
         c.moments = query_key_moments(c.original, c.stats);
         for (const bool engine : {false, true}) {
             for (const std::int64_t fold : {1, 2, 4}) {
