@@ -23,18 +23,22 @@ void soft_cap_gradient(float cap, std::int64_t count, const float* capped, float
     }
 }
 
+float attention_weights(const AttentionRule& rule, std::int64_t position, float* logits) {
+    const std::int64_t first = first_visible(rule, position);
+    const std::int64_t count = position + 1 - first;
+    std::fill(logits, logits + first, 0.0F);
+    if (rule.softcap > 0) soft_cap(rule.softcap, count, logits + first);
+    float maximum = kNothing;
+    float sum = 0;
+    softmax_piece(logits + first, count, maximum, sum);
+    return sum;
+}
+
 void causal_softmax(const AttentionRule& rule, std::int64_t seq_len, float* logits) {
     for (std::int64_t t = 0; t < seq_len; ++t) {
         float* row = logits + t * seq_len;
-        const std::int64_t first = first_visible(rule, t);
-        const std::int64_t count = t + 1 - first;
-        if (rule.softcap > 0) soft_cap(rule.softcap, count, row + first);
-        float maximum = kNothing;
-        float sum = 0;
-        softmax_piece(row + first, count, maximum, sum);
-        const float share = 1.0F / sum;
-        std::fill(row, row + first, 0.0F);
-        for (std::int64_t s = first; s <= t; ++s) row[s] *= share;
+        const float share = 1.0F / attention_weights(rule, t, row);
+        for (std::int64_t s = first_visible(rule, t); s <= t; ++s) row[s] *= share;
         std::fill(row + t + 1, row + seq_len, 0.0F);
     }
 }

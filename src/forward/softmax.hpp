@@ -15,6 +15,11 @@ void soft_cap(float cap, std::int64_t count, float* x);
 /// d, the derivative by soft_cap()'s result, becomes that by what it read. @param capped the result.
 void soft_cap_gradient(float cap, std::int64_t count, const float* capped, float* d);
 
+/// Logits of one query, scaled but not capped, become attention weights that do not sum up to 1 yet:
+/// exp(soft-capped logit − maximum) of the keys that the query sees, zeros before.
+/// @param logits of the keys up to the query's own position, [position + 1]. @return the sum of the weights.
+float attention_weights(const AttentionRule& rule, std::int64_t position, float* logits);
+
 /// Logits of a sequence's queries, scaled but not capped, become their soft-capped softmax over the keys that each
 /// query sees, zeros beyond. @param logits [seq_len, seq_len]
 void causal_softmax(const AttentionRule& rule, std::int64_t seq_len, float* logits);

@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <iterator>
 
 #include "../forward/layer.hpp"
+#include "../forward/softmax.hpp"
 #include "../support/parallel.hpp"
 
 namespace mha2mla {
@@ -46,7 +46,8 @@ struct Fit {
 /// One query head in one sequence.
 class Sequence {
 public:
-    Sequence(const RotaryTable& rotary, Matrix q, Matrix k) : k_(std::move(k)), rotated_k_(k_) {
+    Sequence(const AttentionRule& rule, const RotaryTable& rotary, Matrix q, Matrix k)
+        : k_(std::move(k)), rotated_k_(k_) {
         const std::int64_t seq_len = k_.rows(), dim = k_.cols();
         const std::int64_t queries = std::min(kQueries, seq_len);
         q_.resize(queries, dim);
@@ -59,11 +60,10 @@ public:
             rotary.rotate(rotated_q_.row(i).data(), visible_[static_cast<std::size_t>(i)] - 1, {});
         }
         for (std::int64_t t = 0; t < seq_len; ++t) rotary.rotate(rotated_k_.row(t).data(), t, {});
-        attention_ = rotated_q_ * rotated_k_.transpose() / std::sqrt(static_cast<float>(dim));
+        attention_ = rule.scale * rotated_q_ * rotated_k_.transpose();
         for (std::int64_t i = 0; i < queries; ++i) {
             auto row = attention_.row(i).head(visible_[static_cast<std::size_t>(i)]);
-            row = (row.array() - row.maxCoeff()).exp().matrix().eval();
-            row /= row.sum();
+            row /= attention_weights(rule, row.size() - 1, row.data());
         }
     }
 
@@ -107,7 +107,7 @@ void fit_nope_phases(const Model& model, std::int64_t layer, const Matrix& sampl
         const auto pairs = pairs_without(latent.pairs[static_cast<std::size_t>(kv_head)], dim / 2);
         std::vector<Fit> fits(pairs.size());
         for (std::int64_t first = 0; first < sample.rows(); first += seq_len) {
-            const Sequence sequence(rotary, q.block(first, head * dim, seq_len, dim),
+            const Sequence sequence(model.rules(layer).attention, rotary, q.block(first, head * dim, seq_len, dim),
                                     k.block(first, kv_head * dim, seq_len, dim));
             for (std::size_t i = 0; i < pairs.size(); ++i) sequence.add_to(fits[i], pairs[i]);
         }

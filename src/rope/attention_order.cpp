@@ -9,7 +9,6 @@
 #include "../forward/layer.hpp"
 #include "../forward/project.hpp"
 #include "../forward/softmax.hpp"
-#include "../linalg/elementwise.hpp"
 #include "../linalg/gemm.hpp"
 #include "../support/parallel.hpp"
 
@@ -62,11 +61,7 @@ struct Sample {
             float* attention = room.data() + row * most;
             std::copy_n(logits.row(first + row).data(), keys, attention);
             if (pair) lose_rotation(first + row, *pair, keys, attention);
-            const std::int64_t unseen = first_visible(rule, keys - 1);
-            std::fill(attention, attention + unseen, 0.0F);
-            if (rule.softcap > 0) soft_cap(rule.softcap, keys - unseen, attention + unseen);
-            float maximum = -std::numeric_limits<float>::infinity();
-            softmax_piece(attention + unseen, keys - unseen, maximum, sums[static_cast<std::size_t>(row)]);
+            sums[static_cast<std::size_t>(row)] = attention_weights(rule, keys - 1, attention);
             std::fill(attention + keys, attention + most, 0.0F);
         }
         multiply_ab(rows, values.cols(), most, 1.0F, {room.data(), most}, {values.data(), values.cols()}, 0.0F,

@@ -14,6 +14,7 @@
 #include "layout/layer_rows.hpp"
 #include "mha2mla/calibration.hpp"
 #include "mha2mla/convert.hpp"
+#include "rope/attention_order.hpp"
 #include "support/temporary.hpp"
 #include "support/tiny_model.hpp"
 
@@ -92,14 +93,23 @@ bool keeps(std::int64_t kv_head, std::int64_t row) {
     return std::binary_search(kept.begin(), kept.end(), row % (kHeadDim / 2));
 }
 
+AttentionRule plain_rule() {
+    AttentionRule rule;
+    rule.scale = 1 / std::sqrt(static_cast<float>(kHeadDim));
+    return rule;
+}
+
 /// Softmax of one query head over what it sees. @param pairs that rotate. [kSeqLen, kSeqLen]
-MatrixD attention_of(const MatrixD& q, const MatrixD& k, const std::vector<std::int64_t>& pairs) {
+MatrixD attention_of(const MatrixD& q, const MatrixD& k, const std::vector<std::int64_t>& pairs,
+                     const AttentionRule& rule = plain_rule()) {
+    const double cap = rule.softcap;
     MatrixD attention = MatrixD::Zero(kSeqLen, kSeqLen);
     for (std::int64_t t = 0; t < kSeqLen; ++t) {
         double sum = 0;
         for (std::int64_t s = 0; s <= t; ++s) {
-            const double logit = rotated(q.row(t), t, pairs).dot(rotated(k.row(s), s, pairs));
-            attention(t, s) = std::exp(logit / std::sqrt(static_cast<double>(kHeadDim)));
+            if (rule.window > 0 && s <= t - rule.window) continue;
+            const double logit = rule.scale * rotated(q.row(t), t, pairs).dot(rotated(k.row(s), s, pairs));
+            attention(t, s) = std::exp(cap > 0 ? cap * std::tanh(logit / cap) : logit);
             sum += attention(t, s);
         }
         attention.row(t) /= sum;
@@ -139,6 +149,15 @@ class Latent : public testing::Test {
 protected:
     Latent() { write_tiny_model(directory_ / "model", tiny()); }
     [[nodiscard]] Model model() const { return Model::open(directory_ / "model"); }
+    /// The model with another rule of its attention, such that every part of the rule matters.
+    [[nodiscard]] Model model_with_window_and_cap() const {
+        Model model = this->model();
+        AttentionRule& rule = model.config.rules.layers[0].attention;
+        rule.scale = 0.6F;
+        rule.softcap = 1.5F;
+        rule.window = 5;
+        return model;
+    }
     TemporaryDirectory directory_;
     Observer observer_;
 };
@@ -211,9 +230,57 @@ TEST_F(Latent, HeadWeightsAreTheMomentsOfNopeQueriesAndOfOutputProjections) {
     }
 }
 
-TEST_F(Latent, PhasesAreTheLeastSquaresSolution) {
+/// Pairs of a KV head, the one that needs its rotation most first, by backward elimination.
+std::vector<std::int64_t> eliminated(const Model& model, const MatrixD& input, std::int64_t kv_head) {
+    const Attention original = original_of(model);
+    const AttentionRule& rule = model.rules(0).attention;
+    const MatrixD queries = original.q(input), keys = original.k(input), values = original.v(input);
+    const auto effect = [&](const std::vector<std::int64_t>& rotating) {
+        double sum = 0;
+        for (std::int64_t first = 0; first < input.rows(); first += kSeqLen) {
+            for (std::int64_t head = kv_head * kGroup; head < (kv_head + 1) * kGroup; ++head) {
+                const auto of = [&](const MatrixD& x, std::int64_t at) {
+                    return MatrixD(x.block(first, at * kHeadDim, kSeqLen, kHeadDim));
+                };
+                const MatrixD q = of(queries, head), k = of(keys, kv_head);
+                sum += ((attention_of(q, k, rotating, rule) - attention_of(q, k, all_pairs(), rule)) *
+                        of(values, kv_head) * original.o.weight.middleCols(head * kHeadDim, kHeadDim).transpose())
+                           .squaredNorm();
+            }
+        }
+        return sum;
+    };
+    std::vector<std::int64_t> rotating = all_pairs(), order;
+    while (!rotating.empty()) {
+        std::int64_t best = -1;
+        double least = 0;
+        for (const std::int64_t pair : rotating) {
+            std::vector<std::int64_t> left = rotating;
+            std::erase(left, pair);
+            const double now = effect(left);
+            if (best < 0 || now < least) best = pair, least = now;
+        }
+        std::erase(rotating, best);
+        order.insert(order.begin(), best);
+    }
+    return order;
+}
+
+TEST_F(Latent, PairsAreOrderedByWhatTheOutputLoses) {
+    const Matrix sample = random_matrix(2 * kSeqLen, kHidden, 6);
+    const Model plain = model(), ruled = model_with_window_and_cap();
+    for (const Model* source : {&plain, &ruled}) {
+        const RotaryTable rotary(source->config, kSeqLen);
+        const LayerPairs orders = attention_order(*source, 0, rotary, kSeqLen, sample);
+        for (const std::int64_t kv_head : {0, 1}) {
+            EXPECT_EQ(orders[static_cast<std::size_t>(kv_head)], eliminated(*source, sample.cast<double>(), kv_head));
+        }
+    }
+}
+
+/// Compares the phases of the first layer with their definition.
+void expect_least_squares(const Model& source) {
     constexpr std::int64_t kDim = kHeadDim, kHalf = kDim / 2;
-    const Model source = model();
     const Attention original = original_of(source);
     const Matrix sample = random_matrix(2 * kSeqLen, kHidden, 6);
     const MatrixD queries = original.q(sample.cast<double>()), keys = original.k(sample.cast<double>());
@@ -236,7 +303,7 @@ TEST_F(Latent, PhasesAreTheLeastSquaresSolution) {
             for (const std::int64_t first : {std::int64_t{0}, kSeqLen}) {
                 const MatrixD q = queries.block(first, head * kDim, kSeqLen, kDim);
                 const MatrixD k = keys.block(first, kv_head * kDim, kSeqLen, kDim);
-                const MatrixD attention = attention_of(q, k, all_pairs());
+                const MatrixD attention = attention_of(q, k, all_pairs(), source.rules(0).attention);
                 for (std::int64_t t = 0; t < kSeqLen; ++t) {
                     MatrixD terms(t + 1, 3);
                     for (std::int64_t s = 0; s <= t; ++s) {
@@ -273,6 +340,10 @@ TEST_F(Latent, PhasesAreTheLeastSquaresSolution) {
         }
     }
 }
+
+TEST_F(Latent, PhasesAreTheLeastSquaresSolution) { expect_least_squares(model()); }
+
+TEST_F(Latent, PhasesFollowTheRuleOfTheAttention) { expect_least_squares(model_with_window_and_cap()); }
 
 TEST_F(Latent, TheBalanceIsThatOfTheLeastErrorOfTheOutput) {
     constexpr std::int64_t kDim = kHeadDim;
