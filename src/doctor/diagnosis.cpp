@@ -136,8 +136,19 @@ private:
         }
     }
 
+    /// Whether convert() takes a model of this family and these rules.
+    bool check_family(const ModelConfig& config) {
+        try {
+            refuse_conversion(config);
+            return true;
+        } catch (const Error& error) {
+            add(Verdict::problem, "family", error);
+            return false;
+        }
+    }
+
     bool check_plan(const ModelConfig& config) {
-        if (config.latent) return false;
+        if (config.latent || !check_family(config)) return false;
         stages_.rope.rope_dim = options_.rope_dim.value_or(default_rope_dim(config));
         stages_.kv_rank = options_.kv_rank.value_or(default_kv_rank(config));
         stages_.factorization = options_.factorization;

@@ -88,6 +88,24 @@ TEST(DoctorCli, AConvertedCheckpointWouldNot) {
     expect_contains(texts(diagnose(out, 1), "problem"), {"already converted"});
 }
 
+TEST(DoctorCli, AModelThatConvertRefusesIsAProblem) {
+    const TemporaryDirectory directory;
+    copy_model(directory / "model");
+    auto config = read_json(directory / "model" / "config.json");
+    config["model_type"] = "mistral";
+    config["sliding_window"] = 64;
+    write_text(directory / "model" / "config.json", config.dump());
+    const auto refused =
+        run_program({"convert", (directory / "model").string(), (directory / "mla").string(), "--rope", "high"});
+    EXPECT_EQ(refused.exit_code, 1);
+    const auto diagnosis = diagnose(directory / "model", 1, {"--deep"});
+    EXPECT_EQ(diagnosis.at("converts"), false);
+    for (const auto& text : {texts(diagnosis, "problem"), refused.err}) {
+        expect_contains(text, {"'mistral' cannot be converted", "a sliding window"});
+    }
+    expect_contains(texts(diagnosis, "ok"), {"finite"});
+}
+
 TEST(DoctorCli, DeepFindsWhatIsNotFinite) {
     const TemporaryDirectory directory;
     copy_model(directory / "model");
