@@ -98,6 +98,26 @@ struct CalibrationOptions {
     /// samples and moments.
     enum class Inputs : std::uint8_t { none, samples, moments } inputs = Inputs::none;
 };
+/// The statistics that are gathered besides the norms.
+struct Gathered {
+    bool attention_order = false, moments = false;
+    [[nodiscard]] CalibrationOptions::Inputs inputs() const {
+        using Inputs = CalibrationOptions::Inputs;
+        return moments ? Inputs::moments : attention_order ? Inputs::samples : Inputs::none;
+    }
+    [[nodiscard]] bool has(const Gathered& needed) const {
+        return (attention_order || !needed.attention_order) && (moments || !needed.moments);
+    }
+    Gathered& operator|=(const Gathered& other) {
+        attention_order |= other.attention_order;
+        moments |= other.moments;
+        return *this;
+    }
+};
+/// The statistics that are present.
+[[nodiscard]] inline Gathered gathered_in(const CalibrationStats& stats) {
+    return {!stats.attention_ranks.empty(), stats.inputs != nullptr && stats.inputs->extent().moments};
+}
 /// The number of tokens of LayerInputs::sample(), and the most of them per sequence.
 inline constexpr std::int64_t kSampleTokens = 2048;
 inline constexpr std::int64_t kSampleSeqLen = 512;

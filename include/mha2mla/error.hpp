@@ -31,6 +31,13 @@ enum class Remedy : std::uint8_t {
     less_text,
     less_text_or_more_memory,
     less_text_or_papers_method,
+    longer_text,
+    give_text,
+    give_norms,
+    give_statistics,
+    give_statistics_or_joint,
+    give_order,
+    give_moments,
     calibrate_with_moments,
     calibrate_with_order,
     wider_output,
@@ -43,7 +50,7 @@ struct RemedyRow {
     Remedy remedy;
     std::string_view text;
 };
-inline constexpr std::array<RemedyRow, 17> kRemedies = {{
+inline constexpr std::array<RemedyRow, 24> kRemedies = {{
     {Remedy::none, ""},
     {Remedy::overwrite, "choose another place or allow overwriting"},
     {Remedy::resume_or_overwrite, "resume it, or allow overwriting"},
@@ -54,6 +61,14 @@ inline constexpr std::array<RemedyRow, 17> kRemedies = {{
     {Remedy::less_text, "use fewer or shorter sequences"},
     {Remedy::less_text_or_more_memory, "use fewer or shorter sequences, or allow more memory"},
     {Remedy::less_text_or_papers_method, "align on fewer sequences, or use the paper's method"},
+    {Remedy::longer_text, "give more text or shorter sequences"},
+    {Remedy::give_text, "give a text or token ids"},
+    {Remedy::give_norms, "give text, statistics or a rank file; or choose the selection uniform, which needs none"},
+    {Remedy::give_statistics, "give text or statistics; or choose the selection uniform, which needs none"},
+    {Remedy::give_statistics_or_joint,
+     "give text or statistics; or choose the selection uniform and the factorisation joint, which need none"},
+    {Remedy::give_order, "give text, or statistics with that order"},
+    {Remedy::give_moments, "give text, or statistics with moments"},
     {Remedy::calibrate_with_moments, "calibrate again and gather moments"},
     {Remedy::calibrate_with_order, "calibrate again and rank pairs by attention"},
     {Remedy::wider_output, "choose bf16 or f32 for the output"},

@@ -2,34 +2,26 @@
 #include <gtest/gtest.h>
 
 // [example]
-#include "mha2mla/calibration.hpp"
 #include "mha2mla/convert.hpp"
-#include "mha2mla/mapped_file.hpp"
-#include "mha2mla/tokenizer.hpp"
+#include "mha2mla/statistics.hpp"
 
 namespace fs = std::filesystem;
 
-mha2mla::ConvertReport convert_on_text(const fs::path& source, const fs::path& text_file, const fs::path& destination) {
+mha2mla::ConvertReport convert_on_text(const fs::path& source, const fs::path& text, const fs::path& destination) {
     using namespace mha2mla;
     Observer observer;  // derive from it for progress, warnings and interruption
     const Model model = Model::open(source);
 
-    // Calibrate: statistics of queries, keys and layer inputs.
-    const MappedFile file(text_file);
-    const std::string_view text(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
-    const auto ids = Tokenizer::load(source / "tokenizer.json").encode(text, false);
-    CalibrationStats stats = calibrate(model, ids, 256, observer, {.inputs = CalibrationOptions::Inputs::moments});
-
-    // Select: the rotary pairs of each KV head that keep RoPE.
-    add_attention_ranks(model, stats, observer);
-    const PairRanks ranks = attention_ranks(stats);
-
-    // Convert: 8 rotated dimensions of each head, and 12 latent dimensions per KV head.
+    // 8 rotated dimensions of each head, selected by attention, and 12 latent dimensions per KV head.
     StagedPlan stages;
     stages.rope = {"attention", 8, 0};
     stages.kv_rank = 12;
     stages.factorization = Factorization::whitened;
-    return convert(model, destination, {stages}, {&ranks, stats.inputs.get()}, observer);
+
+    // What these stages need to know of queries, keys and layer inputs on the text: 64 sequences of 256 tokens.
+    const StatisticsSource on_text{.text = {.text = text}, .samples = {.samples = 64, .seq_len = 256}};
+    const Statistics statistics = make_statistics(model, stages, on_text, observer);
+    return convert(model, destination, {stages}, statistics.view(), observer);
 }
 // [example]
 

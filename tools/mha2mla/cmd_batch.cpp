@@ -17,7 +17,6 @@
 #include "mha2mla/threads.hpp"
 #include "output.hpp"
 #include "remedies.hpp"
-#include "statistics.hpp"
 
 namespace mha2mla::tool {
 namespace {
@@ -59,16 +58,10 @@ fs::path statistics_directory(const Recipe& recipe) { return recipe.output / "st
 /// What the jobs need that share a file of statistics.
 using SharedNeeds = std::map<fs::path, Gathered>;
 
-/// Whether there are such statistics already.
-bool has_statistics(const fs::path& file, const Gathered& needed) {
-    std::error_code ignored;
-    return fs::exists(file, ignored) && gathered_in(load_stats(file)).has(needed);
-}
-
 /// Fills in what can be known. @throws whatever keeps the job from running.
 void look_at(Entry& entry, const Recipe& recipe, const BatchFlags& batch, SharedNeeds& shared, Context& context) {
     const ConvertFlags flags = flags_for(entry.job, batch.overwrite);
-    const Conversion conversion = prepare(flags, context);
+    const Conversion conversion = prepare(flags, context, statistics_directory(recipe));
     entry.plan = conversion.cost;
     entry.output_bytes = planned_output_bytes(conversion.model, conversion.plan);
     entry.memory = planned_memory(conversion.model.config, conversion.plan, conversion.limits.max_memory);
@@ -91,16 +84,17 @@ void look_at(Entry& entry, const Recipe& recipe, const BatchFlags& batch, Shared
     check_destination(conversion.model, flags.destination, conversion.limits);
     entry.state = before.is_null() ? "convert" : changed.empty() ? "resume" : "replace";
     entry.writes = true;
-    entry.statistics = statistics_file(conversion, flags, statistics_directory(recipe));
-    if (entry.statistics.empty() || has_statistics(entry.statistics, conversion.gather)) return;
-    const auto [place, first] = shared.emplace(entry.statistics, conversion.gather);
-    place->second |= conversion.gather;
+    const Gathered& needs = conversion.shared.needs;
+    entry.statistics = conversion.shared.file;
+    if (entry.statistics.empty() || has_statistics(conversion.shared)) return;
+    const auto [place, first] = shared.emplace(entry.statistics, needs);
+    place->second |= needs;
     entry.calibrates = first;
     const std::int64_t seq_len = conversion.provenance.ranks_from.at("seq-len");
     // A calibration takes what there is; less than this it cannot do with.
     if (entry.calibrates) {
-        entry.memory = std::max(
-            entry.memory, least_calibration_memory(conversion.model.config, 1, seq_len, conversion.gather.inputs()));
+        entry.memory =
+            std::max(entry.memory, least_calibration_memory(conversion.model.config, 1, seq_len, needs.inputs()));
     }
 }
 
@@ -213,8 +207,10 @@ void print_summary(const std::vector<Entry>& entries) {
 
 void run_job(Entry& entry, const Recipe& recipe, const BatchFlags& batch, const SharedNeeds& shared, Context& context) {
     const ConvertFlags flags = flags_for(entry.job, batch.overwrite);
-    Conversion conversion = prepare(flags, context);
-    if (const auto needs = shared.find(entry.statistics); needs != shared.end()) conversion.gather |= needs->second;
+    Conversion conversion = prepare(flags, context, statistics_directory(recipe));
+    if (const auto needs = shared.find(entry.statistics); needs != shared.end()) {
+        conversion.shared.needs |= needs->second;
+    }
     // An unfinished conversion of other settings would be refused, and is to be replaced.
     if (entry.state == "replace") conversion.limits.resume = false;
     Json job = {{"source", flags.source.string()}, {"destination", flags.destination.string()}};
@@ -222,7 +218,7 @@ void run_job(Entry& entry, const Recipe& recipe, const BatchFlags& batch, const 
     const Json named = published({{"jobs", Json::array({job})}}, conversion.model);
     conversion.provenance.recipe = written(named);
     conversion.provenance.command = command_line(named);
-    (void)run_conversion(conversion, flags, statistics_directory(recipe), context);
+    (void)run_conversion(conversion, flags, context);
 }
 
 void run_jobs(const Recipe& recipe, const BatchFlags& flags, const SharedNeeds& shared, std::vector<Entry>& entries,

@@ -1,12 +1,13 @@
 #include <memory>
 
-#include "calibration_run.hpp"
 #include "commands.hpp"
 #include "mha2mla/atomic_file.hpp"
 #include "mha2mla/error.hpp"
 #include "mha2mla/plan.hpp"
 #include "mha2mla/rope.hpp"
+#include "mha2mla/statistics.hpp"
 #include "mha2mla/threads.hpp"
+#include "options.hpp"
 #include "output.hpp"
 
 namespace mha2mla::tool {
@@ -15,8 +16,8 @@ namespace {
 
 struct CalibrateFlags {
     std::filesystem::path model, output, rank_file;
-    TokenOptions tokens;
-    SampleFlags samples;
+    TextSource tokens;
+    SampleOptions samples;
     std::optional<std::int64_t> rope_dim;
     Gathered gather;
     bool json = false;
@@ -35,8 +36,9 @@ void run(const CalibrateFlags& flags, Context& context) {
     const ThreadScope threads(context.threads);
     const Model model = Model::open(flags.model);
     const CalibrationStats stats =
-        run_calibration(model, flags.tokens, flags.samples, flags.rope_dim.value_or(default_rope_dim(model.config)),
-                        flags.gather, context);
+        calibrate_on_text(model, flags.tokens, flags.samples, flags.rope_dim.value_or(default_rope_dim(model.config)),
+                          flags.gather, context.max_memory, context.observer);
+    log_settling(stats.settling, stats.sequences);
     if (!flags.output.empty()) save_stats(flags.output, stats);
     if (!flags.rank_file.empty()) write_file_atomically(flags.rank_file, rank_file_bytes(two_norm_ranks(stats)));
     if (flags.json) {

@@ -140,7 +140,7 @@ void run(const ConvertFlags& flags, const RunFlags& how, const CLI::App& command
     const auto recipe = published(recipe_of(command, flags), conversion.model);
     conversion.provenance.recipe = written(recipe);
     conversion.provenance.command = command_line(recipe);
-    const ConvertReport report = run_conversion(conversion, flags, {}, context);
+    const ConvertReport report = run_conversion(conversion, flags, context);
     print_report(flags, conversion, report, how.json);
 }
 

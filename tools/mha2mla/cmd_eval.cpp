@@ -18,7 +18,7 @@ namespace {
 
 struct EvalFlags {
     std::filesystem::path model;
-    TokenOptions tokens;
+    TextSource tokens;
     WindowFlags windows;
     KvCacheFlags cache;
     std::filesystem::path choices;

@@ -16,7 +16,7 @@ constexpr int kThresholdMissed = 3;
 
 struct VerifyFlags {
     std::filesystem::path source, destination;
-    TokenOptions tokens;
+    TextSource tokens;
     WindowFlags windows;
     std::optional<double> max_kl;
     bool json = false;

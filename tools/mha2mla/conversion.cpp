@@ -8,7 +8,6 @@
 #include "mha2mla/fingerprint.hpp"
 #include "mha2mla/record.hpp"
 #include "output.hpp"
-#include "statistics.hpp"
 
 namespace mha2mla::tool {
 namespace fs = std::filesystem;
@@ -18,7 +17,7 @@ using Json = nlohmann::ordered_json;
 
 /// What is evaluated, so that it is known whether that was done.
 Json describe_evaluation(const ConvertFlags& flags) {
-    const TokenOptions& data = flags.evaluation;
+    const TextSource& data = flags.evaluation;
     const auto or_null = [](const auto& value) { return value ? Json(*value) : Json(); };
     return {{"hash", file_hash(data.text.empty() ? data.tokens : data.text)},
             {"tokenizer", data.tokenizer.empty() ? Json() : Json(file_hash(data.tokenizer))},
@@ -48,14 +47,16 @@ void evaluate_if_asked(const Model& source, const ConvertFlags& flags, Context& 
 /// Windows of calibration text as `eval` cuts them, so that the first tokens of a sequence are aligned too.
 std::vector<TokenId> align_windows(const Conversion& conversion, const ConvertFlags& flags) {
     const AlignRequest& request = *conversion.plan.aligned();
-    const auto ids = load_tokens(flags.calibration, conversion.model, request.windows * request.seq_len);
+    const auto ids = load_tokens(flags.statistics.text, conversion.model, request.windows * request.seq_len);
     return make_windows(conversion.model.config, ids, {request.seq_len, request.windows});
 }
 
 ConvertReport run_stages(ConversionJob& job, const Conversion& conversion, const ConvertFlags& flags,
-                         const fs::path& directory, Context& context) {
-    const Statistics statistics = load_statistics(conversion, flags, directory, job.ranks(), context);
-    return job.run({statistics.ranks ? &*statistics.ranks : nullptr, statistics.inputs.get()}, context.observer);
+                         Context& context) {
+    const Statistics statistics = make_statistics(conversion.model, *conversion.plan.staged(), flags.statistics,
+                                                  context.observer, context.max_memory, conversion.shared, job.ranks());
+    log_settling(statistics.settling, statistics.sequences);
+    return job.run(statistics.view(), context.observer);
 }
 
 ConvertReport run_aligned(ConversionJob& job, const Conversion& conversion, const ConvertFlags& flags,
@@ -76,46 +77,50 @@ ConvertReport run_aligned(ConversionJob& job, const Conversion& conversion, cons
 
 ConversionRequest ConvertFlags::asked() const {
     ConversionRequest whole = request;
-    whole.samples = samples.samples;
-    whole.seq_len = samples.seq_len;
-    whole.from_stats = !stats.empty();
-    whole.from_ranks = !rank_file.empty();
+    whole.samples = statistics.samples.samples;
+    whole.seq_len = statistics.samples.seq_len;
+    whole.from_stats = !statistics.stats.empty();
+    whole.from_ranks = !statistics.rank_file.empty();
     return whole;
 }
 
-Conversion prepare(const ConvertFlags& flags, Context& context) {
+Conversion prepare(const ConvertFlags& flags, Context& context, const fs::path& shared) {
     Conversion conversion{Model::open(flags.source), {}, {}, {}, {}, {}, {}};
     check_method(flags);
-    if (!flags.aligned()) check_statistics_flags(flags, context);
     const ModelConfig& config = conversion.model.config;
     conversion.plan = plan_of(flags, config);
     conversion.limits = {context.max_memory, flags.max_shard_bytes, flags.overwrite, flags.resume};
     if (const AlignRequest* request = conversion.plan.aligned()) {
-        Json& text = conversion.provenance.ranks_from = describe_text(flags.calibration);
+        Json& text = conversion.provenance.ranks_from = describe_text(flags.statistics.text);
         text["samples"] = request->windows;
         text["seq-len"] = request->seq_len;
     } else {
-        conversion.gather = needs_of(flags);
-        conversion.provenance.ranks_from = describe_statistics(flags, config);
+        const StagedPlan& stages = *conversion.plan.staged();
+        with_option_names(flags.statistics.stats,
+                          [&] { check_statistics(stages, flags.statistics, config, context.observer); });
+        conversion.shared.needs = needed_statistics(stages);
+        conversion.provenance.ranks_from = describe_statistics(stages, flags.statistics, config);
     }
     const Split split = conversion.plan.splits(config).front();
     conversion.cost = plan_conversion(config, {split.rope_dim, split.kv_rank, conversion.plan.factorization(), 16});
     check_rope_dim(config, split.rope_dim);
     conversion.fingerprint =
         conversion_fingerprint(conversion.model, conversion.plan, conversion.limits, conversion.provenance);
+    if (conversion.plan.staged() != nullptr && !shared.empty()) {
+        conversion.shared.file = shared_statistics_file(shared, conversion.model, *conversion.plan.staged(),
+                                                        flags.statistics, conversion.fingerprint);
+    }
     return conversion;
 }
 
-ConvertReport run_conversion(const Conversion& conversion, const ConvertFlags& flags, const fs::path& statistics,
-                             Context& context) {
+ConvertReport run_conversion(const Conversion& conversion, const ConvertFlags& flags, Context& context) {
     // An existing output is reported before a long calibration, not after it.
     ConversionJob job(conversion.model, flags.destination, conversion.plan, conversion.limits, conversion.provenance,
                       conversion.fingerprint);
     const bool finished = job.state() == ConversionJob::State::finished;
-    const ConvertReport report = finished ? job.run({}, context.observer)
-                                 : conversion.plan.aligned() != nullptr
-                                     ? run_aligned(job, conversion, flags, context)
-                                     : run_stages(job, conversion, flags, statistics, context);
+    const ConvertReport report = finished                               ? job.run({}, context.observer)
+                                 : conversion.plan.aligned() != nullptr ? run_aligned(job, conversion, flags, context)
+                                                                        : run_stages(job, conversion, flags, context);
     evaluate_if_asked(conversion.model, flags, context);
     return report;
 }

@@ -1,24 +1,23 @@
 #pragma once
-/// One conversion as `convert` and `batch` both run it: its options, where its ranks come from, what it costs.
+/// One conversion as `convert` and `batch` both run it: its options, and what follows from them.
 
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <optional>
 
-#include "calibration_run.hpp"
 #include "mha2mla/conversion_request.hpp"
 #include "mha2mla/convert.hpp"
+#include "mha2mla/statistics.hpp"
 #include "options.hpp"
 
 namespace mha2mla::tool {
 
 struct ConvertFlags {
-    std::filesystem::path source, destination, stats, rank_file;
+    std::filesystem::path source, destination;
     ConversionRequest request;  // but for what asked() adds
     std::uint64_t max_shard_bytes = 5'000'000'000;
-    TokenOptions calibration;
-    SampleFlags samples;
-    TokenOptions evaluation;
+    StatisticsSource statistics;
+    TextSource evaluation;
     WindowFlags evaluation_windows;
     bool overwrite = false, resume = false;
 
@@ -40,17 +39,16 @@ struct Conversion {
     Provenance provenance;
     Plan cost;
     nlohmann::ordered_json fingerprint;
-    Gathered gather;  // where it calibrates: what it needs, and what others need that share its statistics
+    SharedStatistics shared;  // with other conversions of a batch
 };
 /// Options that would have no effect are mistakes worth telling.
+/// @param shared directory of statistics that conversions share; empty: nothing is shared.
 /// @throws Error{usage}, and what opening the source throws.
-[[nodiscard]] Conversion prepare(const ConvertFlags& flags, Context& context);
+[[nodiscard]] Conversion prepare(const ConvertFlags& flags, Context& context, const std::filesystem::path& shared = {});
 
 /// Calibrates where needed and converts, or resumes. With --eval-text or --eval-tokens also evaluates both checkpoints
 /// and records that in the output, if it is not recorded there yet.
-/// @param statistics directory of statistics that conversions share; empty: none are kept.
-[[nodiscard]] ConvertReport run_conversion(const Conversion& conversion, const ConvertFlags& flags,
-                                           const std::filesystem::path& statistics, Context& context);
+[[nodiscard]] ConvertReport run_conversion(const Conversion& conversion, const ConvertFlags& flags, Context& context);
 
 /// Whether run_conversion() would find everything done.
 [[nodiscard]] bool is_done(const Conversion& conversion, const ConvertFlags& flags);

@@ -98,13 +98,15 @@ void add_conversion_options(CLI::App& command, ConvertFlags& flags) {
         ->check(CLI::Range(1e-6, 1.0).description(""))
         ->type_name("X")
         ->default_str("0.001");
-    add_token_options(command, flags.calibration, "calibration-");
+    add_token_options(command, flags.statistics.text, "calibration-");
     command.option_defaults()->group(kText);
-    add_sample_options(command, flags.samples, true);
-    command.add_option("--stats", flags.stats, "Statistics that calibrate wrote, instead of calibration text")
+    add_sample_options(command, flags.statistics.samples, true);
+    command
+        .add_option("--stats", flags.statistics.stats, "Statistics that calibrate wrote, instead of calibration text")
         ->type_name("FILE");
     command
-        .add_option("--rank-file", flags.rank_file, "Rank file of the reference implementation (.pth), instead of text")
+        .add_option("--rank-file", flags.statistics.rank_file,
+                    "Rank file of the reference implementation (.pth), instead of text")
         ->type_name("FILE");
     command.option_defaults()->group(kOutput);
     add_choice(command, "--dtype", flags.request.dtype, kOutputDtypes, &OutputDtypeRow::dtype,

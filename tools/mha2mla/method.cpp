@@ -13,15 +13,18 @@ namespace mha2mla::tool {
 namespace {
 
 bool evaluates(const ConvertFlags& flags) { return flags.evaluation.given(); }
-bool calibrates(const ConvertFlags& flags) { return flags.calibration.given(); }
+bool calibrates(const ConvertFlags& flags) { return flags.statistics.text.given(); }
 
 constexpr std::string_view kEvalText = "--eval-text or --eval-tokens";
 constexpr std::string_view kCalibrationText = "--calibration-text or --calibration-tokens";
 /// Options that belong to a text; those that belong to a stage or method are in setting_rules().
 constexpr std::array<OptionRule<ConvertFlags>, 4> kTextRules = {{
-    {"--samples", [](const ConvertFlags& flags) { return flags.samples.samples || flags.samples.until_settled; },
+    {"--samples",
+     [](const ConvertFlags& flags) {
+         return flags.statistics.samples.samples || flags.statistics.samples.until_settled;
+     },
      calibrates, kCalibrationText},
-    {"--seq-len", [](const ConvertFlags& flags) { return flags.samples.seq_len.has_value(); }, calibrates,
+    {"--seq-len", [](const ConvertFlags& flags) { return flags.statistics.samples.seq_len.has_value(); }, calibrates,
      kCalibrationText},
     {"--eval-context", [](const ConvertFlags& flags) { return flags.evaluation_windows.context.has_value(); },
      evaluates, kEvalText},
@@ -47,13 +50,13 @@ std::string with_options(std::string_view message) {
 }
 
 void require_text(const ConvertFlags& flags) {
-    if (!flags.calibration.given()) {
+    if (!flags.statistics.text.given()) {
         throw Error(
             ErrorCode::usage,
             "the default method aligns each layer on text: give --calibration-text FILE or "
             "--calibration-tokens FILE; without any text there is --method mha2mla --rope uniform (or high, low)");
     }
-    if (flags.samples.until_settled) {
+    if (flags.statistics.samples.until_settled) {
         throw Error(ErrorCode::usage,
                     "--samples auto watches the 2-norm selection and does not go with --method aligned; "
                     "give a number");
@@ -62,13 +65,21 @@ void require_text(const ConvertFlags& flags) {
 
 }  // namespace
 
+void with_option_names(const std::filesystem::path& file, const std::function<void()>& body) {
+    try {
+        body();
+    } catch (const Error& error) {
+        const std::string_view message = error.message();
+        const std::string prefix = file.string() + ": ";
+        const std::size_t kept = !file.empty() && message.starts_with(prefix) ? prefix.size() : 0;
+        throw Error(error.code(), std::string(message.substr(0, kept)) + with_options(message.substr(kept)),
+                    error.remedy());
+    }
+}
+
 void check_method(const ConvertFlags& flags) {
     const ConversionRequest request = flags.asked();
-    try {
-        check_request(request);
-    } catch (const Error& error) {
-        throw Error(error.code(), with_options(error.message()), error.remedy());
-    }
+    with_option_names({}, [&] { check_request(request); });
     check_rules(kTextRules, flags);
     if (request.aligned()) return require_text(flags);
     if (!request.method) {
@@ -78,11 +89,9 @@ void check_method(const ConvertFlags& flags) {
 }
 
 ConversionPlan plan_of(const ConvertFlags& flags, const ModelConfig& config) {
-    try {
-        return decide(flags.asked(), config);
-    } catch (const Error& error) {
-        throw Error(error.code(), with_options(error.message()), error.remedy());
-    }
+    ConversionPlan plan;
+    with_option_names({}, [&] { plan = decide(flags.asked(), config); });
+    return plan;
 }
 
 std::string stage_options() {

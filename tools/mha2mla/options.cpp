@@ -4,9 +4,7 @@
 #include <cctype>
 #include <charconv>
 
-#include "mha2mla/error.hpp"
 #include "mha2mla/evaluate.hpp"
-#include "mha2mla/tokenizer.hpp"
 
 namespace mha2mla::tool {
 namespace {
@@ -69,7 +67,7 @@ CLI::Option* add_size(CLI::App& command, const std::string& name, std::uint64_t&
         ->type_name("SIZE");
 }
 
-void add_token_options(CLI::App& command, TokenOptions& options, const std::string& prefix) {
+void add_token_options(CLI::App& command, TextSource& options, const std::string& prefix) {
     auto* text = command.add_option("--" + prefix + "text", options.text, "UTF-8 text, tokenised as a whole");
     text->type_name("FILE")->group(kText);
     auto* tokens =
@@ -86,35 +84,6 @@ void add_token_options(CLI::App& command, TokenOptions& options, const std::stri
         ->group(kText);
 }
 
-std::vector<TokenId> load_tokens(const TokenOptions& options, const Model& model,
-                                 std::optional<std::int64_t> max_tokens) {
-    if (!options.given()) throw Error(ErrorCode::usage, "give --text FILE or --tokens FILE");
-    if (!options.tokens.empty()) {
-        return read_token_file(options.tokens, options.format, model.config.vocab_size, max_tokens);
-    }
-    const auto& directory = model.checkpoint.directory();
-    const auto tokenizer_file = options.tokenizer.empty() ? directory / "tokenizer.json" : options.tokenizer;
-    std::error_code ignored;
-    if (!std::filesystem::exists(tokenizer_file, ignored)) {
-        throw Error(ErrorCode::io,
-                    tokenizer_file.string() + ": no such file; give --tokenizer FILE, or token ids by --tokens FILE");
-    }
-    const MappedFile file(options.text);
-    const std::string_view text(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
-    std::vector<TokenId> ids;
-    try {
-        ids = Tokenizer::load(tokenizer_file).encode(text, false);
-    } catch (const Error& error) {
-        // The tokenizer does not know which file the text came from.
-        const std::string message = error.what();
-        const bool names_a_file = message.find(tokenizer_file.string()) != std::string::npos;
-        throw Error(error.code(), names_a_file ? message : options.text.string() + ": " + message);
-    }
-    if (max_tokens && ids.size() > static_cast<std::size_t>(*max_tokens))
-        ids.resize(static_cast<std::size_t>(*max_tokens));
-    return ids;
-}
-
 void add_window_options(CLI::App& command, WindowFlags& flags, const std::string& prefix) {
     command
         .add_option("--" + prefix + "context", flags.context,
@@ -128,7 +97,7 @@ void add_window_options(CLI::App& command, WindowFlags& flags, const std::string
         ->group(kText);
 }
 
-std::vector<TokenId> load_windows(const TokenOptions& tokens, const WindowFlags& flags, const Model& model,
+std::vector<TokenId> load_windows(const TextSource& tokens, const WindowFlags& flags, const Model& model,
                                   Context& context, std::int64_t& window_length) {
     window_length = flags.context.value_or(std::min<std::int64_t>(2048, model.config.max_position_embeddings));
     if (window_length > model.config.max_position_embeddings) {
@@ -161,7 +130,7 @@ void add_latent_options(CLI::App& command, std::optional<std::int64_t>& rope_dim
         ->group(kMethod);
 }
 
-void add_sample_options(CLI::App& command, SampleFlags& flags, bool aligns) {
+void add_sample_options(CLI::App& command, SampleOptions& flags, bool aligns) {
     const auto parse = [&flags](const std::string& text) {
         flags.until_settled = text == "auto";
         if (flags.until_settled) return flags.samples.reset();
@@ -176,7 +145,7 @@ void add_sample_options(CLI::App& command, SampleFlags& flags, bool aligns) {
                                               (aligns ? "; default with aligned: as many as it needs" : "") +
                                               "; auto: until the pairs that 2-norm selects stay the same")
         ->type_name("N|auto")
-        ->default_str(std::to_string(SampleFlags::kDefaultSamples))
+        ->default_str(std::to_string(SampleOptions::kDefaultSamples))
         ->run_callback_for_default(false)
         ->group(kText);
     command

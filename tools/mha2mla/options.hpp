@@ -10,8 +10,9 @@
 #include "context.hpp"
 #include "mha2mla/layout.hpp"
 #include "mha2mla/model.hpp"
+#include "mha2mla/statistics.hpp"
 #include "mha2mla/suggestion.hpp"
-#include "mha2mla/token_file.hpp"
+#include "mha2mla/text_source.hpp"
 
 namespace mha2mla::tool {
 
@@ -28,20 +29,8 @@ void add_json_option(CLI::App& command, bool& json);
 void add_threads_option(CLI::App& command, Context& context);
 void add_max_memory_option(CLI::App& command, Context& context);
 
-/// Where tokens come from: a text and a tokenizer, or a file of token ids.
-struct TokenOptions {
-    std::filesystem::path text, tokens, tokenizer;
-    TokenFormat format = TokenFormat::automatic;
-    [[nodiscard]] bool given() const { return !text.empty() || !tokens.empty(); }
-    /// For messages and metadata.
-    [[nodiscard]] std::string name() const { return (text.empty() ? tokens : text).string(); }
-};
 /// @param prefix "" gives --text and --tokens, "calibration-" gives --calibration-text and so on.
-void add_token_options(CLI::App& command, TokenOptions& options, const std::string& prefix = "");
-/// Without special tokens. @param max_tokens that the caller can use; fewer may come.
-/// @throws Error{usage} if neither or both sources are given, Error{io}, Error{format}.
-[[nodiscard]] std::vector<TokenId> load_tokens(const TokenOptions& options, const Model& model,
-                                               std::optional<std::int64_t> max_tokens);
+void add_token_options(CLI::App& command, TextSource& options, const std::string& prefix = "");
 
 /// --context and --max-windows.
 struct WindowFlags {
@@ -50,8 +39,8 @@ struct WindowFlags {
 /// @param prefix as of add_token_options.
 void add_window_options(CLI::App& command, WindowFlags& flags, const std::string& prefix = "");
 /// Windows of the given tokens for `model`. Warns where the context is longer than the model was trained for.
-[[nodiscard]] std::vector<TokenId> load_windows(const TokenOptions& tokens, const WindowFlags& flags,
-                                                const Model& model, Context& context, std::int64_t& window_length);
+[[nodiscard]] std::vector<TokenId> load_windows(const TextSource& tokens, const WindowFlags& flags, const Model& model,
+                                                Context& context, std::int64_t& window_length);
 
 /// --rope-dim, --kv-rank and --svd.
 struct LatentFlags {
@@ -68,15 +57,8 @@ void add_latent_options(CLI::App& command, Flags& flags, LatentDefaults defaults
     add_latent_options(command, flags.rope_dim, flags.kv_rank, flags.factorization, defaults);
 }
 
-/// Samples for calibration.
-struct SampleFlags {
-    static constexpr std::int64_t kDefaultSamples = 1024;
-    std::optional<std::int64_t> samples, seq_len;
-    bool until_settled = false;  // --samples auto
-    [[nodiscard]] bool given() const { return samples || seq_len || until_settled; }
-};
-/// @param aligns whether the command may align weights, which takes other numbers of them.
-void add_sample_options(CLI::App& command, SampleFlags& flags, bool aligns);
+/// --samples and --seq-len. @param aligns whether the command may align weights, which takes other numbers of them.
+void add_sample_options(CLI::App& command, SampleOptions& flags, bool aligns);
 
 /// An option whose value is a size: "5GB", "500MiB", "1000".
 CLI::Option* add_size(CLI::App& command, const std::string& name, std::uint64_t& bytes, const std::string& help);

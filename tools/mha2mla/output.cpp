@@ -1,5 +1,6 @@
 #include "output.hpp"
 
+#include <spdlog/spdlog.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
@@ -127,6 +128,11 @@ nlohmann::ordered_json plan_json(const Plan& plan, int kv_bits) {
                         {"converted_bytes_per_token", number(plan.converted_bytes_per_token)},
                         {"reduction", plan.reduction()}};
     return json;
+}
+
+void log_settling(const std::optional<CalibrationStats::Settling>& settling, std::int64_t sequences) {
+    if (!settling || settling->unsettled_layers > 0) return;
+    spdlog::info("the 2-norm selection settled for rope-dim {} after {} sequences", settling->rope_dim, sequences);
 }
 
 }  // namespace mha2mla::tool

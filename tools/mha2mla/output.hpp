@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "mha2mla/align.hpp"
+#include "mha2mla/calibration.hpp"
 #include "mha2mla/evaluate.hpp"
 #include "mha2mla/plan.hpp"
 
@@ -58,5 +59,8 @@ void flush_stdout();
 
 /// The object `parameters` and `kv_cache` of a plan.
 [[nodiscard]] nlohmann::ordered_json plan_json(const Plan& plan, int kv_bits);
+
+/// Logs that a selection settled, where one was observed.
+void log_settling(const std::optional<CalibrationStats::Settling>& settling, std::int64_t sequences);
 
 }  // namespace mha2mla::tool

@@ -17,6 +17,19 @@ constexpr std::array<RemedyRow, kRemedies.size()> kOptions = {{
     {Remedy::less_text, "give fewer --samples or a shorter --seq-len"},
     {Remedy::less_text_or_more_memory, "give fewer --samples or a shorter --seq-len, or raise --max-memory"},
     {Remedy::less_text_or_papers_method, "convert with fewer --samples, or with --method mha2mla"},
+    {Remedy::longer_text, "give more text or a smaller --seq-len"},
+    {Remedy::give_text, "give --text FILE or --tokens FILE"},
+    {Remedy::give_norms,
+     "give --calibration-text FILE, --calibration-tokens FILE, --stats FILE (from calibrate) or --rank-file FILE; or "
+     "choose --rope uniform, which needs none"},
+    {Remedy::give_statistics,
+     "give --calibration-text FILE, --calibration-tokens FILE or --stats FILE (from calibrate); or choose --rope "
+     "uniform, which needs none"},
+    {Remedy::give_statistics_or_joint,
+     "give --calibration-text FILE, --calibration-tokens FILE or --stats FILE (from calibrate); or choose --rope "
+     "uniform and --svd joint, which need none"},
+    {Remedy::give_order, "give --calibration-text FILE, or --stats FILE from calibrate --attention-order"},
+    {Remedy::give_moments, "give --calibration-text FILE, or --stats FILE from calibrate --moments"},
     {Remedy::calibrate_with_moments, "calibrate again with --moments"},
     {Remedy::calibrate_with_order, "calibrate again with --attention-order"},
     {Remedy::wider_output, "choose --dtype bf16 or f32"},

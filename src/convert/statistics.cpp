@@ -1,0 +1,270 @@
+#include "mha2mla/statistics.hpp"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <thread>
+
+#include "mha2mla/error.hpp"
+#include "mha2mla/fingerprint.hpp"
+#include "mha2mla/version.hpp"
+
+namespace mha2mla {
+namespace fs = std::filesystem;
+namespace {
+
+using OrderedJson = nlohmann::ordered_json;
+
+bool needs_ranks(const StagedPlan& plan) { return find_rope_strategy(plan.rope.strategy).ranks != nullptr; }
+
+std::string selection_setting(const StagedPlan& plan) { return "rope " + plan.rope.strategy; }
+/// The setting that needs moments.
+std::string moments_setting(const StagedPlan& plan) {
+    const FactorizationRow& row = row_of(plan.factorization);
+    return row.needs_moments() ? "svd " + std::string(row.name) : "nope-phase fitted";
+}
+
+[[noreturn]] void refuse_without_source(const StagedPlan& plan) {
+    const Gathered needs = needed_statistics(plan);
+    const std::string who = needs_ranks(plan) ? selection_setting(plan) : moments_setting(plan);
+    if (needs.moments) {
+        throw Error(ErrorCode::usage, who + " needs statistics on text", Remedy::give_statistics_or_joint);
+    }
+    if (needs.attention_order) {
+        throw Error(ErrorCode::usage, who + " needs statistics on text", Remedy::give_statistics);
+    }
+    throw Error(ErrorCode::usage, who + " needs query and key norms", Remedy::give_norms);
+}
+
+/// A rank file ranks by norms, and holds nothing else.
+void check_rank_file(const StagedPlan& plan) {
+    const Gathered needs = needed_statistics(plan);
+    if (needs.attention_order) {
+        throw Error(ErrorCode::usage,
+                    "rank-file ranks pairs by their norms, which " + selection_setting(plan) + " does not",
+                    Remedy::give_order);
+    }
+    if (needs.moments) {
+        throw Error(ErrorCode::usage,
+                    "rank-file holds no moments of layer inputs, which " + moments_setting(plan) + " needs",
+                    Remedy::give_moments);
+    }
+}
+
+/// Checks that the statistics of a file are those of the model and hold what the plan needs.
+void check_given(const CalibrationStats& stats, const StagedPlan& plan, const ModelConfig& config,
+                 const std::string& name) {
+    check_stats_fit(stats, config, name);
+    const Gathered needs = needed_statistics(plan);
+    if (needs.moments && !gathered_in(stats).moments) {
+        throw Error(ErrorCode::usage,
+                    name + ": has no moments of layer inputs, which " + moments_setting(plan) + " needs",
+                    Remedy::calibrate_with_moments);
+    }
+    if (needs.attention_order && stats.attention_ranks.empty() && stats.inputs == nullptr) {
+        throw Error(ErrorCode::usage,
+                    name + ": does not rank pairs by attention, as " + selection_setting(plan) + " needs",
+                    Remedy::calibrate_with_order);
+    }
+}
+
+/// Held while statistics are computed, so that other processes wait for them instead of computing them too.
+class FileLock {
+public:
+    FileLock(const fs::path& path, const Observer& observer)
+        : descriptor_(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666)) {
+        if (descriptor_ < 0) throw Error(ErrorCode::io, path.string() + ": cannot create; is the directory writable?");
+        while (::flock(descriptor_, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+            if (observer.cancelled()) {
+                ::close(descriptor_);
+                throw Error(ErrorCode::interrupted, "interrupted while another process computes " + path.string());
+            }
+            std::this_thread::sleep_for(std::chrono::milliseconds(200));
+        }
+    }
+    ~FileLock() { ::close(descriptor_); }
+    FileLock(const FileLock&) = delete;
+    FileLock& operator=(const FileLock&) = delete;
+    FileLock(FileLock&&) = delete;
+    FileLock& operator=(FileLock&&) = delete;
+
+private:
+    int descriptor_;
+};
+
+/// The statistics of a text, from the shared file if it holds what is needed.
+CalibrationStats shared_or_new(const Model& model, const StagedPlan& plan, const StatisticsSource& source,
+                               const SharedStatistics& shared, std::uint64_t max_memory, Observer& observer) {
+    Gathered gather = needed_statistics(plan);
+    gather |= shared.needs;
+    const auto calibrated = [&] {
+        return calibrate_on_text(model, source.text, source.samples, plan.rope.rope_dim, gather, max_memory, observer);
+    };
+    if (shared.file.empty()) return calibrated();
+    fs::create_directories(shared.file.parent_path());
+    const FileLock lock(shared.file.string() + ".lock", observer);
+    std::error_code ignored;
+    if (fs::exists(shared.file, ignored)) {
+        CalibrationStats stats = load_stats(shared.file);
+        const Gathered has = gathered_in(stats);
+        if (has.has(needed_statistics(plan))) {
+            stats.settling.reset();  // of an earlier run
+            return stats;
+        }
+        gather |= has;
+    }
+    const CalibrationStats stats = calibrated();
+    save_stats(shared.file, stats);
+    return load_stats(shared.file);
+}
+
+CalibrationStats from_file(const Model& model, const StagedPlan& plan, const fs::path& file, Observer& observer) {
+    CalibrationStats stats = load_stats(file);
+    check_given(stats, plan, model.config, file.string());
+    if (needed_statistics(plan).attention_order && stats.attention_ranks.empty()) {
+        add_attention_ranks(model, stats, observer);
+    }
+    stats.settling.reset();  // of an earlier run
+    return stats;
+}
+
+void warn_of_unsettled(const CalibrationStats& stats, Observer& observer) {
+    if (!stats.settling || stats.settling->unsettled_layers == 0) return;
+    observer.warn("the 2-norm selection of " + std::to_string(stats.settling->unsettled_layers) + " of " +
+                  std::to_string(stats.layers) + " layers had not settled for rope-dim " +
+                  std::to_string(stats.settling->rope_dim) + " after " + std::to_string(stats.sequences) +
+                  " sequences; the text ended, and more text is better");
+}
+
+}  // namespace
+
+std::int64_t SampleOptions::length(const ModelConfig& config) const {
+    return seq_len.value_or(std::min<std::int64_t>(2048, config.max_position_embeddings));
+}
+
+CalibrationStats calibrate_on_text(const Model& model, const TextSource& text, const SampleOptions& samples,
+                                   std::int64_t rope_dim, const Gathered& gather, std::uint64_t max_memory,
+                                   Observer& observer) {
+    check_rope_dim(model.config, rope_dim);
+    const std::int64_t seq_len = samples.length(model.config);
+    if (seq_len > model.config.max_position_embeddings) {
+        observer.warn("sequences of " + std::to_string(seq_len) + " tokens are longer than the model's " +
+                      std::to_string(model.config.max_position_embeddings) + " positions");
+    }
+    const std::int64_t wanted =
+        samples.until_settled ? kMostSettlingSequences : samples.samples.value_or(SampleOptions::kDefaultSamples);
+    auto ids = load_tokens(text, model, wanted * seq_len);
+    const auto available = static_cast<std::int64_t>(ids.size()) / seq_len;
+    if (available == 0) {
+        throw Error(ErrorCode::usage,
+                    text.name() + ": " + std::to_string(ids.size()) + " tokens are less than one sequence of " +
+                        std::to_string(seq_len),
+                    Remedy::longer_text);
+    }
+    if (available < wanted && !samples.until_settled) {
+        observer.warn(text.name() + " has only " + std::to_string(available) + " sequences of " +
+                      std::to_string(seq_len) + " tokens, not " + std::to_string(wanted));
+    }
+    ids.resize(static_cast<std::size_t>(available * seq_len));
+    const CalibrationOptions options{.max_memory = max_memory, .spill_directory = {}, .inputs = gather.inputs()};
+    CalibrationStats stats = samples.until_settled
+                                 ? calibrate_until_settled(model, ids, seq_len, rope_dim, observer, options)
+                                 : calibrate(model, ids, seq_len, observer, options);
+    warn_of_unsettled(stats, observer);
+    stats.model = model.checkpoint.directory().string();
+    stats.data = text.name();
+    if (gather.attention_order) add_attention_ranks(model, stats, observer);
+    return stats;
+}
+
+bool needs_statistics(const StagedPlan& plan) { return needs_ranks(plan) || plan.guided(); }
+
+Gathered needed_statistics(const StagedPlan& plan) {
+    return {find_rope_strategy(plan.rope.strategy).needs.has(Statistic::attention_order), plan.guided()};
+}
+
+void check_statistics(const StagedPlan& plan, const StatisticsSource& source, const ModelConfig& config,
+                      Observer& observer) {
+    const int sources = int(!source.stats.empty()) + int(!source.rank_file.empty()) + int(source.text.given());
+    if (sources > 1) {
+        throw Error(ErrorCode::usage, "give only one of stats, rank-file, calibration-text and calibration-tokens");
+    }
+    if (!needs_statistics(plan)) {
+        if (sources > 0) {
+            observer.warn("the selection " + plan.rope.strategy + " needs no statistics; those given are not used");
+        }
+        return;
+    }
+    if (sources == 0) refuse_without_source(plan);
+    if (!source.rank_file.empty()) check_rank_file(plan);
+    if (!source.stats.empty()) check_given(load_stats(source.stats), plan, config, source.stats.string());
+}
+
+OrderedJson describe_text(const TextSource& text) {
+    OrderedJson json;
+    if (text.tokens.empty()) {
+        json["calibration-text"] = file_hash(text.text);
+        if (!text.tokenizer.empty()) json["calibration-tokenizer"] = file_hash(text.tokenizer);
+    } else {
+        json["calibration-tokens"] = file_hash(text.tokens);
+        json["calibration-token-format"] = kTokenFormats.at(static_cast<std::size_t>(text.format)).name;
+    }
+    return json;
+}
+
+OrderedJson describe_statistics(const StagedPlan& plan, const StatisticsSource& source, const ModelConfig& config) {
+    if (!needs_statistics(plan)) return nullptr;
+    if (!source.rank_file.empty()) return {{"rank-file", file_hash(source.rank_file)}};
+    if (!source.stats.empty()) return {{"stats", file_hash(source.stats)}};
+    OrderedJson json = describe_text(source.text);
+    json["samples"] = source.samples.until_settled
+                          ? OrderedJson("auto")
+                          : OrderedJson(source.samples.samples.value_or(SampleOptions::kDefaultSamples));
+    json["seq-len"] = source.samples.length(config);
+    return json;
+}
+
+fs::path shared_statistics_file(const fs::path& directory, const Model& model, const StagedPlan& plan,
+                                const StatisticsSource& source, const OrderedJson& fingerprint) {
+    if (!needs_statistics(plan) || !source.text.given()) return {};
+    OrderedJson key = {
+        {"version", version()}, {"source", fingerprint.at("source")}, {"data", fingerprint.at("statistics")}};
+    if (source.samples.until_settled) key["rope-dim"] = plan.rope.rope_dim;
+    const std::string name = fs::weakly_canonical(model.checkpoint.directory()).filename().string();
+    return directory / (name + "-" + text_hash(key.dump()).substr(0, 16) + ".safetensors");
+}
+
+bool has_statistics(const SharedStatistics& shared) {
+    std::error_code ignored;
+    return fs::exists(shared.file, ignored) && gathered_in(load_stats(shared.file)).has(shared.needs);
+}
+
+Statistics make_statistics(const Model& model, const StagedPlan& plan, const StatisticsSource& source,
+                           Observer& observer, std::uint64_t max_memory, const SharedStatistics& shared,
+                           const PairRanks* kept) {
+    Statistics result;
+    if (!needs_statistics(plan)) return result;
+    const RopeStrategy& strategy = find_rope_strategy(plan.rope.strategy);
+    if (strategy.ranks != nullptr && kept != nullptr) result.ranks = *kept;
+    if (!source.rank_file.empty() && !result.ranks) {
+        check_rank_file(plan);
+        result.ranks = read_rank_file(source.rank_file);
+    }
+    const bool has_all = (result.ranks || strategy.ranks == nullptr) && !plan.guided();
+    if (has_all) return result;
+    if (source.stats.empty() && !source.text.given()) refuse_without_source(plan);
+    const CalibrationStats stats = source.stats.empty()
+                                       ? shared_or_new(model, plan, source, shared, max_memory, observer)
+                                       : from_file(model, plan, source.stats, observer);
+    if (!result.ranks && strategy.ranks != nullptr) result.ranks = strategy.ranks(stats);
+    result.inputs = stats.inputs;
+    result.settling = stats.settling;
+    if (source.stats.empty()) result.sequences = stats.sequences;
+    return result;
+}
+
+}  // namespace mha2mla
