@@ -4,9 +4,10 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
-#include <initializer_list>
+#include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <vector>
@@ -49,23 +50,6 @@ protected:
     Extent extent_;
 };
 
-/// Kinds of statistics of a model.
-enum class Statistic : std::uint8_t { norms, attention_order, moments };
-class StatisticSet {
-public:
-    constexpr StatisticSet() = default;
-    constexpr StatisticSet(std::initializer_list<Statistic> kinds) {
-        for (const Statistic kind : kinds) bits_ |= 1U << static_cast<unsigned>(kind);
-    }
-    [[nodiscard]] constexpr bool has(Statistic kind) const {
-        return ((bits_ >> static_cast<unsigned>(kind)) & 1U) != 0;
-    }
-    [[nodiscard]] constexpr bool empty() const { return bits_ == 0; }
-
-private:
-    unsigned bits_ = 0;
-};
-
 /// Mean 2-norms of every rotary pair before RoPE, over all tokens (MHA2MLA, section 3.1 and appendix A).
 struct CalibrationStats {
     std::int64_t layers = 0, heads = 0, kv_heads = 0, pairs = 0;
@@ -79,9 +63,9 @@ struct CalibrationStats {
         std::int64_t rope_dim = 0, unsettled_layers = 0;
     };
     std::optional<Settling> settling = std::nullopt;
-    /// Rank of every rotary pair by the importance of its rotation, 0 for the most important (add_attention_ranks() in
-    /// rope.hpp); empty if not computed. [layers, kv_heads, pairs]
-    std::vector<std::uint8_t> attention_ranks = {};
+    /// Orders of the rotary pairs of each KV head that selections go by, by the names of these statistics (PairOrder in
+    /// rope.hpp): the rank of each pair, 0 for the first. Each is [layers, kv_heads, pairs].
+    std::map<std::string, std::vector<std::uint8_t>, std::less<>> orders = {};
     std::shared_ptr<const LayerInputs> inputs = nullptr;  // null if not collected
 
     /// score(kv head, k) = Σ over the query heads of the group of mean‖q^[k]‖ · mean‖k^[k]‖.
@@ -98,26 +82,19 @@ struct CalibrationOptions {
     /// samples and moments.
     enum class Inputs : std::uint8_t { none, samples, moments } inputs = Inputs::none;
 };
-/// The statistics that are gathered besides the norms.
-struct Gathered {
-    bool attention_order = false, moments = false;
-    [[nodiscard]] CalibrationOptions::Inputs inputs() const {
-        using Inputs = CalibrationOptions::Inputs;
-        return moments ? Inputs::moments : attention_order ? Inputs::samples : Inputs::none;
-    }
-    [[nodiscard]] bool has(const Gathered& needed) const {
-        return (attention_order || !needed.attention_order) && (moments || !needed.moments);
-    }
-    Gathered& operator|=(const Gathered& other) {
-        attention_order |= other.attention_order;
-        moments |= other.moments;
-        return *this;
-    }
+/// Statistics besides the norms.
+struct StatisticSet {
+    std::set<std::string, std::less<>> orders = {};  // of rotary pairs, by name: see CalibrationStats::orders
+    bool moments = false;
+
+    /// The layer inputs from which they are computed.
+    [[nodiscard]] CalibrationOptions::Inputs inputs() const;
+    [[nodiscard]] bool has(const StatisticSet& needed) const;
+    StatisticSet& operator|=(const StatisticSet& other);
 };
-/// The statistics that are present.
-[[nodiscard]] inline Gathered gathered_in(const CalibrationStats& stats) {
-    return {!stats.attention_ranks.empty(), stats.inputs != nullptr && stats.inputs->extent().moments};
-}
+/// What the statistics hold besides the norms.
+[[nodiscard]] StatisticSet gathered_in(const CalibrationStats& stats);
+
 /// The number of tokens of LayerInputs::sample(), and the most of them per sequence.
 inline constexpr std::int64_t kSampleTokens = 2048;
 inline constexpr std::int64_t kSampleSeqLen = 512;

@@ -3,6 +3,7 @@
 /// selection keeps, and the error of a latent of each width.
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <span>
 #include <string>
@@ -73,9 +74,9 @@ struct Report {
     ModelConfig shape;  // layers, heads and head_dim of the statistics; nothing else is set
     std::int64_t rope_dim = 0;
     RotaryFrequencies frequencies;
-    std::vector<double> scores;       // [layers, kv_heads, pairs]
-    PairRanks ranks;                  // of the scores; 2-norm selects by them
-    PairRanks attention_ranks;        // empty if the statistics have none
+    std::vector<double> scores;                            // [layers, kv_heads, pairs]
+    PairRanks ranks;                                       // of the scores; 2-norm selects by them
+    std::map<std::string, PairRanks, std::less<>> orders;  // those that the statistics have, by strategy
     std::vector<RopeSelection> kept;  // at rope_dim, one per row of rope_strategies() whose statistics are present
     std::vector<LayerSummary> layers;
     std::vector<LayerSpectra> spectra;                  // [layers] or empty

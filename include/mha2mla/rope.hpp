@@ -38,13 +38,24 @@ struct RopeOptions {
     std::int64_t uniform_start = 0;  // first pair of `uniform`
 };
 
+class RotaryTable;
+
+/// An order of rotary pairs as a statistic: how it is computed from a layer's inputs, for every rope_dim at once.
+struct PairOrder {
+    std::string_view statistic = {};  // its name; empty: there is no order
+    /// The pairs of every KV head of a layer, that which needs its rotation most first.
+    /// @param input normed hidden states of whole sequences, [sequences * seq_len, hidden].
+    LayerPairs (*of_layer)(const Model& model, std::int64_t layer, const RotaryTable& rotary, std::int64_t seq_len,
+                           const Matrix& input) = nullptr;
+    std::string_view by = {};    // for people: what pairs are ranked by
+    std::string_view cost = {};  // for people: what that takes on LayerInputs::sample()
+};
+
 /// One row per strategy. The program's choices, its help and the tests use this table.
 struct RopeStrategy {
     std::string_view name;
-    /// Computes from statistics the ranks for every rope_dim; null if the strategy needs none. @throws Error{usage} if
-    /// the statistics do not have the required data.
-    PairRanks (*ranks)(const CalibrationStats&);
-    StatisticSet needs;  // to compute `ranks`
+    PairRanks (*ranks_of_norms)(const CalibrationStats&);  // null: the strategy does not go by norms
+    PairOrder order;                                       // that the strategy goes by instead
     /// Whether the reference implementation selects the same pairs from the name alone; null: never, so that it is
     /// handed a rank file.
     bool (*reference_selects)(const ModelConfig&, const RopeOptions&);
@@ -52,6 +63,9 @@ struct RopeStrategy {
     /// The selected pairs of one KV head, ascending.
     std::vector<std::int64_t> (*select)(const ModelConfig&, const RopeOptions&, const PairRanks*, std::int64_t layer,
                                         std::int64_t kv_head);
+
+    [[nodiscard]] bool goes_by_order() const { return order.of_layer != nullptr; }
+    [[nodiscard]] bool needs_ranks() const { return ranks_of_norms != nullptr || goes_by_order(); }
 };
 [[nodiscard]] std::span<const RopeStrategy> rope_strategies();
 /// @throws Error{usage} listing the strategies.
@@ -66,18 +80,13 @@ void check_rope_dim(const ModelConfig& config, std::int64_t rope_dim);
 
 /// The ranks of 2-norm: pairs in order of descending score; of equal scores the smaller pair first.
 [[nodiscard]] PairRanks two_norm_ranks(const CalibrationStats& stats);
-/// The ranks of `attention`. @throws Error{usage} if add_attention_ranks() was not called.
-[[nodiscard]] PairRanks attention_ranks(const CalibrationStats& stats);
-
-/// Ranks every pair by the error of the attention output without its rotation, on stats.inputs->sample(): backward
-/// elimination, one layer at a time, with its KV heads in parallel.
-///
-/// For each KV head, each step removes the rotation of the pair for which the error Σ_heads ‖(A' − A) V W_oᵀ‖² of all
-/// removals so far is least; A and A' are the attention weights before and after. A head takes at most pairs²/2
-/// softmaxes and products of [512, 512]. The memory holds queries, keys and values of the sample, W_o, and 1 MB per
-/// thread.
+/// The ranks by which a strategy selects, for every rope_dim. @throws Error{usage} if the statistics do not have its
+/// order (add_order()), or if it needs no ranks.
+[[nodiscard]] PairRanks ranks_for(const RopeStrategy& strategy, const CalibrationStats& stats);
+/// Computes an order on stats.inputs->sample(), one layer at a time, and adds it to stats.orders.
 /// @throws Error{usage} without samples of this model, Error{interrupted}.
-void add_attention_ranks(const Model& model, CalibrationStats& stats, Observer& observer);
+void add_order(const PairOrder& order, const Model& model, CalibrationStats& stats, Observer& observer);
+
 /// Observes whether the 2-norm selection still changes as the statistics grow. A layer is settled if the pairs of all
 /// its KV heads did not change over the last two rounds and at least a doubling of the number of sequences.
 class SelectionWatch {

@@ -30,7 +30,8 @@ struct SampleOptions {
 /// @throws Error{usage} if the text is shorter than one sequence, and what load_tokens() and calibrate() throw.
 [[nodiscard]] CalibrationStats calibrate_on_text(const Model& model, const TextSource& text,
                                                  const SampleOptions& samples, std::int64_t rope_dim,
-                                                 const Gathered& gather, std::uint64_t max_memory, Observer& observer);
+                                                 const StatisticSet& gather, std::uint64_t max_memory,
+                                                 Observer& observer);
 
 /// What statistics are made of: a text, or one of two kinds of files.
 struct StatisticsSource {
@@ -43,7 +44,7 @@ struct StatisticsSource {
 /// Whether the plan needs any statistics.
 [[nodiscard]] bool needs_statistics(const StagedPlan& plan);
 /// The statistics that the plan needs besides norms.
-[[nodiscard]] Gathered needed_statistics(const StagedPlan& plan);
+[[nodiscard]] StatisticSet needed_statistics(const StagedPlan& plan);
 
 /// Checks, without reading any text, that the source has what the plan needs. Warns if the plan needs no statistics
 /// and some are given.
@@ -61,7 +62,7 @@ void check_statistics(const StagedPlan& plan, const StatisticsSource& source, co
 /// Statistics that several conversions of a model share: the text is read once.
 struct SharedStatistics {
     std::filesystem::path file = {};  // made by the conversion that needs it first; empty: nothing is shared
-    Gathered needs = {};              // by any of the conversions, besides norms
+    StatisticSet needs = {};          // by any of the conversions, besides norms
 };
 /// The file in `directory` for statistics that all conversions with this source, text and samples share; empty if the
 /// plan needs none, or if they do not come from a text.

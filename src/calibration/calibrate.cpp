@@ -135,6 +135,28 @@ std::int64_t check_request(const Model& model, std::span<const TokenId> ids, std
 
 }  // namespace
 
+CalibrationOptions::Inputs StatisticSet::inputs() const {
+    using Inputs = CalibrationOptions::Inputs;
+    return moments ? Inputs::moments : orders.empty() ? Inputs::none : Inputs::samples;
+}
+
+bool StatisticSet::has(const StatisticSet& needed) const {
+    return std::ranges::includes(orders, needed.orders) && (moments || !needed.moments);
+}
+
+StatisticSet& StatisticSet::operator|=(const StatisticSet& other) {
+    orders.insert(other.orders.begin(), other.orders.end());
+    moments |= other.moments;
+    return *this;
+}
+
+StatisticSet gathered_in(const CalibrationStats& stats) {
+    StatisticSet set;
+    for (const auto& [statistic, ranks] : stats.orders) set.orders.insert(statistic);
+    set.moments = stats.inputs != nullptr && stats.inputs->extent().moments;
+    return set;
+}
+
 std::vector<double> CalibrationStats::scores() const {
     std::vector<double> result(static_cast<std::size_t>(layers * kv_heads * pairs));
     const std::int64_t group = heads / kv_heads;

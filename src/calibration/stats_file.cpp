@@ -39,19 +39,17 @@ std::vector<double> read_norms(const SafetensorsFile& file, const char* name, Sh
 }
 
 /// Checks that the ranks of each head are a permutation.
-std::vector<std::uint8_t> read_ranks(const SafetensorsFile& file, const Shape& norms) {
-    const TensorView* tensor = file.find(kAttentionRank);
-    if (tensor == nullptr) return {};
+std::vector<std::uint8_t> read_ranks(const SafetensorsFile& file, const TensorView& tensor, const Shape& norms) {
     const auto refuse = [&](const std::string& problem) {
-        throw Error(ErrorCode::format, file.path().string() + ": tensor '" + kAttentionRank + "' " + problem,
+        throw Error(ErrorCode::format, file.path().string() + ": tensor '" + tensor.name + "' " + problem,
                     Remedy::calibrate_with_order);
     };
-    if (tensor->dtype != Dtype::u8 || tensor->shape != norms) {
-        refuse("must be U8 " + to_string(norms) + ", not " + std::string(dtype_name(tensor->dtype)) + " " +
-               to_string(tensor->shape));
+    if (tensor.dtype != Dtype::u8 || tensor.shape != norms) {
+        refuse("must be U8 " + to_string(norms) + ", not " + std::string(dtype_name(tensor.dtype)) + " " +
+               to_string(tensor.shape));
     }
-    std::vector<std::uint8_t> ranks(tensor->data.size());
-    if (!ranks.empty()) std::memcpy(ranks.data(), tensor->data.data(), ranks.size());
+    std::vector<std::uint8_t> ranks(tensor.data.size());
+    if (!ranks.empty()) std::memcpy(ranks.data(), tensor.data.data(), ranks.size());
     const auto pairs = static_cast<std::size_t>(norms[2]);
     for (std::size_t first = 0; first < ranks.size(); first += pairs) {
         std::vector<bool> seen(pairs);
@@ -80,9 +78,9 @@ void save_stats(const std::filesystem::path& path, const CalibrationStats& stats
                                        {"mean_key_norm", Dtype::f64, {stats.layers, stats.kv_heads, stats.pairs}}};
     std::vector<std::function<std::vector<std::byte>()>> data = {[&] { return bytes_of(stats.mean_query_norm); },
                                                                  [&] { return bytes_of(stats.mean_key_norm); }};
-    if (!stats.attention_ranks.empty()) {
-        tensors.push_back({kAttentionRank, Dtype::u8, {stats.layers, stats.kv_heads, stats.pairs}});
-        data.emplace_back([&] { return bytes_of(stats.attention_ranks); });
+    for (const auto& [statistic, ranks] : stats.orders) {
+        tensors.push_back({statistic + kOrderSuffix, Dtype::u8, {stats.layers, stats.kv_heads, stats.pairs}});
+        data.emplace_back([&ranks = ranks] { return bytes_of(ranks); });
     }
     if (stats.inputs != nullptr && stats.inputs->extent().moments) {
         const LayerInputs& inputs = *stats.inputs;
@@ -129,7 +127,10 @@ CalibrationStats load_stats(const std::filesystem::path& path) {
         throw Error(ErrorCode::format, path.string() + ": shapes of queries " + to_string(query) + " and keys " +
                                            to_string(key) + " do not belong together");
     }
-    stats.attention_ranks = read_ranks(file, key);
+    for (const TensorView& tensor : file.tensors()) {
+        if (!tensor.name.ends_with(kOrderSuffix)) continue;
+        stats.orders[tensor.name.substr(0, tensor.name.rfind(kOrderSuffix))] = read_ranks(file, tensor, key);
+    }
     stats.inputs = inputs_of_file(opened, query[0]);
     stats.layers = query[0];
     stats.heads = query[1];

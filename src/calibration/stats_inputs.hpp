@@ -9,7 +9,7 @@
 
 namespace mha2mla {
 
-inline constexpr const char* kAttentionRank = "attention_rank";
+inline constexpr const char* kOrderSuffix = "_rank";  // behind the name of an order, in the name of its tensor
 inline constexpr const char* kSampleSeqLenKey = "sample_seq_len";
 [[nodiscard]] std::string moment_name(std::int64_t layer);
 [[nodiscard]] std::string sample_name(std::int64_t layer);

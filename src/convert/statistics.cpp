@@ -19,7 +19,7 @@ namespace {
 
 using OrderedJson = nlohmann::ordered_json;
 
-bool needs_ranks(const StagedPlan& plan) { return find_rope_strategy(plan.rope.strategy).ranks != nullptr; }
+const RopeStrategy& strategy_of(const StagedPlan& plan) { return find_rope_strategy(plan.rope.strategy); }
 
 std::string selection_setting(const StagedPlan& plan) { return "rope " + plan.rope.strategy; }
 /// The setting that needs moments.
@@ -29,12 +29,11 @@ std::string moments_setting(const StagedPlan& plan) {
 }
 
 [[noreturn]] void refuse_without_source(const StagedPlan& plan) {
-    const Gathered needs = needed_statistics(plan);
-    const std::string who = needs_ranks(plan) ? selection_setting(plan) : moments_setting(plan);
-    if (needs.moments) {
+    const std::string who = strategy_of(plan).needs_ranks() ? selection_setting(plan) : moments_setting(plan);
+    if (plan.guided()) {
         throw Error(ErrorCode::usage, who + " needs statistics on text", Remedy::give_statistics_or_joint);
     }
-    if (needs.attention_order) {
+    if (strategy_of(plan).goes_by_order()) {
         throw Error(ErrorCode::usage, who + " needs statistics on text", Remedy::give_statistics);
     }
     throw Error(ErrorCode::usage, who + " needs query and key norms", Remedy::give_norms);
@@ -42,13 +41,12 @@ std::string moments_setting(const StagedPlan& plan) {
 
 /// A rank file ranks by norms, and holds nothing else.
 void check_rank_file(const StagedPlan& plan) {
-    const Gathered needs = needed_statistics(plan);
-    if (needs.attention_order) {
+    if (strategy_of(plan).goes_by_order()) {
         throw Error(ErrorCode::usage,
                     "rank-file ranks pairs by their norms, which " + selection_setting(plan) + " does not",
                     Remedy::give_order);
     }
-    if (needs.moments) {
+    if (plan.guided()) {
         throw Error(ErrorCode::usage,
                     "rank-file holds no moments of layer inputs, which " + moments_setting(plan) + " needs",
                     Remedy::give_moments);
@@ -59,15 +57,16 @@ void check_rank_file(const StagedPlan& plan) {
 void check_given(const CalibrationStats& stats, const StagedPlan& plan, const ModelConfig& config,
                  const std::string& name) {
     check_stats_fit(stats, config, name);
-    const Gathered needs = needed_statistics(plan);
-    if (needs.moments && !gathered_in(stats).moments) {
+    const StatisticSet has = gathered_in(stats);
+    if (plan.guided() && !has.moments) {
         throw Error(ErrorCode::usage,
                     name + ": has no moments of layer inputs, which " + moments_setting(plan) + " needs",
                     Remedy::calibrate_with_moments);
     }
-    if (needs.attention_order && stats.attention_ranks.empty() && stats.inputs == nullptr) {
+    if (!has.has({needed_statistics(plan).orders, false}) && stats.inputs == nullptr) {
         throw Error(ErrorCode::usage,
-                    name + ": does not rank pairs by attention, as " + selection_setting(plan) + " needs",
+                    name + ": does not rank pairs by " + std::string(strategy_of(plan).order.statistic) + ", as " +
+                        selection_setting(plan) + " needs",
                     Remedy::calibrate_with_order);
     }
 }
@@ -99,7 +98,7 @@ private:
 /// The statistics of a text, from the shared file if it holds what is needed.
 CalibrationStats shared_or_new(const Model& model, const StagedPlan& plan, const StatisticsSource& source,
                                const SharedStatistics& shared, std::uint64_t max_memory, Observer& observer) {
-    Gathered gather = needed_statistics(plan);
+    StatisticSet gather = needed_statistics(plan);
     gather |= shared.needs;
     const auto calibrated = [&] {
         return calibrate_on_text(model, source.text, source.samples, plan.rope.rope_dim, gather, max_memory, observer);
@@ -110,7 +109,7 @@ CalibrationStats shared_or_new(const Model& model, const StagedPlan& plan, const
     std::error_code ignored;
     if (fs::exists(shared.file, ignored)) {
         CalibrationStats stats = load_stats(shared.file);
-        const Gathered has = gathered_in(stats);
+        const StatisticSet has = gathered_in(stats);
         if (has.has(needed_statistics(plan))) {
             stats.settling.reset();  // of an earlier run
             return stats;
@@ -122,12 +121,19 @@ CalibrationStats shared_or_new(const Model& model, const StagedPlan& plan, const
     return load_stats(shared.file);
 }
 
+/// Computes those of the orders that the statistics do not have.
+void add_orders(const StatisticSet& needs, const Model& model, CalibrationStats& stats, Observer& observer) {
+    for (const RopeStrategy& strategy : rope_strategies()) {
+        const PairOrder& order = strategy.order;
+        const bool needed = strategy.goes_by_order() && needs.orders.contains(order.statistic);
+        if (needed && !stats.orders.contains(order.statistic)) add_order(order, model, stats, observer);
+    }
+}
+
 CalibrationStats from_file(const Model& model, const StagedPlan& plan, const fs::path& file, Observer& observer) {
     CalibrationStats stats = load_stats(file);
     check_given(stats, plan, model.config, file.string());
-    if (needed_statistics(plan).attention_order && stats.attention_ranks.empty()) {
-        add_attention_ranks(model, stats, observer);
-    }
+    add_orders(needed_statistics(plan), model, stats, observer);
     stats.settling.reset();  // of an earlier run
     return stats;
 }
@@ -147,7 +153,7 @@ std::int64_t SampleOptions::length(const ModelConfig& config) const {
 }
 
 CalibrationStats calibrate_on_text(const Model& model, const TextSource& text, const SampleOptions& samples,
-                                   std::int64_t rope_dim, const Gathered& gather, std::uint64_t max_memory,
+                                   std::int64_t rope_dim, const StatisticSet& gather, std::uint64_t max_memory,
                                    Observer& observer) {
     check_rope_dim(model.config, rope_dim);
     const std::int64_t seq_len = samples.length(model.config);
@@ -177,14 +183,16 @@ CalibrationStats calibrate_on_text(const Model& model, const TextSource& text, c
     warn_of_unsettled(stats, observer);
     stats.model = model.checkpoint.directory().string();
     stats.data = text.name();
-    if (gather.attention_order) add_attention_ranks(model, stats, observer);
+    add_orders(gather, model, stats, observer);
     return stats;
 }
 
-bool needs_statistics(const StagedPlan& plan) { return needs_ranks(plan) || plan.guided(); }
+bool needs_statistics(const StagedPlan& plan) { return strategy_of(plan).needs_ranks() || plan.guided(); }
 
-Gathered needed_statistics(const StagedPlan& plan) {
-    return {find_rope_strategy(plan.rope.strategy).needs.has(Statistic::attention_order), plan.guided()};
+StatisticSet needed_statistics(const StagedPlan& plan) {
+    StatisticSet needs{{}, plan.guided()};
+    if (strategy_of(plan).goes_by_order()) needs.orders.emplace(strategy_of(plan).order.statistic);
+    return needs;
 }
 
 void check_statistics(const StagedPlan& plan, const StatisticsSource& source, const ModelConfig& config,
@@ -248,19 +256,19 @@ Statistics make_statistics(const Model& model, const StagedPlan& plan, const Sta
                            const PairRanks* kept) {
     Statistics result;
     if (!needs_statistics(plan)) return result;
-    const RopeStrategy& strategy = find_rope_strategy(plan.rope.strategy);
-    if (strategy.ranks != nullptr && kept != nullptr) result.ranks = *kept;
+    const RopeStrategy& strategy = strategy_of(plan);
+    if (strategy.needs_ranks() && kept != nullptr) result.ranks = *kept;
     if (!source.rank_file.empty() && !result.ranks) {
         check_rank_file(plan);
         result.ranks = read_rank_file(source.rank_file);
     }
-    const bool has_all = (result.ranks || strategy.ranks == nullptr) && !plan.guided();
+    const bool has_all = (result.ranks || !strategy.needs_ranks()) && !plan.guided();
     if (has_all) return result;
     if (source.stats.empty() && !source.text.given()) refuse_without_source(plan);
     const CalibrationStats stats = source.stats.empty()
                                        ? shared_or_new(model, plan, source, shared, max_memory, observer)
                                        : from_file(model, plan, source.stats, observer);
-    if (!result.ranks && strategy.ranks != nullptr) result.ranks = strategy.ranks(stats);
+    if (!result.ranks && strategy.needs_ranks()) result.ranks = ranks_for(strategy, stats);
     result.inputs = stats.inputs;
     result.settling = stats.settling;
     if (source.stats.empty()) result.sequences = stats.sequences;

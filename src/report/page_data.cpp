@@ -64,11 +64,11 @@ void write_strategies(Writer& out, const Report& report) {
     out.list(report.kept, [&](const RopeSelection& selection) {
         const RopeStrategy& strategy = find_rope_strategy(selection.strategy);
         out.raw("{\"name\":" + nlohmann::json(std::string(strategy.name)).dump() + ",\"kept\":");
-        if (strategy.ranks != nullptr) {
+        if (strategy.needs_ranks()) {
             out.raw("null");
-            if (strategy.needs.has(Statistic::attention_order)) {
+            if (strategy.goes_by_order()) {
                 out.key("ranks");
-                out.numbers(pair_ranks(report.attention_ranks));
+                out.numbers(pair_ranks(report.orders.at(selection.strategy)));
             }
             out.raw("}");
             return;

@@ -49,8 +49,9 @@ void check_finite(const Report& report, const std::string& name) {
 std::vector<RopeSelection> select_all(const Report& report, std::int64_t r) {
     std::vector<RopeSelection> kept;
     for (const auto& strategy : rope_strategies()) {
-        const PairRanks& ranks = strategy.needs.has(Statistic::attention_order) ? report.attention_ranks : report.ranks;
-        if (ranks.values.empty()) continue;
+        const auto order = report.orders.find(strategy.name);
+        if (strategy.goes_by_order() && order == report.orders.end()) continue;
+        const PairRanks& ranks = strategy.goes_by_order() ? order->second : report.ranks;
         kept.push_back(select_rope(report.shape, {std::string(strategy.name), 2 * r, 0}, &ranks));
     }
     return kept;
@@ -123,7 +124,10 @@ Report make_report(NamedStats source, ReportOptions options) {
     report.scores = source.stats.scores();
     check_finite(report, source.name);
     report.ranks = two_norm_ranks(source.stats);
-    if (!source.stats.attention_ranks.empty()) report.attention_ranks = attention_ranks(source.stats);
+    for (const RopeStrategy& strategy : rope_strategies()) {
+        if (!strategy.goes_by_order() || !source.stats.orders.contains(strategy.order.statistic)) continue;
+        report.orders.emplace(strategy.name, ranks_for(strategy, source.stats));
+    }
     const std::int64_t pairs = report.shape.num_pairs();
     const std::int64_t kv_heads = report.shape.num_key_value_heads;
     report.layers.resize(static_cast<std::size_t>(report.shape.num_hidden_layers));

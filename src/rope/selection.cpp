@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <array>
 
+#include "attention_order.hpp"
 #include "mha2mla/error.hpp"
 #include "strategies.hpp"
 
@@ -12,13 +13,14 @@ bool reference_selects_always(const ModelConfig&, const RopeOptions&) { return t
 constexpr std::array<RopeStrategy, 5> kStrategies = {{
     {"2-norm",
      two_norm_ranks,
-     {Statistic::norms},
+     {},
      nullptr,
      "the paper's default: the pairs of each head with the largest |q||k| on your text",
      select_ranked},
     {"attention",
-     attention_ranks,
-     {Statistic::attention_order},
+     nullptr,
+     {"attention", attention_order, "what the attention's output loses without their rotation",
+      "about pairs*pairs/2 attentions of each head"},
      nullptr,
      "the pairs without whose rotation the attention's output on your text changes most",
      select_ranked},
@@ -87,7 +89,7 @@ RopeSelection select_rope(const ModelConfig& config, const RopeOptions& options,
     const RopeStrategy& strategy = find_rope_strategy(options.strategy);
     check_rope_dim(config, options.rope_dim);
     if (options.uniform_start < 0) throw Error(ErrorCode::usage, "uniform-start must not be negative");
-    if (strategy.ranks != nullptr) {
+    if (strategy.needs_ranks()) {
         if (ranks == nullptr) {
             throw Error(ErrorCode::usage, "selection " + options.strategy + " needs statistics of this model");
         }

@@ -19,8 +19,8 @@ struct Measurements {
         windows = make_windows(source.config, read("eval_tokens.u16", 256 * 24), {256, 24});
         stats = calibrate(source, read("calibration_tokens.u16", 160 * 256), 256, observer,
                           {.max_memory = 0, .spill_directory = {}, .inputs = CalibrationOptions::Inputs::moments});
-        add_attention_ranks(source, stats, observer);
-        ranks = attention_ranks(stats);
+        add_order(find_rope_strategy("attention").order, source, stats, observer);
+        ranks = ranks_for(find_rope_strategy("attention"), stats);
     }
 
     Observer observer;

@@ -182,10 +182,10 @@ TEST_F(Calibrate, InputsAndAttentionRanksSurviveAFile) {
     CalibrationOptions options;
     options.inputs = Inputs::moments;
     CalibrationStats stats = calibrate(model(), random_ids(4), kSeqLen, observer_, options);
-    add_attention_ranks(model(), stats, observer_);
+    add_order(find_rope_strategy("attention").order, model(), stats, observer_);
     save_stats(directory_ / "stats", stats);
     const CalibrationStats loaded = load_stats(directory_ / "stats");
-    EXPECT_EQ(loaded.attention_ranks, stats.attention_ranks);
+    EXPECT_EQ(loaded.orders, stats.orders);
     check_stats_fit(loaded, model().config, "stats");
     for (std::int64_t layer = 0; layer < 3; ++layer) {
         EXPECT_EQ(loaded.inputs->moment(layer), stats.inputs->moment(layer));
@@ -195,10 +195,11 @@ TEST_F(Calibrate, InputsAndAttentionRanksSurviveAFile) {
     expect_error(ErrorCode::usage, {"stats", "hidden_size is 32", "48"},
                  [&] { check_stats_fit(loaded, Model::open(directory_ / "wider").config, "stats"); });
     stats.inputs = nullptr;
-    stats.attention_ranks.clear();
+    stats.orders.clear();
     save_stats(directory_ / "plain", stats);
     EXPECT_EQ(load_stats(directory_ / "plain").inputs, nullptr);
-    expect_error(ErrorCode::usage, {"rank pairs by attention"}, [&] { (void)attention_ranks(stats); });
+    expect_error(ErrorCode::usage, {"rank pairs by attention"},
+                 [&] { (void)ranks_for(find_rope_strategy("attention"), stats); });
 }
 
 /// Statistics that say something else than what they hold.
@@ -206,7 +207,7 @@ TEST_F(Calibrate, LyingFilesAreRefusedByTensor) {
     CalibrationOptions options;
     options.inputs = Inputs::moments;
     CalibrationStats stats = calibrate(model(), random_ids(4), kSeqLen, observer_, options);
-    add_attention_ranks(model(), stats, observer_);
+    add_order(find_rope_strategy("attention").order, model(), stats, observer_);
     const auto path = directory_ / "stats";
     save_stats(path, stats);
     const std::string good = read_text(path);
@@ -248,8 +249,8 @@ TEST_F(Calibrate, APairWithoutQueriesIsTheFirstToGo) {
     options.inputs = Inputs::samples;
     CalibrationStats stats = calibrate(model, random_ids(4), kSeqLen, observer_, options);
     EXPECT_THROW((void)stats.inputs->moment(0), Error);
-    add_attention_ranks(model, stats, observer_);
-    EXPECT_EQ(attention_ranks(stats).rank(0, 0, 2), 3);
+    add_order(find_rope_strategy("attention").order, model, stats, observer_);
+    EXPECT_EQ(ranks_for(find_rope_strategy("attention"), stats).rank(0, 0, 2), 3);
 }
 
 /// Two layers, one head of three pairs; the first layer prefers `favourite`, the second the first pair.

@@ -78,10 +78,10 @@ TEST(Report, AgreementIsTheJaccardIndexOfKeptPairs) {
     }
 }
 
-TEST(Report, TheAttentionOrderIsShownIfTheStatisticsHaveIt) {
+TEST(Report, AnOrderIsShownIfTheStatisticsHaveIt) {
     NamedStats stats = stats_of(1, 2, 1, {9, 8, 1, 0, 1, 9, 8, 0});
     EXPECT_EQ(render("csv", make_report(stats, at(4))).find("attention"), std::string::npos);
-    stats.stats.attention_ranks = {3, 2, 1, 0, 0, 1, 2, 3};  // keeps 2, 3 in head 0 and 0, 1 in head 1
+    stats.stats.orders["attention"] = {3, 2, 1, 0, 0, 1, 2, 3};  // keeps 2, 3 in head 0 and 0, 1 in head 1
     const Report report = make_report(stats, at(4));
     ASSERT_EQ(report.kept.size(), 5U);
     EXPECT_EQ(report.kept[1].strategy, "attention");

@@ -56,7 +56,7 @@ ConvertFlags flags_for(const BatchJob& job, bool overwrite) {
 fs::path statistics_directory(const Recipe& recipe) { return recipe.output / "statistics"; }
 
 /// What the jobs need that share a file of statistics.
-using SharedNeeds = std::map<fs::path, Gathered>;
+using SharedNeeds = std::map<fs::path, StatisticSet>;
 
 /// Fills in what can be known. @throws whatever keeps the job from running.
 void look_at(Entry& entry, const Recipe& recipe, const BatchFlags& batch, SharedNeeds& shared, Context& context) {
@@ -84,7 +84,7 @@ void look_at(Entry& entry, const Recipe& recipe, const BatchFlags& batch, Shared
     check_destination(conversion.model, flags.destination, conversion.limits);
     entry.state = before.is_null() ? "convert" : changed.empty() ? "resume" : "replace";
     entry.writes = true;
-    const Gathered& needs = conversion.shared.needs;
+    const StatisticSet& needs = conversion.shared.needs;
     entry.statistics = conversion.shared.file;
     if (entry.statistics.empty() || has_statistics(conversion.shared)) return;
     const auto [place, first] = shared.emplace(entry.statistics, needs);

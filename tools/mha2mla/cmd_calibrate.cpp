@@ -19,7 +19,7 @@ struct CalibrateFlags {
     TextSource tokens;
     SampleOptions samples;
     std::optional<std::int64_t> rope_dim;
-    Gathered gather;
+    StatisticSet gather;
     bool json = false;
 };
 
@@ -27,8 +27,9 @@ void run(const CalibrateFlags& flags, Context& context) {
     if (flags.output.empty() && flags.rank_file.empty()) {
         throw Error(ErrorCode::usage, "nothing to write; give --output STATS.safetensors or --rank-file RANKS.pth");
     }
-    if (flags.output.empty() && (flags.gather.moments || flags.gather.attention_order)) {
-        throw Error(ErrorCode::usage, "--moments and --attention-order go into the statistics: give --output FILE");
+    if (flags.output.empty() && (flags.gather.moments || !flags.gather.orders.empty())) {
+        throw Error(ErrorCode::usage,
+                    "--moments and " + order_options(" and ") + " go into the statistics: give --output FILE");
     }
     if (flags.rope_dim && !flags.samples.until_settled) {
         throw Error(ErrorCode::usage, "--rope-dim only goes with --samples auto; statistics serve every rope-dim");
@@ -51,7 +52,11 @@ void run(const CalibrateFlags& flags, Context& context) {
             json["unsettled_layers"] = stats.settling->unsettled_layers;
             json["rope_dim"] = stats.settling->rope_dim;
         }
-        json["attention_order"] = flags.gather.attention_order;
+        for (const RopeStrategy& strategy : rope_strategies()) {
+            const PairOrder& order = strategy.order;
+            if (!strategy.goes_by_order()) continue;
+            json[std::string(order.statistic) + "_order"] = flags.gather.orders.contains(order.statistic);
+        }
         json["moments"] = flags.gather.moments;
         if (!flags.output.empty()) json["output"] = flags.output.string();
         if (!flags.rank_file.empty()) json["rank_file"] = flags.rank_file.string();
@@ -86,9 +91,15 @@ void add_calibrate(CLI::App& app, Context& context) {
         ->type_name("N")
         ->group(kText);
     command->option_defaults()->group(kMethod);
-    command->add_flag("--attention-order", flags->gather.attention_order,
-                      "Also rank rotary pairs by what the attention's output loses without their rotation, for "
-                      "convert --rope attention: on 2048 tokens, about pairs*pairs/2 attentions of each head");
+    for (const RopeStrategy& strategy : rope_strategies()) {
+        if (!strategy.goes_by_order()) continue;
+        const PairOrder& order = strategy.order;
+        command->add_flag_callback(
+            order_option(order), [flags, name = std::string(order.statistic)] { flags->gather.orders.insert(name); },
+            "Also rank rotary pairs by " + std::string(order.by) + ", for convert --rope " +
+                std::string(strategy.name) + ": on " + std::to_string(kSampleTokens) + " tokens, " +
+                std::string(order.cost));
+    }
     command->add_flag("--moments", flags->gather.moments,
                       "Also gather the second moment of each layer's input, and 2048 tokens of it, for "
                       "convert --svd whitened: 4*hidden*hidden + 8192*hidden bytes on disk for each layer");

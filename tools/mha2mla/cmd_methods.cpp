@@ -23,7 +23,7 @@ void print_all() {
     for (const auto& row : kMethods) print_entry(row.name, std::string(row.what));
     std::printf("\nSelections (--rope): which rotary pairs of a head keep RoPE\n");
     for (const auto& row : rope_strategies()) {
-        print_entry(row.name, std::string(row.good_for) + (row.ranks != nullptr ? kNeedsText : ""));
+        print_entry(row.name, std::string(row.good_for) + (row.needs_ranks() ? kNeedsText : ""));
     }
     std::printf("\nFactorisations (--svd): what goes through a latent\n");
     for (const auto& row : kFactorizations) {
@@ -42,8 +42,7 @@ void print_all_as_json() {
     nlohmann::ordered_json json;
     for (const auto& row : kMethods) json["method"].push_back({{"name", row.name}, {"text", row.what}});
     for (const auto& row : rope_strategies()) {
-        json["rope"].push_back(
-            {{"name", row.name}, {"needs_statistics", row.ranks != nullptr}, {"text", row.good_for}});
+        json["rope"].push_back({{"name", row.name}, {"needs_statistics", row.needs_ranks()}, {"text", row.good_for}});
     }
     for (const auto& row : kFactorizations) {
         json["svd"].push_back({{"name", row.name}, {"needs_statistics", row.needs_moments()}, {"text", row.what}});

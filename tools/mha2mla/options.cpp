@@ -157,6 +157,17 @@ void add_sample_options(CLI::App& command, SampleOptions& flags, bool aligns) {
         ->group(kText);
 }
 
+std::string order_option(const PairOrder& order) { return "--" + std::string(order.statistic) + "-order"; }
+
+std::string order_options(std::string_view between) {
+    std::string text;
+    for (const RopeStrategy& strategy : rope_strategies()) {
+        if (!strategy.goes_by_order()) continue;
+        text += (text.empty() ? std::string() : std::string(between)) + order_option(strategy.order);
+    }
+    return text;
+}
+
 CLI::Validator in_range(std::int64_t low, std::int64_t high) {
     const auto check = [low, high](std::string& text) -> std::string {
         std::int64_t value = 0;

@@ -60,6 +60,11 @@ void add_latent_options(CLI::App& command, Flags& flags, LatentDefaults defaults
 /// --samples and --seq-len. @param aligns whether the command may align weights, which takes other numbers of them.
 void add_sample_options(CLI::App& command, SampleOptions& flags, bool aligns);
 
+/// The option of calibrate that gathers an order of pairs: "--attention-order".
+[[nodiscard]] std::string order_option(const PairOrder& order);
+/// Those of all selections, with `between` between them.
+[[nodiscard]] std::string order_options(std::string_view between);
+
 /// An option whose value is a size: "5GB", "500MiB", "1000".
 CLI::Option* add_size(CLI::App& command, const std::string& name, std::uint64_t& bytes, const std::string& help);
 

@@ -2,10 +2,12 @@
 
 #include <array>
 
+#include "options.hpp"
+
 namespace mha2mla::tool {
 namespace {
 
-/// One row for each of kRemedies, in its order.
+/// One row for each of kRemedies, in its order. ORDER stands for the options of calibrate that rank pairs.
 constexpr std::array<RemedyRow, kRemedies.size()> kOptions = {{
     {Remedy::none, ""},
     {Remedy::overwrite, "choose another place or try --overwrite"},
@@ -28,10 +30,10 @@ constexpr std::array<RemedyRow, kRemedies.size()> kOptions = {{
     {Remedy::give_statistics_or_joint,
      "give --calibration-text FILE, --calibration-tokens FILE or --stats FILE (from calibrate); or choose --rope "
      "uniform and --svd joint, which need none"},
-    {Remedy::give_order, "give --calibration-text FILE, or --stats FILE from calibrate --attention-order"},
+    {Remedy::give_order, "give --calibration-text FILE, or --stats FILE from calibrate ORDER"},
     {Remedy::give_moments, "give --calibration-text FILE, or --stats FILE from calibrate --moments"},
     {Remedy::calibrate_with_moments, "calibrate again with --moments"},
-    {Remedy::calibrate_with_order, "calibrate again with --attention-order"},
+    {Remedy::calibrate_with_order, "calibrate again with ORDER"},
     {Remedy::wider_output, "choose --dtype bf16 or f32"},
     {Remedy::smaller_cache, "use a shorter prompt, fewer new tokens or a smaller --kv-cache"},
     {Remedy::wider_cache, "use --kv-cache bf16 or f32"},
@@ -51,7 +53,14 @@ static_assert(in_order());
 
 }  // namespace
 
-std::string_view option_advice(Remedy remedy) { return kOptions.at(static_cast<std::size_t>(remedy)).text; }
+std::string option_advice(Remedy remedy) {
+    std::string text(kOptions.at(static_cast<std::size_t>(remedy)).text);
+    constexpr std::string_view kOrder = "ORDER";
+    if (const auto at = text.find(kOrder); at != std::string::npos) {
+        text.replace(at, kOrder.size(), order_options(" or "));
+    }
+    return text;
+}
 
 std::string message_of(const Error& error) { return Error::joined(error.message(), option_advice(error.remedy())); }
 

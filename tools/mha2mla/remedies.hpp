@@ -9,7 +9,7 @@
 namespace mha2mla::tool {
 
 /// advice() in terms of options; empty for Remedy::none.
-[[nodiscard]] std::string_view option_advice(Remedy remedy);
+[[nodiscard]] std::string option_advice(Remedy remedy);
 
 /// The line that a user of the program reads.
 [[nodiscard]] std::string message_of(const Error& error);
