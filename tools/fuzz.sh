@@ -6,22 +6,22 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 seconds=${1:-10}
 targets=("${@:2}")
-[ ${#targets[@]} -gt 0 ] || targets=(config rank_file safetensors token_file tokenizer)
+[ ${#targets[@]} -gt 0 ] || targets=(config rank_file safetensors statistics token_file tokenizer)
 
 cmake --preset fuzz >/dev/null
 cmake --build --preset fuzz --target "${targets[@]/#/fuzz_}"
 
-# The seeds: what lies in tests/fuzz/seeds, and for the larger formats the files of the examples and golden tests.
+# The seeds are those of the tests (tests/fuzz/CMakeLists.txt).
 work=build/fuzz/corpus
 rm -rf "$work"
-mkdir -p "$work"/{config,rank_file,safetensors,token_file,tokenizer} build/fuzz/found
-number=0
-for file in examples/*/config.json tests/data/golden/families*/*/config.json; do
-  cp "$file" "$work/config/$((number += 1))"
+mkdir -p build/fuzz/found
+for target in "${targets[@]}"; do
+  mkdir -p "$work/$target"
+  number=0
+  while read -r file; do
+    cp "$file" "$work/$target/$((number += 1))"
+  done <"build/fuzz/tests/fuzz/seeds_$target.txt"
 done
-cp tests/data/golden/families5/llama-linear-mqa/expected.safetensors "$work/safetensors"
-cp examples/*/tokenizer.json "$work/tokenizer"
-cp -r tests/fuzz/seeds/. "$work"
 
 for target in "${targets[@]}"; do
   echo "fuzz_$target for $seconds s"
