@@ -83,14 +83,36 @@ struct LatentWidths {
     std::int64_t cached = 0;  // what a cache must keep beside the rotated keys
 };
 
+struct LatentLayout;
+/// The layout of the MHA2MLA reference implementation, whose training and evaluation code loads it.
+[[nodiscard]] const LatentLayout& reference_layout();
+/// The layout of DeepSeek-V3, which engines load: one rotated key for all heads, and up projections of each query head.
+[[nodiscard]] const LatentLayout& deepseek_layout();
+
 /// Sizes of a layer's attention in MLA form.
 struct LatentShape : AttentionShape {
-    std::int64_t rope_dim = 0;  // d_r: dimensions of a head that keep RoPE
-    std::int64_t kv_rank = 0;   // d_kv: latent width per KV head, over keys and values together
+    std::int64_t rope_dim = 0;  // d_r: dimensions of a rotated key
+    std::int64_t kv_rank = 0;   // d_kv: width of a latent, over keys and values together; see latents()
     Factorization factorization = Factorization::joint;
+    const LatentLayout* layout = &reference_layout();
+    std::int64_t query_rank = 0;  // width of the queries' own latent; 0: none
 
-    [[nodiscard]] std::int64_t rope_rows() const { return num_kv_heads * rope_dim; }
-    [[nodiscard]] std::int64_t nope_rows() const { return num_kv_heads * (head_dim - rope_dim); }
+    /// Rotated keys of a token: one of each KV head, or one for all heads.
+    [[nodiscard]] std::int64_t rope_keys() const;
+    /// Latents of kv_rank numbers that a token has: as many as there are rotated keys.
+    [[nodiscard]] std::int64_t latents() const { return rope_keys(); }
+    /// Heads of the keys and values that the latent is projected to: KV heads, or query heads.
+    [[nodiscard]] std::int64_t up_heads() const;
+    /// Dimensions of a head's query and key that do not rotate.
+    [[nodiscard]] std::int64_t nope_dim() const;
+    /// Rows of the queries: what rotates and what does not.
+    [[nodiscard]] std::int64_t latent_query_rows() const { return num_heads * (rope_dim + nope_dim()); }
+    [[nodiscard]] std::int64_t rope_rows() const { return rope_keys() * rope_dim; }
+    /// Rows of the up projections of keys and of values.
+    [[nodiscard]] std::int64_t up_key_rows() const { return up_heads() * nope_dim(); }
+    [[nodiscard]] std::int64_t up_value_rows() const { return up_heads() * head_dim; }
+    /// Rows of the original's keys that do not rotate, and so are factorised with its values.
+    [[nodiscard]] std::int64_t nope_rows() const { return value_rows() - rope_rows(); }
     [[nodiscard]] LatentWidths widths() const;
     /// What a cache keeps of a token: rotated keys and what LatentWidths::cached says.
     [[nodiscard]] std::int64_t cached_numbers() const { return rope_rows() + widths().cached; }
@@ -98,16 +120,19 @@ struct LatentShape : AttentionShape {
     [[nodiscard]] std::optional<std::int64_t> largest_kv_rank() const;
 };
 
-struct LatentLayout;
-/// The layout of the MHA2MLA reference implementation, whose training and evaluation code loads it.
-[[nodiscard]] const LatentLayout& reference_layout();
-
 /// What a converted checkpoint's config.json says of its attention.
 struct LatentConfig {
-    RopeSelection rope;
+    RopeSelection rope;  // its pairs are empty where all of a rotated key's dimensions are pairs of their own
     Factorization factorization = Factorization::joint;
-    std::int64_t kv_rank = 0;  // d_kv: latent width per KV head, over keys and values together
+    std::int64_t kv_rank = 0;    // d_kv, see LatentShape
+    std::int64_t query_rank = 0;  // see LatentShape
     const LatentLayout* layout = &reference_layout();
+
+    /// The kept pairs of each KV head of a layer; empty: all pairs of the rotated keys, in order.
+    [[nodiscard]] std::span<const std::vector<std::int64_t>> layer_pairs(std::int64_t layer) const {
+        if (rope.pairs.empty()) return {};
+        return rope.pairs[static_cast<std::size_t>(layer)];
+    }
 };
 
 /// A projection of the original's attention.
@@ -123,15 +148,29 @@ enum class LatentRole : std::uint8_t {
     up_key,
     up_value,
     output,
+    down_and_key_rope,  ///< rows of `down`, then those of `key_rope`
+    up,                 ///< of each head: rows of `up_key`, then those of `up_value`
+    latent_norm,        ///< of the latent, a vector
+    query_down,         ///< of the queries' own latent, which `query` then reads
+    query_norm,         ///< of that latent, a vector
 };
 
 /// One linear map of a converted layer.
 struct LatentTensor {
     LatentRole role;
     std::string_view name;       // behind the layer's prefix, without ".weight" or ".bias"
-    std::int64_t rows, columns;  // out_features, in_features
+    std::int64_t rows, columns;  // out_features, in_features; 0 columns: a vector
     Projection from;             // of the original, whose dtype it takes
     bool biased;                 // it has a bias where `from` has one
+};
+
+/// Where heads lie in the rows of a tensor: those of head h start at first + h * stride.
+struct HeadRows {
+    std::int64_t first = 0, stride = 0;
+};
+struct LatentRows {
+    HeadRows query_rope, query_nope;  // of LatentRole::query
+    HeadRows up_key, up_value;        // of LatentRole::up, or of up_key and up_value
 };
 
 /// What a layout's loader wants to be told beside LatentConfig.
@@ -139,13 +178,17 @@ struct LayoutNotes {
     std::string rank_file;           // its name in the output directory, or empty
     std::int64_t uniform_start = 0;  // RopeOptions::uniform_start
     bool aligned = false;            // the weights were refined on text
+    bool biased = false;             // key, output and, where they have a latent, query projections have a bias
 };
 
 /// A form of converted checkpoints. A further one is a file in src/layout and a row in layouts.cpp.
 struct LatentLayout {
     std::string_view name, what;
+    bool shared_rope_key;         // one rotated key and one latent for all heads, up projections of each query head
+    std::string_view model_type;  // in config.json; empty: the original's
     /// The tensors of a layer's attention in the order in which they are written. The same in every layer.
     std::vector<LatentTensor> (*tensors)(const LatentShape& shape);
+    LatentRows (*rows)(const LatentShape& shape);
     /// What a whole config.json says; nothing if it is not of this layout. @throws Error{format} naming the key.
     std::optional<LatentConfig> (*read_config)(const nlohmann::ordered_json& config, const AttentionShape& attention,
                                                std::int64_t layers, const std::string& file);

@@ -64,13 +64,14 @@ struct ModelConfig {
         return {num_attention_heads, num_key_value_heads, head_dim, hidden_size};
     }
     /// Of a conversion with these sizes.
-    [[nodiscard]] LatentShape latent_shape(std::int64_t rope_dim, std::int64_t kv_rank,
-                                           Factorization factorization) const {
-        return {attention_shape(), rope_dim, kv_rank, factorization};
+    [[nodiscard]] LatentShape latent_shape(std::int64_t rope_dim, std::int64_t kv_rank, Factorization factorization,
+                                           const LatentLayout& layout = reference_layout()) const {
+        return {attention_shape(), rope_dim, kv_rank, factorization, &layout, 0};
     }
     /// Of a converted checkpoint.
     [[nodiscard]] LatentShape latent_shape() const {
-        return latent_shape(latent->rope.rope_dim, latent->kv_rank, latent->factorization);
+        return {attention_shape(), latent->rope.rope_dim, latent->kv_rank, latent->factorization, latent->layout,
+                latent->query_rank};
     }
 };
 
@@ -110,16 +111,23 @@ struct AttentionView {
     NormView q_norm, k_norm;  // [head_dim], or [num_heads * head_dim] and [num_kv_heads * head_dim]
 };
 
-/// Attention of a converted checkpoint. With `joint`, down_k and down_v are the same tensor; a null down means
-/// that the up projection reads the hidden state itself.
+/// Attention of a converted checkpoint, or of one that was MLA from the start. Where keys and values share a latent,
+/// down_k and down_v are the same tensor; a null down means that the up projection reads the hidden state itself.
+/// LatentShape has the sizes, and its layout's `rows` the places of heads in q, up_k and up_v.
 struct LatentAttentionView {
-    LinearView q;       // [num_heads * head_dim, hidden], rows: all RoPE rows, then all NoPE rows
-    LinearView k_rope;  // [num_kv_heads * rope_dim, hidden]
-    LinearView down_k;  // [rank of keys, hidden]
-    LinearView down_v;  // [rank of values, hidden]
-    LinearView up_k;    // [num_kv_heads * (head_dim - rope_dim), rank of keys or hidden]
-    LinearView up_v;    // [num_kv_heads * head_dim, rank of values or hidden]
-    LinearView o;       // [hidden, num_heads * head_dim]
+    LinearView q_down;     // [query_rank, hidden], or null: q reads the hidden state
+    NormView q_norm;       // [query_rank], of what q_down gives
+    LinearView q;          // [num_heads * (rope_dim + nope_dim), hidden or query_rank]
+    LinearView k_rope;     // [rope_keys * rope_dim, hidden]
+    LinearView down_k;     // [rank of keys, hidden]
+    LinearView down_v;     // [rank of values, hidden]
+    NormView latent_norm;  // [rank], of what down_k gives; null in most layouts
+    LinearView up_k;       // [up_heads * nope_dim, rank of keys or hidden]; rows of values between them if it is up_v
+    LinearView up_v;       // [up_heads * head_dim, rank of values or hidden]
+    LinearView o;          // [hidden, num_heads * head_dim]
+
+    /// Whether one tensor holds the up projections of keys and of values.
+    [[nodiscard]] bool one_up() const { return up_k.weight == up_v.weight; }
 };
 
 struct LayerView {

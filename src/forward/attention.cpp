@@ -20,33 +20,34 @@ std::int64_t query_block(std::int64_t group_size) { return std::max(kLeastQuerie
 
 /// The work of one thread: a block of queries of all query heads of one KV head; rows in order of heads.
 struct Block {
-    Block(std::vector<float>& scratch, std::int64_t group_size, std::int64_t head_dim) {
-        scratch.resize(static_cast<std::size_t>(attention_scratch(group_size, head_dim)));
+    Block(std::vector<float>& scratch, std::int64_t group_size, std::int64_t key_dim, std::int64_t head_dim) {
+        scratch.resize(static_cast<std::size_t>(attention_scratch(group_size, key_dim, head_dim)));
         const std::int64_t rows = group_size * query_block(group_size);
         q = scratch.data();
-        k = q + rows * head_dim;
-        logits = k + kKeyBlock * head_dim;
+        k = q + rows * key_dim;
+        logits = k + kKeyBlock * key_dim;
         result = logits + rows * kKeyBlock;
         maximum = result + rows * head_dim;
         sum = maximum + rows;
     }
-    float* q;        // [rows, head_dim], times the rule's scale
-    float* k;        // [keys of the block, head_dim]
+    float* q;        // [rows, key_dim], times the rule's scale
+    float* k;        // [keys of the block, key_dim]
     float* logits;   // [rows, keys of the block], then their exponentials
     float* result;   // [rows, head_dim], not yet divided by sum
     float* maximum;  // [rows]
     float* sum;      // [rows]
 };
 
-/// Gathers one head of `count` tokens from both parts. @param to [count, head_dim]
-void gather(const AttentionInput& in, MatrixIn LogitPart::*side, std::int64_t head, std::int64_t first,
-            std::int64_t count, float scale, float* to) {
+/// Gathers one head of `count` tokens from both parts. @param to [count, key_dim]
+void gather(const AttentionInput& in, MatrixIn LogitPart::*side, std::int64_t LogitPart::*step, std::int64_t head,
+            std::int64_t first, std::int64_t count, float scale, float* to) {
+    const std::int64_t width = in.key_dim();
     std::int64_t column = 0;
     for (const auto& part : in.parts) {
         const MatrixIn& from = part.*side;
         for (std::int64_t t = 0; t < count; ++t) {
-            const float* row = from.data + (first + t) * from.stride + head * part.dim;
-            for (std::int64_t i = 0; i < part.dim; ++i) to[t * in.head_dim + column + i] = row[i] * scale;
+            const float* row = from.data + (first + t) * from.stride + head * (part.*step);
+            for (std::int64_t i = 0; i < part.dim; ++i) to[t * width + column + i] = row[i] * scale;
         }
         column += part.dim;
     }
@@ -59,8 +60,8 @@ void attend(const AttentionInput& in, std::int64_t queries, std::int64_t first_q
             std::int64_t keys, bool begins, MatrixIn v, const Block& block) {
     const std::int64_t rows = queries * (in.num_heads / in.num_kv_heads);
     std::fill_n(block.logits, rows * keys, 0.0F);  // BLAS with beta 1 is faster than with beta 0
-    multiply_abt(rows, keys, in.head_dim, 1.0F, {block.q, in.head_dim}, {block.k, in.head_dim}, 1.0F,
-                 {block.logits, keys});
+    const std::int64_t width = in.key_dim();
+    multiply_abt(rows, keys, width, 1.0F, {block.q, width}, {block.k, width}, 1.0F, {block.logits, keys});
     for (std::int64_t row = 0; row < rows; ++row) {
         float* logits = block.logits + row * keys;
         const std::int64_t position = first_query + row % queries;
@@ -81,9 +82,9 @@ void attend(const AttentionInput& in, std::int64_t queries, std::int64_t first_q
 
 }  // namespace
 
-std::int64_t attention_scratch(std::int64_t group_size, std::int64_t head_dim) {
+std::int64_t attention_scratch(std::int64_t group_size, std::int64_t key_dim, std::int64_t head_dim) {
     const std::int64_t rows = group_size * query_block(group_size);
-    return rows * (2 * head_dim + kKeyBlock + 2) + kKeyBlock * head_dim;
+    return rows * (key_dim + head_dim + kKeyBlock + 2) + kKeyBlock * key_dim;
 }
 
 void causal_attention(const AttentionInput& in, float* out) {
@@ -97,19 +98,19 @@ void causal_attention(const AttentionInput& in, float* out) {
         const std::int64_t start = item / in.num_kv_heads % in.sequences * in.seq_len;
         const std::int64_t kv_head = item % in.num_kv_heads;
         const std::int64_t queries = std::min(most_queries, in.seq_len - first);
-        const Block block(scratch, group, in.head_dim);
+        const Block block(scratch, group, in.key_dim(), in.head_dim);
         for (std::int64_t g = 0; g < group; ++g) {
-            gather(in, &LogitPart::q, kv_head * group + g, start + first, queries, in.rule.scale,
-                   block.q + g * queries * in.head_dim);
+            gather(in, &LogitPart::q, &LogitPart::q_step, kv_head * group + g, start + first, queries, in.rule.scale,
+                   block.q + g * queries * in.key_dim());
         }
         std::fill_n(block.maximum, group * queries, -std::numeric_limits<float>::infinity());
         std::fill_n(block.sum, group * queries, 0.0F);
         const std::int64_t first_key = first_visible(in.rule, first);
         for (std::int64_t key = first_key; key < first + queries; key += kKeyBlock) {
             const std::int64_t keys = std::min(kKeyBlock, first + queries - key);
-            gather(in, &LogitPart::k, kv_head, start + key, keys, 1.0F, block.k);
+            gather(in, &LogitPart::k, &LogitPart::k_step, kv_head, start + key, keys, 1.0F, block.k);
             attend(in, queries, first, key, keys, key == first_key,
-                   {in.v.data + (start + key) * in.v.stride + kv_head * in.head_dim, in.v.stride}, block);
+                   {in.v.data + (start + key) * in.v.stride + kv_head * in.v_step, in.v.stride}, block);
         }
         for (std::int64_t row = 0; row < group * queries; ++row) {
             const std::int64_t token = start + first + row % queries;

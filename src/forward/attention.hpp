@@ -7,11 +7,12 @@
 
 namespace mha2mla {
 
-/// One additive part of the logits q·k. Head h of a token is at data + token*stride + h*dim.
+/// One additive part of the logits q·k. Head h of a token is at data + token*stride + h*step.
 struct LogitPart {
-    MatrixIn q;  // [tokens, num_heads * dim]
-    MatrixIn k;  // [tokens, num_kv_heads * dim]
+    MatrixIn q;  // of num_heads heads
+    MatrixIn k;  // of num_kv_heads heads, or of one for all of them if k_step is 0
     std::int64_t dim = 0;
+    std::int64_t q_step = 0, k_step = 0;
 };
 
 /// Inputs of causal attention over a batch of sequences of equal length.
@@ -19,8 +20,11 @@ struct AttentionInput {
     std::int64_t sequences = 0, seq_len = 0;
     std::int64_t num_heads = 0, num_kv_heads = 0, head_dim = 0;
     AttentionRule rule;              // its scale, soft-cap and window
-    std::array<LogitPart, 2> parts;  // rotated and not rotated; a part may have dim 0; the dims add up to head_dim
-    MatrixIn v;                      // [tokens, num_kv_heads * head_dim]
+    std::array<LogitPart, 2> parts;  // rotated and not rotated; a part may have dim 0
+    MatrixIn v;                      // of num_kv_heads heads: head h of a token is at data + token*stride + h*v_step
+    std::int64_t v_step = 0;
+
+    [[nodiscard]] std::int64_t key_dim() const { return parts[0].dim + parts[1].dim; }
 };
 
 /// softmax(cap(scale · Σ_parts q·kᵀ)) v with a causal mask, over the rule's window. The query heads of a KV head are
@@ -30,6 +34,6 @@ struct AttentionInput {
 void causal_attention(const AttentionInput& input, float* out);
 
 /// Floats that each thread of causal_attention allocates.
-[[nodiscard]] std::int64_t attention_scratch(std::int64_t group_size, std::int64_t head_dim);
+[[nodiscard]] std::int64_t attention_scratch(std::int64_t group_size, std::int64_t key_dim, std::int64_t head_dim);
 
 }  // namespace mha2mla

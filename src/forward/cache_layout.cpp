@@ -40,26 +40,24 @@ CacheLayout cache_layout(const ModelConfig& config, std::int64_t group_size) {
         return with_slices({{kv_heads, config.head_dim, true, false}, {kv_heads, config.head_dim, false, true}},
                            group_size);
     }
-    const LatentConfig& latent = *config.latent;
-    const LatentWidths widths = config.latent_shape().widths();
-    const std::int64_t nope_dim = config.head_dim - latent.rope.rope_dim;
-    const CacheSegment rotated{kv_heads, latent.rope.rope_dim, true, false};
-    if (shares_latent(latent.factorization)) {
-        return with_slices({rotated, {1, widths.key, nope_dim > 0, true}}, group_size);
+    const LatentShape shape = config.latent_shape();
+    const LatentWidths widths = shape.widths();
+    const CacheSegment rotated{shape.rope_keys(), shape.rope_dim, true, false};
+    if (shares_latent(shape.factorization)) {
+        return with_slices({rotated, {1, widths.key, shape.nope_dim() > 0, true}}, group_size);
     }
-    CacheSegment key{kv_heads, nope_dim, true, false};
-    if (widths.key > 0 && nope_dim > 0) key = {1, widths.key, true, false};
+    CacheSegment key{kv_heads, shape.nope_dim(), true, false};
+    if (widths.key > 0 && key.dim > 0) key = {1, widths.key, true, false};
     CacheSegment value{kv_heads, config.head_dim, false, true};
     if (widths.value > 0) value = {1, widths.value, false, true};
     return with_slices({rotated, key, value}, group_size);
 }
 
 CacheLayout expanded_layout(const ModelConfig& config) {
-    const std::int64_t kv_heads = config.num_key_value_heads;
-    const std::int64_t rope_dim = config.latent->rope.rope_dim;
-    return with_slices({{kv_heads, rope_dim, true, false},
-                        {kv_heads, config.head_dim - rope_dim, true, false},
-                        {kv_heads, config.head_dim, false, true}},
+    const LatentShape shape = config.latent_shape();
+    return with_slices({{shape.rope_keys(), shape.rope_dim, true, false},
+                        {shape.up_heads(), shape.nope_dim(), true, false},
+                        {shape.up_heads(), shape.head_dim, false, true}},
                        1);
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "attention.hpp"
+#include "latent_projections.hpp"
 #include "norm.hpp"
 
 namespace mha2mla {
@@ -20,8 +21,8 @@ AttentionInput attention_shape(const ModelConfig& config, std::int64_t layer, st
     return input;
 }
 
-MatrixIn rows_of(const Matrix& matrix, std::int64_t first_column = 0) {
-    return {matrix.data() + first_column, matrix.cols()};
+MatrixIn rows_of(const Matrix& matrix, const HeadRows& heads = {}) {
+    return {matrix.data() + heads.first, matrix.cols()};
 }
 
 void original_attention(const ModelConfig& config, const AttentionView& view, std::int64_t layer,
@@ -36,8 +37,9 @@ void original_attention(const ModelConfig& config, const AttentionView& view, st
     rotate_heads(rotary, Turn::forward, seq_len, tokens,
                  {work.k.data(), work.k.cols(), config.num_key_value_heads, config.head_dim});
     AttentionInput input = attention_shape(config, layer, tokens, seq_len);
-    input.parts[0] = {rows_of(work.q), rows_of(work.k), config.head_dim};
+    input.parts[0] = {rows_of(work.q), rows_of(work.k), config.head_dim, config.head_dim, config.head_dim};
     input.v = rows_of(work.v);
+    input.v_step = config.head_dim;
     causal_attention(input, work.attention.data());
 }
 
@@ -45,27 +47,33 @@ void original_attention(const ModelConfig& config, const AttentionView& view, st
 /// usual. The scale stays that of the original head_dim.
 void expanded_latent_attention(const ModelConfig& config, const LatentAttentionView& view, std::int64_t layer,
                                const RotaryTable& rotary, std::int64_t seq_len, LayerWorkspace& work) {
-    const std::int64_t heads = config.num_attention_heads;
-    const std::int64_t kv_heads = config.num_key_value_heads;
-    const std::int64_t rope_dim = config.latent->rope.rope_dim;
-    const auto& pairs = config.latent->rope.pairs[static_cast<std::size_t>(layer)];
+    const LatentShape shape = config.latent_shape();
+    const LatentRows rows = shape.layout->rows(shape);
+    const auto pairs = config.latent->layer_pairs(layer);
     const auto up = [&](const LinearView& down, const LinearView& projection, Matrix& y) {
         if (down.weight == nullptr) return project(projection, work.normed, y);
-        project(down, work.normed, work.latent);
+        project_latent(view, down, work.normed, work.latent);
         project(projection, work.latent, y);
     };
-    project(view.q, work.normed, work.q);
+    project_latent_queries(view, work.normed, work.latent, work.q);
     project(view.k_rope, work.normed, work.k_rope);
     up(view.down_k, view.up_k, work.k);
-    up(view.down_v, view.up_v, work.v);
+    if (!view.one_up()) up(view.down_v, view.up_v, work.v);
+    const Matrix& values = view.one_up() ? work.k : work.v;
     const std::int64_t tokens = work.q.rows();
-    rotate_heads(rotary, Turn::forward, seq_len, tokens, {work.q.data(), work.q.cols(), heads, rope_dim}, pairs);
-    rotate_heads(rotary, Turn::forward, seq_len, tokens, {work.k_rope.data(), work.k_rope.cols(), kv_heads, rope_dim},
-                 pairs);
+    const auto rotate = [&](Matrix& x, std::int64_t heads, const HeadRows& at) {
+        rotate_heads(rotary, Turn::forward, seq_len, tokens, {x.data() + at.first, x.cols(), heads, at.stride}, pairs);
+    };
+    rotate(work.q, shape.num_heads, rows.query_rope);
+    rotate(work.k_rope, shape.rope_keys(), {0, shape.rope_dim});
     AttentionInput input = attention_shape(config, layer, tokens, seq_len);
-    input.parts[0] = {rows_of(work.q), rows_of(work.k_rope), rope_dim};
-    input.parts[1] = {rows_of(work.q, heads * rope_dim), rows_of(work.k), config.head_dim - rope_dim};
-    input.v = rows_of(work.v);
+    input.num_kv_heads = shape.up_heads();
+    input.parts[0] = {rows_of(work.q, rows.query_rope), rows_of(work.k_rope), shape.rope_dim, rows.query_rope.stride,
+                      shape.rope_keys() == shape.up_heads() ? shape.rope_dim : 0};
+    input.parts[1] = {rows_of(work.q, rows.query_nope), rows_of(work.k, rows.up_key), shape.nope_dim(),
+                      rows.query_nope.stride, rows.up_key.stride};
+    input.v = rows_of(values, rows.up_value);
+    input.v_step = rows.up_value.stride;
     causal_attention(input, work.attention.data());
 }
 
@@ -109,7 +117,7 @@ std::uint64_t workspace_bytes(const ModelConfig& config, std::int64_t tokens, in
     const std::int64_t block = tokens * (2 * config.hidden_size + 2 * query + 2 * key) +
                                2 * std::min(tokens, kMlpTokens) * config.intermediate_size;
     const std::int64_t thread =
-        std::max(attention_scratch(config.group_size(), config.head_dim), linear_scratch(widest));
+        std::max(attention_scratch(config.group_size(), config.head_dim, config.head_dim), linear_scratch(widest));
     return static_cast<std::uint64_t>(block + threads * thread) * sizeof(float);
 }
 

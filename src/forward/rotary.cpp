@@ -57,14 +57,14 @@ RotaryTables::RotaryTables(const ModelRules& rules, std::int64_t positions) {
 
 void rotate_heads(const RotaryTable& rotary, Turn turn, std::int64_t seq_len, std::int64_t tokens, const HeadColumns& x,
                   std::span<const std::vector<std::int64_t>> pairs) {
-    if (x.dim == 0) return;
+    if (x.step == 0) return;
     const std::int64_t group = pairs.empty() ? x.heads : x.heads / std::ssize(pairs);
     for_each_token(tokens, [&](std::int64_t token) {
         for (std::int64_t head = 0; head < x.heads; ++head) {
             const auto kept = pairs.empty()
                                   ? std::span<const std::int64_t>()
                                   : std::span<const std::int64_t>(pairs[static_cast<std::size_t>(head / group)]);
-            rotary.rotate(x.data + token * x.stride + head * x.dim, token % seq_len, kept, turn);
+            rotary.rotate(x.data + token * x.stride + head * x.step, token % seq_len, kept, turn);
         }
     });
 }

@@ -45,10 +45,10 @@ private:
     std::vector<std::size_t> of_layer_;
 };
 
-/// Heads of whole sequences side by side: head h of token t lies at data + t * stride + h * dim.
+/// Heads of whole sequences: what rotates of head h of token t lies at data + t * stride + h * step.
 struct HeadColumns {
     float* data;
-    std::int64_t stride, heads, dim;
+    std::int64_t stride, heads, step;
 };
 
 /// Rotates every head of every token in place.

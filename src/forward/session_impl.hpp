@@ -1,4 +1,5 @@
 #pragma once
+#include "absorbed.hpp"
 #include "cached_attention.hpp"
 #include "layer.hpp"
 #include "mha2mla/session.hpp"
@@ -32,8 +33,9 @@ struct Session::Impl {
         return caches[static_cast<std::size_t>(sequence * config.num_hidden_layers)];
     }
 
-    void rotate(std::int64_t layer, std::span<const Run> runs, std::int64_t heads, std::int64_t dim, Matrix& x,
-                const LayerPairs* pairs) const;
+    /// @param heads of the rows of the batch. @param pairs as for rotate_heads().
+    void rotate(std::int64_t layer, std::span<const Run> runs, const HeadColumns& heads,
+                std::span<const std::vector<std::int64_t>> pairs = {}) const;
     /// Of work.normed.
     [[nodiscard]] NewRows new_rows(std::int64_t layer, std::span<const Run> runs);
     [[nodiscard]] NewRows original_rows(const AttentionView& view, std::int64_t layer, std::span<const Run> runs);
@@ -44,12 +46,16 @@ struct Session::Impl {
     void attend_expanded(std::int64_t layer, const LayerCache& cache, const Run& run, const NewRows& added,
                          float* to) const;
     [[nodiscard]] bool expand(const Run& run) const;
+    [[nodiscard]] UpRows up_keys() const;
+    [[nodiscard]] UpRows up_values() const;
     void through_layers(std::span<const Run> runs, Matrix& hidden);
 
     const Model& model;
     const ModelConfig& config;
     SessionOptions options;
     CacheLayout layout, expanded;
+    LatentShape latent;  // of a converted checkpoint
+    LatentRows latent_heads;
     RotaryTables rotary;
     std::vector<LayerCache> caches;  // [sequences, layers]
     LayerWorkspace work;

@@ -1,7 +1,7 @@
 #include <algorithm>
 
-#include "../support/parallel.hpp"
-#include "absorbed.hpp"
+#include "for_each_token.hpp"
+#include "latent_projections.hpp"
 #include "project.hpp"
 #include "session_impl.hpp"
 
@@ -20,25 +20,28 @@ Session::Impl::Impl(const Model& model_of_session, const SessionOptions& session
       options(session_options),
       layout(cache_layout(config, session_options.cache.group_size)),
       rotary(config.rules, session_options.capacity) {
-    if (config.latent) expanded = expanded_layout(config);
+    if (config.latent) {
+        expanded = expanded_layout(config);
+        latent = config.latent_shape();
+        latent_heads = latent.layout->rows(latent);
+    }
     for (std::int64_t i = 0; i < options.sequences * config.num_hidden_layers; ++i) {
         caches.emplace_back(layout, options.cache, options.capacity);
     }
 }
 
-void Session::Impl::rotate(std::int64_t layer, std::span<const Run> runs, std::int64_t heads, std::int64_t dim,
-                           Matrix& x, const LayerPairs* pairs) const {
-    if (dim == 0) return;
+void Session::Impl::rotate(std::int64_t layer, std::span<const Run> runs, const HeadColumns& heads,
+                           std::span<const std::vector<std::int64_t>> pairs) const {
+    if (heads.step == 0) return;
     const RotaryTable& table = rotary[layer];
-    const std::int64_t heads_of_pairs = pairs == nullptr ? 1 : static_cast<std::int64_t>(pairs->size());
+    const std::int64_t group = pairs.empty() ? heads.heads : heads.heads / std::ssize(pairs);
     for (const Run& run : runs) {
-        parallel_for((run.count + 63) / 64, [&](std::int64_t block, std::vector<float>&) {
-            for (std::int64_t i = block * 64; i < std::min(run.count, (block + 1) * 64); ++i) {
-                for (std::int64_t head = 0; head < heads; ++head) {
-                    std::span<const std::int64_t> kept;
-                    if (pairs != nullptr) kept = (*pairs)[size_of(head * heads_of_pairs / heads)];
-                    table.rotate(x.row(run.first + i).data() + head * dim, run.position + i, kept);
-                }
+        for_each_token(run.count, [&](std::int64_t token) {
+            for (std::int64_t head = 0; head < heads.heads; ++head) {
+                const auto kept = pairs.empty() ? std::span<const std::int64_t>()
+                                                : std::span<const std::int64_t>(pairs[size_of(head / group)]);
+                table.rotate(heads.data + (run.first + token) * heads.stride + head * heads.step,
+                             run.position + token, kept);
             }
         });
     }
@@ -48,8 +51,8 @@ NewRows Session::Impl::original_rows(const AttentionView& view, std::int64_t lay
     NewRows added(work.normed.rows(), layout);
     project_queries_and_keys(view, work.normed, work.q, work.k);
     project(view.v, work.normed, work.v);
-    rotate(layer, runs, config.num_attention_heads, config.head_dim, work.q, nullptr);
-    rotate(layer, runs, config.num_key_value_heads, config.head_dim, work.k, nullptr);
+    rotate(layer, runs, {work.q.data(), work.q.cols(), config.num_attention_heads, config.head_dim});
+    rotate(layer, runs, {work.k.data(), work.k.cols(), config.num_key_value_heads, config.head_dim});
     added.rows << work.k, work.v;
     added.queries[0] = work.q * model.rules(layer).attention.scale;
     return added;
@@ -57,43 +60,52 @@ NewRows Session::Impl::original_rows(const AttentionView& view, std::int64_t lay
 
 NewRows Session::Impl::latent_rows(const LatentAttentionView& view, std::int64_t layer, std::span<const Run> runs) {
     NewRows added(work.normed.rows(), layout);
-    const LatentConfig& latent = *config.latent;
-    const std::int64_t heads = config.num_attention_heads;
-    const std::int64_t kv_heads = config.num_key_value_heads;
-    const std::int64_t rope_dim = latent.rope.rope_dim;
-    const auto& pairs = latent.rope.pairs[size_of(layer)];
-    project(view.q, work.normed, work.q);
+    const std::int64_t heads = latent.num_heads;
+    const auto pairs = config.latent->layer_pairs(layer);
+    project_latent_queries(view, work.normed, work.latent, work.q);
     work.q *= model.rules(layer).attention.scale;
-    rotate(layer, runs, heads, rope_dim, work.q, &pairs);
+    const auto [query_rope, query_nope, up_key, up_value] = latent_heads;
+    rotate(layer, runs, {work.q.data() + query_rope.first, work.q.cols(), heads, query_rope.stride}, pairs);
     std::int64_t column = 0;
     std::size_t segment = 0;
-    if (rope_dim > 0) {
+    if (latent.rope_dim > 0) {
         project(view.k_rope, work.normed, work.k_rope);
-        rotate(layer, runs, kv_heads, rope_dim, work.k_rope, &pairs);
+        rotate(layer, runs, {work.k_rope.data(), work.k_rope.cols(), latent.rope_keys(), latent.rope_dim}, pairs);
         added.rows.leftCols(work.k_rope.cols()) = work.k_rope;
         column = work.k_rope.cols();
-        added.queries[segment++] = work.q.leftCols(heads * rope_dim);
+        added.queries[segment++] = gather_heads(work.q, query_rope, heads, latent.rope_dim);
     }
-    const auto cache_columns = [&](const LinearView& map) {
-        project(map, work.normed, work.latent);
+    const auto cache_columns = [&](const LinearView& down, const LinearView& up) {
+        if (down.weight != nullptr) {
+            project_latent(view, down, work.normed, work.latent);
+        } else {
+            project(up, work.normed, work.latent);
+        }
         added.rows.middleCols(column, work.latent.cols()) = work.latent;
         column += work.latent.cols();
     };
-    added.nope_queries = work.q.rightCols(work.q.cols() - heads * rope_dim);
+    added.nope_queries = gather_heads(work.q, query_nope, heads, latent.nope_dim());
     if (added.nope_queries.cols() > 0) {
-        cache_columns(view.down_k.weight != nullptr ? view.down_k : view.up_k);
+        cache_columns(view.down_k, view.up_k);
         if (view.down_k.weight != nullptr) {
             added.queries[segment].resize(added.rows.rows(), heads * view.up_k.in_features());
-            absorb_queries(view.up_k, kv_heads, added.rows.rows(),
-                           {added.nope_queries.data(), added.nope_queries.cols()}, config.group_size(),
-                           added.queries[segment].data());
+            absorb_queries(view.up_k, up_keys(), added.rows.rows(),
+                           {added.nope_queries.data(), added.nope_queries.cols()}, added.queries[segment].data());
         } else {
             added.queries[segment] = added.nope_queries;
         }
     }
     const bool cached = shares_latent(latent.factorization) && added.nope_queries.cols() > 0;
-    if (!cached) cache_columns(view.down_v.weight != nullptr ? view.down_v : view.up_v);
+    if (!cached) cache_columns(view.down_v, view.up_v);
     return added;
+}
+
+UpRows Session::Impl::up_keys() const {
+    return {latent_heads.up_key, latent.up_heads(), latent.nope_dim(), latent.num_heads / latent.up_heads()};
+}
+
+UpRows Session::Impl::up_values() const {
+    return {latent_heads.up_value, latent.up_heads(), latent.head_dim, latent.num_heads / latent.up_heads()};
 }
 
 /// The expanded form costs one product of each cached token with W_uk and W_uv, and saves for each query and head the
@@ -101,10 +113,9 @@ NewRows Session::Impl::latent_rows(const LatentAttentionView& view, std::int64_t
 bool Session::Impl::expand(const Run& run) const {
     if (!config.latent || options.form == AttentionForm::absorbed) return false;
     if (options.form == AttentionForm::expanded) return true;
-    const LatentConfig& latent = *config.latent;
-    const std::int64_t nope_dim = config.head_dim - latent.rope.rope_dim;
-    const LatentWidths widths = config.latent_shape().widths();
-    const std::int64_t once = config.num_key_value_heads * (widths.key * nope_dim + widths.value * config.head_dim);
+    const std::int64_t nope_dim = latent.nope_dim();
+    const LatentWidths widths = latent.widths();
+    const std::int64_t once = latent.up_heads() * (widths.key * nope_dim + widths.value * config.head_dim);
     const std::int64_t saved = config.num_attention_heads * ((widths.key > 0 ? widths.key - nope_dim : 0) +
                                                              (widths.value > 0 ? widths.value - config.head_dim : 0));
     return run.count * saved > once;
@@ -119,17 +130,15 @@ NewRows Session::Impl::new_rows(std::int64_t layer, std::span<const Run> runs) {
 void Session::Impl::attend_expanded(std::int64_t layer, const LayerCache& cache, const Run& run, const NewRows& added,
                                     float* to) const {
     const LatentAttentionView& view = model.layer(layer).latent_attention();
-    const std::int64_t heads = config.num_attention_heads;
-    const std::int64_t rope_dim = config.latent->rope.rope_dim;
-    const std::int64_t rotated = config.num_key_value_heads * rope_dim;
+    const std::int64_t heads = latent.num_heads, rotated = latent.rope_rows();
     const auto from_first = [&](const Matrix& x) { return x.data() + run.first * x.cols(); };
     std::vector<const float*> q;
     for (const auto& segment : expanded.segments) {
-        const bool rotated_part = q.empty() && rope_dim > 0;
+        const bool rotated_part = q.empty() && latent.rope_dim > 0;
         q.push_back(segment.key ? from_first(rotated_part ? added.queries[0] : added.nope_queries) : nullptr);
     }
     ChunkedAttention attention(expanded, heads, run.count, run.position, q, model.rules(layer).attention);
-    Matrix packed, latent, part, whole;
+    Matrix packed, cached, part, whole;
     const auto add = [&](const KvRows& from, std::int64_t start, bool recent) {
         for (std::int64_t first = 0; first < from.size(); first += kExpandedChunk) {
             const std::int64_t count = std::min(kExpandedChunk, from.size() - first);
@@ -141,20 +150,25 @@ void Session::Impl::attend_expanded(std::int64_t layer, const LayerCache& cache,
             std::int64_t to_column = rotated;
             const auto up = [&](const LinearView& down, const LinearView& map, bool keep) {
                 const std::int64_t width = down.weight != nullptr ? down.out_features() : map.out_features();
-                latent = packed.middleCols(from_column, width);
+                cached = packed.middleCols(from_column, width);
                 if (!keep) from_column += width;
                 if (down.weight != nullptr) {
-                    project(map, latent, part);
+                    project(map, cached, part);
                 } else {
-                    part = latent;
+                    part = cached;
                 }
-                whole.middleCols(to_column, part.cols()) = part;
-                to_column += part.cols();
+            };
+            const auto place = [&](const UpRows& rows) {
+                const std::int64_t width = rows.heads * rows.dim;
+                whole.middleCols(to_column, width) = gather_heads(part, rows.at, rows.heads, rows.dim);
+                to_column += width;
             };
             if (added.nope_queries.cols() > 0) {
-                up(view.down_k, view.up_k, shares_latent(config.latent->factorization));
+                up(view.down_k, view.up_k, shares_latent(latent.factorization));
+                place(up_keys());
             }
-            up(view.down_v, view.up_v, false);
+            if (!view.one_up()) up(view.down_v, view.up_v, false);
+            place(up_values());
             KvRows keys_and_values(expanded, KvCacheFormat::f32, 1, count);
             keys_and_values.append(whole.data(), count);
             attention.add(keys_and_values, start + first, cache.window(), recent);
@@ -192,8 +206,7 @@ void Session::Impl::attend(std::int64_t layer, std::span<const Run> runs, const 
         const float* from = mixed.data() + run.first * mixed.cols();
         float* out = to.data() + run.first * to.cols();
         if (projected) {
-            project_values(view.latent_attention().up_v, config.num_key_value_heads, run.count, from,
-                           config.group_size(), out);
+            project_values(view.latent_attention().up_v, up_values(), run.count, from, out);
         } else {
             std::copy_n(from, run.count * mixed.cols(), out);
         }

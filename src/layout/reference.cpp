@@ -87,7 +87,7 @@ std::vector<LatentTensor> reference_tensors(const LatentShape& shape) {
     const bool shared = shares_latent(shape.factorization);
     const std::int64_t hidden = shape.hidden;
     std::vector<LatentTensor> tensors = {
-        {LatentRole::query, "self_attn.q_proj", shape.query_rows(), hidden, Projection::query, true},
+        {LatentRole::query, "self_attn.q_proj", shape.latent_query_rows(), hidden, Projection::query, true},
         {LatentRole::key_rope, "self_attn.k_r_proj", shape.rope_rows(), hidden, Projection::key, true},
     };
     const auto add_down = [&](LatentRole role, std::string_view name, std::int64_t rows, Projection from) {
@@ -99,13 +99,21 @@ std::vector<LatentTensor> reference_tensors(const LatentShape& shape) {
     // An up projection without a down projection reads the hidden states.
     tensors.insert(tensors.end(),
                    {
-                       {LatentRole::up_key, "self_attn.kv_proj.up_k", shape.nope_rows(),
+                       {LatentRole::up_key, "self_attn.kv_proj.up_k", shape.up_key_rows(),
                         widths.key > 0 ? widths.key : hidden, Projection::key, true},
-                       {LatentRole::up_value, "self_attn.kv_proj.up_v", shape.value_rows(),
+                       {LatentRole::up_value, "self_attn.kv_proj.up_v", shape.up_value_rows(),
                         widths.value > 0 ? widths.value : hidden, Projection::value, true},
                        {LatentRole::output, "self_attn.o_proj", hidden, shape.query_rows(), Projection::output, true},
                    });
     return tensors;
+}
+
+LatentRows reference_rows(const LatentShape& shape) {
+    const std::int64_t nope = shape.nope_dim();
+    return {{0, shape.rope_dim},
+            {shape.num_heads * shape.rope_dim, nope},
+            {0, nope},
+            {0, shape.head_dim}};
 }
 
 /// The object `mha2mla`: the reference's own keys and, beside them, ours.

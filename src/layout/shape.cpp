@@ -4,9 +4,15 @@
 
 namespace mha2mla {
 
+std::int64_t LatentShape::rope_keys() const { return layout->shared_rope_key ? 1 : num_kv_heads; }
+
+std::int64_t LatentShape::up_heads() const { return layout->shared_rope_key ? num_heads : num_kv_heads; }
+
+std::int64_t LatentShape::nope_dim() const { return layout->shared_rope_key ? head_dim : head_dim - rope_dim; }
+
 LatentWidths LatentShape::widths() const {
     const FactorizationRow& row = row_of(factorization);
-    const std::int64_t rank = num_kv_heads * kv_rank;
+    const std::int64_t rank = latents() * kv_rank;
     if (row.shared) return {rank, rank, rank};
     const std::int64_t part = row.halves_rank() ? rank / 2 : rank;
     LatentWidths widths{row.key ? part : 0, row.value ? part : 0, 0};
@@ -16,7 +22,7 @@ LatentWidths LatentShape::widths() const {
 
 std::optional<std::int64_t> LatentShape::largest_kv_rank() const {
     const FactorizationRow& row = row_of(factorization);
-    const auto largest = [this](std::int64_t rows) { return std::min(rows, hidden) / num_kv_heads; };
+    const auto largest = [this](std::int64_t rows) { return std::min(rows, hidden) / latents(); };
     if (row.shared) return largest(nope_rows() + value_rows());
     if (row.halves_rank()) return 2 * largest(nope_rows());  // there are no fewer value rows
     if (row.key) return largest(nope_rows());

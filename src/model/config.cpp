@@ -61,7 +61,7 @@ ModelConfig read_config(const std::filesystem::path& config_json) {
     }
     apply_family(keys, config);
     config.latent = read_latent_config(json, config.attention_shape(), config.num_hidden_layers, file);
-    if (config.latent) refuse_conversion(config);
+    if (config.latent && config.latent->layout->model_type.empty()) refuse_conversion(config);
     return config;
 }
 

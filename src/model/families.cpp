@@ -376,11 +376,35 @@ void seed_oss(const ConfigKeys& keys, ModelConfig& config) {
     });
 }
 
+/// Multi-head latent attention: the layout room reads its widths. Of a query or key the last qk_rope_head_dim dims rotate.
+void deepseek(const ConfigKeys& keys, ModelConfig& config, bool interleaved) {
+    const std::int64_t rotated = keys.dimension("qk_rope_head_dim", 512);
+    config.head_dim = rotated;
+    start(keys, config);
+    config.head_dim = keys.dimension("v_head_dim", 512);
+    config.num_key_value_heads = config.num_attention_heads;
+    const std::int64_t dims = rotated + keys.dimension("qk_nope_head_dim", 512);
+    for_each_layer(config, [&](LayerRules& rules) {
+        rules.attention.scale = 1.0F / std::sqrt(static_cast<float>(dims));
+        rules.rotary.interleaved = interleaved;
+    });
+    if (config.rules.layers.front().rotary.gain != 1) keys.refuse("rope_type yarn is not supported for DeepSeek");
+    if (keys.integer("first_k_dense_replace").value_or(0) < config.num_hidden_layers) {
+        keys.refuse("layers of experts (first_k_dense_replace) are not supported");
+    }
+}
+
+void deepseek_v2(const ConfigKeys& keys, ModelConfig& config) { deepseek(keys, config, true); }
+
+void deepseek_v3(const ConfigKeys& keys, ModelConfig& config) {
+    deepseek(keys, config, keys.flag("rope_interleave", true));
+}
+
 struct Family {
     ModelFamily row;
     void (*fill)(const ConfigKeys&, ModelConfig&);
 };
-constexpr std::array<Family, 24> kFamilies = {{
+constexpr std::array<Family, 26> kFamilies = {{
     {{"llama", "Llama 1-3, SmolLM, TinyStories and others of the same architecture", true}, llama},
     {{"mistral", "Mistral 7B, with or without a sliding window", true}, mistral},
     {{"ministral", "Ministral 8B", true}, ministral},
@@ -405,6 +429,8 @@ constexpr std::array<Family, 24> kFamilies = {{
     {{"nemotron", "Nemotron-4, Minitron"}, nemotron},
     {{"helium", "Helium"}, helium},
     {{"seed_oss", "Seed-OSS"}, seed_oss},
+    {{"deepseek_v2", "DeepSeek-V2 without experts"}, deepseek_v2},
+    {{"deepseek_v3", "DeepSeek-V3 without experts, and what layout deepseek writes"}, deepseek_v3},
 }};
 constexpr auto kRows = [] {
     std::array<ModelFamily, kFamilies.size()> rows;

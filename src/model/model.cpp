@@ -161,25 +161,52 @@ private:
         const std::string words = head_words(config_.num_key_value_heads, " KV heads of ") + ", rope_dim_for_mla " +
                                   std::to_string(latent.rope.rope_dim) + ", kv_rank " + std::to_string(latent.kv_rank);
         LatentAttentionView view;
-        for (const LatentTensor& tensor : latent.layout->tensors(config_.latent_shape())) {
+        const LatentShape shape = config_.latent_shape();
+        for (const LatentTensor& tensor : latent.layout->tensors(shape)) {
+            const std::string name = prefix + std::string(tensor.name);
             const bool by_query = tensor.from == Projection::query || tensor.from == Projection::output;
-            const bool bias = tensor.from == Projection::output ? rule.o_bias : rule.qkv_bias;
-            const LinearView found = linear(prefix + std::string(tensor.name), tensor.rows, tensor.columns,
-                                            tensor.biased && bias, by_query ? query_words : words);
-            if (tensor.role == LatentRole::down) {
-                view.down_k = view.down_v = found;
-            } else {
-                view.*kViews.at(static_cast<std::size_t>(tensor.role)) = found;
+            const std::string& because = by_query ? query_words : words;
+            if (tensor.columns == 0) {
+                NormView& to = tensor.role == LatentRole::query_norm ? view.q_norm : view.latent_norm;
+                to = norm(prefix, tensor.name, tensor.rows, kLatentNorm, because);
+                continue;
             }
+            const bool bias = tensor.from == Projection::output ? rule.o_bias : rule.qkv_bias;
+            place(tensor.role, shape, linear(name, tensor.rows, tensor.columns, tensor.biased && bias, because), view);
         }
         return view;
     }
 
-    /// In the order of LatentRole. A shared latent is that of keys and that of values.
-    static constexpr std::array<LinearView LatentAttentionView::*, 8> kViews = {
-        &LatentAttentionView::q,      &LatentAttentionView::k_rope, &LatentAttentionView::down_k,
-        &LatentAttentionView::down_k, &LatentAttentionView::down_v, &LatentAttentionView::up_k,
-        &LatentAttentionView::up_v,   &LatentAttentionView::o};
+    void place(LatentRole role, const LatentShape& shape, const LinearView& found, LatentAttentionView& view) const {
+        if (role == LatentRole::down) {
+            view.down_k = view.down_v = found;
+        } else if (role == LatentRole::down_and_key_rope) {
+            view.down_k = view.down_v = rows_of(found, 0, shape.kv_rank);
+            view.k_rope = rows_of(found, shape.kv_rank, shape.rope_dim);
+        } else if (role == LatentRole::up) {
+            view.up_k = view.up_v = found;
+        } else {
+            view.*kViews.at(static_cast<std::size_t>(role)) = found;
+        }
+    }
+
+    /// Of latents; transformers gives it this epsilon whatever config.json says.
+    static constexpr NormRule kLatentNorm = {NormRule::Kind::rms, 1e-6, 0};
+
+    /// In the order of LatentRole; null for those that place() and norms have rows of their own for.
+    static constexpr std::array<LinearView LatentAttentionView::*, 12> kViews = {
+        &LatentAttentionView::q,
+        &LatentAttentionView::k_rope,
+        nullptr,
+        &LatentAttentionView::down_k,
+        &LatentAttentionView::down_v,
+        &LatentAttentionView::up_k,
+        &LatentAttentionView::up_v,
+        &LatentAttentionView::o,
+        nullptr,
+        nullptr,
+        nullptr,
+        &LatentAttentionView::q_down};
 
     const Checkpoint& checkpoint_;
     const ModelConfig& config_;
@@ -236,8 +263,12 @@ std::vector<const TensorView*> tensors_of(const LayerView& layer) {
     }
     if (layer.latent()) {
         const LatentAttentionView& view = layer.latent_attention();
-        for (const auto* linear : {&view.q, &view.k_rope, &view.down_k, &view.down_v, &view.up_k, &view.up_v, &view.o})
+        for (const auto* linear : {&view.q_down, &view.q, &view.k_rope, &view.down_k, &view.down_v, &view.up_k,
+                                   &view.up_v, &view.o}) {
             add_linear(*linear);
+        }
+        add_norm(view.q_norm);
+        add_norm(view.latent_norm);
     } else {
         const AttentionView& view = layer.original_attention();
         for (const auto* linear : {&view.q, &view.k, &view.v, &view.o}) add_linear(*linear);

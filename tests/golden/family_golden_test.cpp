@@ -115,6 +115,7 @@ constexpr const char* kOtherFamilies[] = {
     "families5/starcoder2",    "families5/arcee",
     "families5/nemotron",      "families5/helium",
     "families5/seed-oss",      "families5/exaone4",
+    "families5/deepseek-v2-dense", "families5/deepseek-v3-dense",
 };
 
 INSTANTIATE_TEST_SUITE_P(Families, FamilyGolden, testing::ValuesIn(kFamilies), family_test_name);

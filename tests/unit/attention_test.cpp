@@ -44,9 +44,12 @@ struct Inputs {
         const std::int64_t nope = shape.head_dim - shape.rope_dim;
         in.parts[0] = {{q_rope.data(), shape.heads * shape.rope_dim},
                        {k_rope.data(), shape.kv_heads * shape.rope_dim},
+                       shape.rope_dim,
+                       shape.rope_dim,
                        shape.rope_dim};
-        in.parts[1] = {{q_nope.data(), shape.heads * nope}, {k_nope.data(), shape.kv_heads * nope}, nope};
+        in.parts[1] = {{q_nope.data(), shape.heads * nope}, {k_nope.data(), shape.kv_heads * nope}, nope, nope, nope};
         in.v = {v.data(), shape.kv_heads * shape.head_dim};
+        in.v_step = shape.head_dim;
         std::vector<float> out(
             static_cast<std::size_t>(shape.sequences * shape.seq_len * shape.heads * shape.head_dim));
         causal_attention(in, out.data());

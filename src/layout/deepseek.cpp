@@ -1,0 +1,141 @@
+// Layout `deepseek`: tensor names and config.json of transformers' DeepseekV3ForCausalLM (DeepSeek-AI 2024, section 2.1.1),
+// which engines load. Every layer's MLP is dense.
+#include <nlohmann/json.hpp>
+
+#include "layouts.hpp"
+#include "mha2mla/error.hpp"
+
+namespace mha2mla {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+/// A number of config.json; nothing for an absent key and for null.
+std::optional<std::int64_t> number(const Json& config, const char* key, std::int64_t low, std::int64_t high,
+                                   const std::string& file) {
+    const auto found = config.find(key);
+    if (found == config.end() || found->is_null()) return std::nullopt;
+    if (!found->is_number_integer() || found->get<std::int64_t>() < low || found->get<std::int64_t>() > high) {
+        throw Error(ErrorCode::format, file + ": key '" + key + "' must be a whole number from " +
+                                           std::to_string(low) + " to " + std::to_string(high) + ", not " +
+                                           found->dump());
+    }
+    return found->get<std::int64_t>();
+}
+
+std::int64_t needed(const Json& config, const char* key, std::int64_t high, const std::string& file) {
+    const auto found = number(config, key, 1, high, file);
+    if (!found) throw Error(ErrorCode::format, file + ": key '" + key + "' is missing");
+    return *found;
+}
+
+/// The base of the original's rotary embedding and its scaling, as transformers 5 nests them.
+Json rope_parameters(const Json& original) {
+    if (const auto found = original.find("rope_parameters"); found != original.end() && found->is_object()) {
+        return *found;
+    }
+    Json rope = Json::object();
+    if (const auto scaling = original.find("rope_scaling"); scaling != original.end() && scaling->is_object()) {
+        rope = *scaling;
+    }
+    if (!rope.contains("rope_theta")) rope["rope_theta"] = original.value("rope_theta", Json(10000.0));
+    if (!rope.contains("rope_type")) rope["rope_type"] = rope.value("type", "default");
+    return rope;
+}
+
+}  // namespace
+
+std::vector<LatentTensor> deepseek_tensors(const LatentShape& shape) {
+    std::vector<LatentTensor> tensors;
+    const std::int64_t hidden = shape.hidden, query_rows = shape.latent_query_rows();
+    if (shape.query_rank > 0) {
+        tensors = {
+            {LatentRole::query_down, "self_attn.q_a_proj", shape.query_rank, hidden, Projection::query, true},
+            {LatentRole::query_norm, "self_attn.q_a_layernorm", shape.query_rank, 0, Projection::query, false},
+            {LatentRole::query, "self_attn.q_b_proj", query_rows, shape.query_rank, Projection::query, false},
+        };
+    } else {
+        tensors = {{LatentRole::query, "self_attn.q_proj", query_rows, hidden, Projection::query, false}};
+    }
+    tensors.insert(
+        tensors.end(),
+        {
+            {LatentRole::down_and_key_rope, "self_attn.kv_a_proj_with_mqa", shape.kv_rank + shape.rope_dim, hidden,
+             Projection::key, true},
+            {LatentRole::latent_norm, "self_attn.kv_a_layernorm", shape.kv_rank, 0, Projection::key, false},
+            {LatentRole::up, "self_attn.kv_b_proj", shape.up_key_rows() + shape.up_value_rows(), shape.kv_rank,
+             Projection::value, false},
+            {LatentRole::output, "self_attn.o_proj", hidden, shape.query_rows(), Projection::output, true},
+        });
+    return tensors;
+}
+
+LatentRows deepseek_rows(const LatentShape& shape) {
+    const std::int64_t nope = shape.nope_dim();
+    return {{nope, nope + shape.rope_dim},
+            {0, nope + shape.rope_dim},
+            {0, nope + shape.head_dim},
+            {nope, nope + shape.head_dim}};
+}
+
+std::optional<LatentConfig> read_deepseek_config(const Json& config, const AttentionShape& attention,
+                                                 std::int64_t /*layers*/, const std::string& file) {
+    if (!config.contains("kv_lora_rank")) return std::nullopt;
+    constexpr std::int64_t kMost = std::int64_t{1} << 20;
+    LatentConfig latent;
+    latent.rope.strategy = "shared key";
+    latent.rope.rope_dim = needed(config, "qk_rope_head_dim", kMost, file);
+    if (latent.rope.rope_dim % 2 != 0) {
+        throw Error(ErrorCode::format, file + ": key 'qk_rope_head_dim' must be even");
+    }
+    latent.kv_rank = needed(config, "kv_lora_rank", kMost, file);
+    latent.query_rank = number(config, "q_lora_rank", 1, kMost, file).value_or(0);
+    const std::int64_t nope = needed(config, "qk_nope_head_dim", kMost, file);
+    if (nope != attention.head_dim) {
+        throw Error(ErrorCode::unsupported, file + ": qk_nope_head_dim " + std::to_string(nope) +
+                                                " and v_head_dim " + std::to_string(attention.head_dim) +
+                                                " differ, which is not supported");
+    }
+    return latent;
+}
+
+std::string deepseek_config_text(const Json& original, const LatentConfig& latent, const LayoutNotes& notes) {
+    Json config;
+    config["architectures"] = {"DeepseekV3ForCausalLM"};
+    config["model_type"] = deepseek_layout().model_type;
+    const auto keep = [&](std::initializer_list<const char*> keys) {
+        for (const char* key : keys) {
+            if (const auto found = original.find(key); found != original.end()) config[key] = *found;
+        }
+    };
+    keep({"vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"});
+    const Json heads = original.at("num_attention_heads");
+    config["num_key_value_heads"] = heads;
+    const std::int64_t head_dim =
+        original.contains("head_dim") && original["head_dim"].is_number_integer()
+            ? original["head_dim"].get<std::int64_t>()
+            : original.at("hidden_size").get<std::int64_t>() / heads.get<std::int64_t>();
+    config["kv_lora_rank"] = latent.kv_rank;
+    config["q_lora_rank"] = latent.query_rank > 0 ? Json(latent.query_rank) : Json(nullptr);
+    config["qk_rope_head_dim"] = latent.rope.rope_dim;
+    config["qk_nope_head_dim"] = head_dim;
+    config["v_head_dim"] = head_dim;
+    config["qk_head_dim"] = head_dim + latent.rope.rope_dim;
+    config["head_dim"] = latent.rope.rope_dim;  // as transformers writes it
+    config["first_k_dense_replace"] = original.at("num_hidden_layers");
+    config["num_nextn_predict_layers"] = 0;
+    config["attention_bias"] = notes.biased;
+    keep({"hidden_act", "max_position_embeddings", "rms_norm_eps", "initializer_range", "attention_dropout"});
+    config["tie_word_embeddings"] = original.value("tie_word_embeddings", false);
+    const Json rope = rope_parameters(original);
+    config["rope_interleave"] = true;
+    config["rope_parameters"] = rope;
+    // transformers 4 reads these two.
+    config["rope_theta"] = rope.at("rope_theta");
+    config["rope_scaling"] = rope.at("rope_type") == "default" ? Json(nullptr) : rope;
+    keep({"bos_token_id", "eos_token_id", "pad_token_id", "use_cache", "dtype", "torch_dtype",
+          "transformers_version"});
+    return config.dump(2) + "\n";
+}
+
+}  // namespace mha2mla
