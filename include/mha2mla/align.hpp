@@ -36,6 +36,7 @@ struct AlignOptions {
     std::optional<std::int64_t> rope_dim;  // d_r; absent: chosen
     std::optional<std::int64_t> kv_rank;   // d_kv; absent: chosen
     AlignQuality quality = align_qualities().front();
+    const LatentLayout* layout = &reference_layout();
 };
 
 /// Tokens of calibration text that are worth taking: no more than gradient descent looks at, or than take 128 MB for
@@ -49,8 +50,9 @@ inline constexpr std::int64_t kAlignOrderTokens = 1024;
 
 /// One way to spend the budget on rotated and latent dimensions.
 struct Split {
-    std::int64_t rope_dim = 0, kv_rank = 0;
-    double error = 0;  // mean over layers of AlignedLayer::error before any refinement
+    std::int64_t rope_dim = 0, kv_rank = 0;  // see LatentShape
+    double error = 0;                        // mean over layers of AlignedLayer::error before any refinement
+    std::int64_t fold = 1;                   // neighbouring pairs in a block of a shared rotated key
 };
 
 /// Ways to spend the budget, at most eight of them, by rising rope_dim; their error is not known yet.
@@ -100,7 +102,8 @@ public:
 
     [[nodiscard]] const Split& chosen() const;
     [[nodiscard]] std::span<const Split> tried() const;
-    /// The pairs that keep RoPE with the chosen split, under the name of this selection, "attention".
+    /// The pairs that keep RoPE with the chosen split, under the name of this selection, "attention"; of a layout with
+    /// one rotated key its width alone, as "shared key".
     [[nodiscard]] RopeSelection selection() const;
     /// The next layer, starting with layer 0; each is fitted to what those before it got wrong.
     [[nodiscard]] AlignedLayer next();

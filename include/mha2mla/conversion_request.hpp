@@ -35,6 +35,7 @@ struct ConversionRequest {
     std::optional<double> kv_reduction;
     std::optional<std::int64_t> rope_dim, kv_rank;
     std::optional<std::string_view> quality;       // of aligned
+    std::optional<std::string_view> layout;        // LatentLayout::name; absent: the method's
     std::optional<std::int64_t> samples, seq_len;  // of text, for aligned
     std::optional<Dtype> dtype;
     // Stages: to give one selects mha2mla with that stage replaced.

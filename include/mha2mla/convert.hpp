@@ -51,9 +51,13 @@ struct ConversionPlan {
     [[nodiscard]] Factorization factorization() const {
         return staged() != nullptr ? staged()->factorization : Factorization::whitened;
     }
+    [[nodiscard]] const LatentLayout& layout() const {
+        return aligned() != nullptr ? *aligned()->options.layout : reference_layout();
+    }
     /// How pairs are selected; `rope_dim` is that of the plan, or `chosen` where weights are aligned.
     [[nodiscard]] RopeOptions rope(std::int64_t chosen) const {
-        return staged() != nullptr ? staged()->rope : RopeOptions{"attention", chosen, 0};
+        if (staged() != nullptr) return staged()->rope;
+        return {layout().shared_rope_key ? "shared key" : "attention", chosen, 0};
     }
     /// The widths of the plan; where weights are aligned, those that will be chosen from.
     [[nodiscard]] std::vector<Split> splits(const ModelConfig& config) const;

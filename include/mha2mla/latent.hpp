@@ -11,14 +11,16 @@
 
 namespace mha2mla {
 
-/// The weights of one layer, rows in the order of the reference layout.
+/// The weights of one layer; LatentShape says how many heads and latents there are.
 struct LatentWeights {
-    Matrix q;       // [num_heads * head_dim, hidden], rows: all RoPE rows, then all NoPE rows
-    Matrix k_rope;  // [num_kv_heads * rope_dim, hidden]
-    Matrix down;    // [num_kv_heads * kv_rank, hidden]
-    Matrix up_k;    // [num_kv_heads * (head_dim - rope_dim), num_kv_heads * kv_rank]
-    Matrix up_v;    // [num_kv_heads * head_dim, num_kv_heads * kv_rank]
+    Matrix q;  // [num_heads * (rope_dim + nope_dim), hidden], rows: all heads' RoPE rows, then all heads' NoPE rows
+    Matrix k_rope;  // [rope_keys * rope_dim, hidden]
+    Matrix down;    // [latents * kv_rank, hidden]
+    Matrix up_k;    // [up_heads * nope_dim, latents * kv_rank]
+    Matrix up_v;    // [up_heads * head_dim, latents * kv_rank]
     Matrix o;       // [hidden, num_heads * head_dim]
+    Vector q_bias, k_rope_bias, up_k_bias,
+        up_v_bias;  // of the rows above; empty where there is none. o's is left to others
 };
 
 /// The angle by which a pair without RoPE is turned, once and for all positions, folded into the query projection.

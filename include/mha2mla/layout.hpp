@@ -124,7 +124,7 @@ struct LatentShape : AttentionShape {
 struct LatentConfig {
     RopeSelection rope;  // its pairs are empty where all of a rotated key's dimensions are pairs of their own
     Factorization factorization = Factorization::joint;
-    std::int64_t kv_rank = 0;    // d_kv, see LatentShape
+    std::int64_t kv_rank = 0;     // d_kv, see LatentShape
     std::int64_t query_rank = 0;  // see LatentShape
     const LatentLayout* layout = &reference_layout();
 
@@ -185,6 +185,8 @@ struct LayoutNotes {
 struct LatentLayout {
     std::string_view name, what;
     bool shared_rope_key;         // one rotated key and one latent for all heads, up projections of each query head
+    bool interleaved;             // pair k of a rotated key is dims (2k, 2k+1) instead of (k, k + pairs)
+    bool scales_by_query_dims;    // loaders divide logits by √(rope_dim + nope_dim) instead of the original's divisor
     std::string_view model_type;  // in config.json; empty: the original's
     /// The tensors of a layer's attention in the order in which they are written. The same in every layer.
     std::vector<LatentTensor> (*tensors)(const LatentShape& shape);
@@ -197,6 +199,8 @@ struct LatentLayout {
                                const LayoutNotes& notes);
 };
 [[nodiscard]] std::span<const LatentLayout> latent_layouts();
+/// @throws Error{usage} listing them.
+[[nodiscard]] const LatentLayout& find_layout(std::string_view name);
 
 /// What config.json says of a latent; nothing if it is of an original. @throws Error{format} naming the key.
 [[nodiscard]] std::optional<LatentConfig> read_latent_config(const nlohmann::ordered_json& config,

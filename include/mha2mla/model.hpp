@@ -70,8 +70,8 @@ struct ModelConfig {
     }
     /// Of a converted checkpoint.
     [[nodiscard]] LatentShape latent_shape() const {
-        return {attention_shape(), latent->rope.rope_dim, latent->kv_rank, latent->factorization, latent->layout,
-                latent->query_rank};
+        return {attention_shape(),     latent->rope.rope_dim, latent->kv_rank,
+                latent->factorization, latent->layout,        latent->query_rank};
     }
 };
 
@@ -171,6 +171,10 @@ struct Model {
     /// Error{unsupported}.
     static Model open(const std::filesystem::path& directory);
 };
+
+/// The rotary embedding that the config.json of an original describes for vectors of `dims` dimensions, as engines
+/// compute it for the rotated key of DeepSeek's layout.
+[[nodiscard]] RotaryRule engine_rotary(const Model& model, std::int64_t dims);
 
 /// "model.layers.<layer>."
 [[nodiscard]] std::string layer_prefix(std::int64_t layer);

@@ -17,13 +17,14 @@ struct PlanOptions {
     std::int64_t kv_rank = 0;
     Factorization factorization = Factorization::joint;
     int kv_bits = 16;  // of a number in the converted cache; the original's are 16
+    const LatentLayout* layout = &reference_layout();
 };
 
 struct Plan {
     std::int64_t parameters_original = 0, parameters_converted = 0;
     std::int64_t latent_width = 0;                 // R: numbers per token and layer beside the rotated keys
     std::int64_t original_numbers_per_token = 0;   // over all layers: 2 * num_kv_heads * head_dim each
-    std::int64_t converted_numbers_per_token = 0;  // num_kv_heads * rope_dim + latent_width each
+    std::int64_t converted_numbers_per_token = 0;  // LatentShape::cached_numbers() each
     double original_bytes_per_token = 0;
     double converted_bytes_per_token = 0;
     [[nodiscard]] double reduction() const { return 1.0 - converted_bytes_per_token / original_bytes_per_token; }

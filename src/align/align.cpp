@@ -6,11 +6,10 @@
 #include "../forward/forward.hpp"
 #include "../forward/layer.hpp"
 #include "../forward/norm.hpp"
-#include "../latent/build_layer.hpp"
-#include "../latent/factor_layer.hpp"
-#include "../layout/layer_rows.hpp"
+#include "../latent/refit_output.hpp"
 #include "../rope/attention_order.hpp"
 #include "../train/descent.hpp"
+#include "layer_start.hpp"
 #include "mha2mla/error.hpp"
 #include "progress.hpp"
 
@@ -18,6 +17,8 @@ namespace mha2mla {
 namespace {
 
 constexpr std::array<double, 3> kBalances = {0.5, 1.0, 2.0};
+// Where errors count as what queries and W_o make of them, the best balance is near 1: splits are compared with it.
+constexpr std::array<double, 1> kEqualBalance = {1.0};
 
 }  // namespace
 
@@ -53,7 +54,7 @@ struct Aligner::State {
     [[nodiscard]] std::int64_t tokens_up_to(std::int64_t most) const {
         return std::min<std::int64_t>(progress.original.rows(), std::max(seq_len, most / seq_len * seq_len));
     }
-    [[nodiscard]] OutputMeasure measure(std::int64_t tokens) const { return {rotary, seq_len, block_tokens(), tokens}; }
+    [[nodiscard]] OutputMeasure measure(std::int64_t tokens) const { return {seq_len, block_tokens(), tokens}; }
 
     /// Moves the original's hidden states behind the attention of a layer. @return what would bring `from` there too.
     [[nodiscard]] AttentionTarget move_behind_attention(std::int64_t at, const Matrix& from, Matrix& states) {
@@ -69,47 +70,36 @@ struct Aligner::State {
         });
     }
 
-    struct InitialLayer {
-        LatentLayer layer;
-        double error = 0;
-    };
-    /// The whitened factorisation with the balance that leaves the least error.
-    [[nodiscard]] InitialLayer initial_factors(std::int64_t at, const Split& split, const Whitening& whitening,
-                                               const AttentionTarget& target) const {
-        const LatentShape shape = model.config.latent_shape(split.rope_dim, split.kv_rank, Factorization::whitened);
-        const LayerPairs pairs = kept_pairs(progress.ranks, at, split.rope_dim);
-        const AttentionView& view = model.layer(at).original_attention();
-        const Matrix kv = gather_kv(*view.k.weight, layer_rows(shape, pairs).key_nope, *view.v.weight);
-        InitialLayer initial{layer_of_original(model, at, pairs), 0};
-        const OutputTarget output{target, measure(tokens_up_to(kAlignChoiceTokens))};
-        const FactoredLayer factored =
-            factor_layer(initial.layer, layer_prefix(at) + "self_attn", kv,
-                         {shape.factorization, shape.widths(), {}, {{kBalances.begin(), kBalances.end()}, false}},
-                         {&whitening, 1, nullptr}, &output);
-        set_factors(factored.factors, initial.layer);
-        initial.error = factored.error;
-        return initial;
+    [[nodiscard]] bool shared_key() const { return options.layout->shared_rope_key; }
+
+    /// What a layer starts from. @param target must outlive it.
+    [[nodiscard]] std::unique_ptr<LayerStart> start(std::int64_t at, const AttentionTarget& target) const {
+        const std::int64_t tokens = shared_key() ? kAlignChoiceTokens / 2 : kAlignChoiceTokens;
+        const StartInputs inputs{model, at, target, measure(tokens_up_to(tokens))};
+        return shared_key() ? shared_key_start(inputs, tokens_up_to(kAlignOrderTokens))
+                            : per_head_start(inputs, progress.ranks);
     }
 
-    /// Ranks the pairs of every layer and chooses the split with the least error.
+    /// Ranks the pairs of every layer, where it has a key for each KV head, and chooses the split with the least error.
     void choose() {
         const ModelConfig& config = model.config;
         PairRanks& ranks = progress.ranks;
         progress.tried = possible_splits(config, options);
-        ranks = {config.num_hidden_layers, config.num_key_value_heads, config.head_dim, {}};
+        ranks = {shared_key() ? 0 : config.num_hidden_layers, config.num_key_value_heads, config.head_dim, {}};
         Matrix states = progress.original.topRows(tokens_up_to(kAlignChoiceTokens));
         for (std::int64_t at = 0; at < config.num_hidden_layers; ++at) {
             observer.step("choose", at, config.num_hidden_layers);
             const Matrix before = states;
             const AttentionTarget target = move_behind_attention(at, before, states);
-            append_ranks(
-                attention_order(model, at, rotary, seq_len, target.input.topRows(tokens_up_to(kAlignOrderTokens))),
-                ranks);
+            if (!shared_key()) {
+                append_ranks(
+                    attention_order(model, at, rotary, seq_len, target.input.topRows(tokens_up_to(kAlignOrderTokens))),
+                    ranks);
+            }
             if (progress.tried.size() > 1) {
-                const Whitening whitening(second_moment(target.input));
+                const auto from = start(at, target);
                 for (Split& split : progress.tried) {
-                    split.error += initial_factors(at, split, whitening, target).error /
-                                   static_cast<double>(config.num_hidden_layers);
+                    split.error += from->with(split, balances()).error / static_cast<double>(config.num_hidden_layers);
                 }
             }
             move_behind_mlp(at, states);
@@ -118,17 +108,27 @@ struct Aligner::State {
                                             [](const Split& a, const Split& b) { return a.error < b.error; });
     }
 
+    /// Of keys against values, that are tried for every split.
+    [[nodiscard]] std::span<const double> balances() const {
+        return shared_key() ? std::span<const double>(kEqualBalance) : kBalances;
+    }
+
+    /// With one rotated key a layer has more to learn, and its choice took less time.
+    [[nodiscard]] std::int64_t steps_of_layer() const { return (shared_key() ? 2 : 1) * options.quality.steps; }
+    /// Of the last layer towards the next-token distributions, where no window does that.
+    [[nodiscard]] std::int64_t steps_at_the_end() const {
+        return shared_key() && window == 1 ? options.quality.steps : 0;
+    }
     [[nodiscard]] std::int64_t steps_of_window() const { return window > 1 ? options.quality.window_steps : 0; }
     /// Of all gradient descent: each layer alone, then every window.
     [[nodiscard]] std::int64_t total_steps() const {
         const std::int64_t layers = model.config.num_hidden_layers;
-        return layers * options.quality.steps + (layers - window + 1) * steps_of_window();
+        return layers * steps_of_layer() + steps_at_the_end() + (layers - window + 1) * steps_of_window();
     }
     /// Gradient descent that reports its steps behind those that were done before it.
     [[nodiscard]] Descent descent(std::int64_t steps) const {
-        return {{rotary, seq_len}, steps, options.quality.step_tokens, [this](std::int64_t step) {
-                    observer.step("align", progress.steps_done + step, total_steps());
-                }};
+        return {seq_len, steps, options.quality.step_tokens,
+                [this](std::int64_t step) { observer.step("align", progress.steps_done + step, total_steps()); }};
     }
 
     /// Moves hidden states of the converted model through a layer of it.
@@ -137,7 +137,7 @@ struct Aligner::State {
         Matrix input;
         for_each_block(states.rows(), [&](std::int64_t first, std::int64_t count) {
             norm(model.layer(at).attention_norm, states.middleRows(first, count), input);
-            run_latent(latent, {rotary, seq_len}, input, activations);
+            run_latent(latent, seq_len, input, activations);
             states.middleRows(first, count) += activations.output;
             if (bias.size() > 0) states.middleRows(first, count).rowwise() += bias.transpose();
             forward_mlp(model, at, states.middleRows(first, count), work);
@@ -159,12 +159,19 @@ struct Aligner::State {
             move_behind_attention(at, open.empty() ? progress.converted : moved, progress.original);
         auto& next = open.emplace_back();
         next.behind_attention = progress.original.topRows(tokens_up_to(kAlignChoiceTokens));
-        next.latent = initial_factors(at, progress.chosen, Whitening(second_moment(target.input)), target).layer;
-        if (options.quality.steps > 0) {
-            descent(options.quality.steps).on_own_output(next.latent, target);
-            progress.steps_done += options.quality.steps;
+        next.latent = start(at, target)->with(progress.chosen, kBalances).layer;
+        if (shared_key()) refit_output(next.latent, target, measure(target.input.rows()));
+        if (steps_of_layer() > 0) {
+            descent(steps_of_layer()).on_own_output(next.latent, target);
+            progress.steps_done += steps_of_layer();
         }
         move_behind_mlp(at, progress.original);
+        if (at + 1 == model.config.num_hidden_layers && steps_at_the_end() > 0) {
+            LatentLayer* const last = &next.latent;
+            const Matrix& before = open.size() == 1 ? progress.converted : moved;
+            descent(steps_at_the_end()).on_window(model, at, {&last, 1}, before, progress.original);
+            progress.steps_done += steps_at_the_end();
+        }
     }
 
     AlignedLayer align_next() {
@@ -216,7 +223,7 @@ Aligner::~Aligner() = default;
 std::unique_ptr<Aligner> Aligner::restore(const std::filesystem::path& path, const Model& model, std::int64_t seq_len,
                                           const AlignOptions& options, Observer& observer) {
     auto state = std::make_unique<State>(model, seq_len, options, observer);
-    if (!load_progress(path, model, seq_len, state->progress)) return nullptr;
+    if (!load_progress(path, model, seq_len, *options.layout, state->progress)) return nullptr;
     return std::unique_ptr<Aligner>(new Aligner(std::move(state)));
 }
 
@@ -227,6 +234,7 @@ std::span<const Split> Aligner::tried() const { return state_->progress.tried; }
 std::int64_t Aligner::layer() const { return state_->progress.layer; }
 RopeSelection Aligner::selection() const {
     const AlignProgress& progress = state_->progress;
+    if (state_->shared_key()) return {"shared key", progress.chosen.rope_dim, {}};
     RopeSelection selection{"attention", progress.chosen.rope_dim, {}};
     for (std::int64_t layer = 0; layer < progress.ranks.layers; ++layer) {
         selection.pairs.push_back(kept_pairs(progress.ranks, layer, selection.rope_dim));

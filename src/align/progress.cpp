@@ -17,13 +17,14 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr const char* kFormat = "mha2mla alignment 1";
+constexpr const char* kFormat = "mha2mla alignment 2";
 constexpr std::array<const char*, 6> kWeightNames = {"q", "k_rope", "down", "up_k", "up_v", "o"};
+constexpr std::array<const char*, 4> kBiasNames = {"q_bias", "k_rope_bias", "up_k_bias", "up_v_bias"};
 
 std::string open_name(std::size_t layer, const char* what) { return "open." + std::to_string(layer) + "." + what; }
 
-Json split_json(const Split& split) { return {split.rope_dim, split.kv_rank, split.error}; }
-Split split_from_json(const Json& json) { return {json.at(0), json.at(1), json.at(2)}; }
+Json split_json(const Split& split) { return {split.rope_dim, split.kv_rank, split.error, split.fold}; }
+Split split_from_json(const Json& json) { return {json.at(0), json.at(1), json.at(2), json.at(3)}; }
 
 /// Tensors and their data, in the order in which they are written and hashed.
 struct Contents {
@@ -33,6 +34,10 @@ struct Contents {
     void add(std::string name, const Matrix& matrix) {
         tensors.push_back({std::move(name), Dtype::f32, {matrix.rows(), matrix.cols()}});
         data.push_back(std::as_bytes(std::span(matrix.data(), static_cast<std::size_t>(matrix.size()))));
+    }
+    void add(std::string name, const Vector& vector) {
+        tensors.push_back({std::move(name), Dtype::f32, {vector.size()}});
+        data.push_back(std::as_bytes(std::span(vector.data(), static_cast<std::size_t>(vector.size()))));
     }
 };
 
@@ -61,6 +66,11 @@ public:
         to.resize(rows, columns);
         std::copy(bytes.begin(), bytes.end(), reinterpret_cast<std::byte*>(to.data()));
     }
+    void read(const std::string& name, std::int64_t size, Vector& to) {
+        const auto bytes = read(name, Dtype::f32, {size});
+        to.resize(size);
+        std::copy(bytes.begin(), bytes.end(), reinterpret_cast<std::byte*>(to.data()));
+    }
     std::string metadata(const char* key) const {
         const auto it = file_.metadata().find(key);
         return it == file_.metadata().end() ? std::string() : it->second;
@@ -76,26 +86,38 @@ private:
     std::vector<std::span<const std::byte>> data_;
 };
 
-void read_open_layer(Reader& reader, const Model& model, std::size_t index, AlignProgress& progress) {
+void read_open_layer(Reader& reader, const Model& model, std::int64_t seq_len, const LatentLayout& layout,
+                     std::size_t index, AlignProgress& progress) {
     const ModelConfig& config = model.config;
     const std::int64_t at = progress.layer + static_cast<std::int64_t>(index);
-    const std::int64_t rank = config.num_key_value_heads * progress.chosen.kv_rank;
+    const auto& [rope_dim, kv_rank, error, fold] = progress.chosen;
+    const LatentShape shape = config.latent_shape(rope_dim, kv_rank, Factorization::whitened, layout);
+    const std::int64_t rank = shape.widths().key;
     auto& open = progress.open.emplace_back();
-    open.latent = layer_of_original(model, at, kept_pairs(progress.ranks, at, progress.chosen.rope_dim));
+    open.latent = empty_layer(
+        model, at, shape, layout.shared_rope_key ? LayerPairs() : kept_pairs(progress.ranks, at, rope_dim), seq_len);
     LatentWeights& weights = open.latent.weights;
-    weights.down.resize(rank, config.hidden_size);
-    weights.up_k.resize(config.num_key_value_heads * (config.head_dim - progress.chosen.rope_dim), rank);
-    weights.up_v.resize(config.num_key_value_heads * config.head_dim, rank);
+    const std::array<std::pair<std::int64_t, std::int64_t>, 6> shapes = {{{shape.latent_query_rows(), shape.hidden},
+                                                                          {shape.rope_rows(), shape.hidden},
+                                                                          {rank, shape.hidden},
+                                                                          {shape.up_key_rows(), rank},
+                                                                          {shape.up_value_rows(), rank},
+                                                                          {shape.hidden, shape.query_rows()}}};
     for (std::size_t i = 0; i < kWeightNames.size(); ++i) {
-        Matrix& matrix = *matrices(weights)[i];
-        reader.read(open_name(index, kWeightNames[i]), matrix.rows(), matrix.cols(), matrix);
+        reader.read(open_name(index, kWeightNames[i]), shapes[i].first, shapes[i].second, *matrices(weights)[i]);
+    }
+    const std::array<std::int64_t, 4> sizes = {shapes[0].first, shapes[1].first, shapes[3].first, shapes[4].first};
+    for (std::size_t i = 0; i < kBiasNames.size(); ++i) {
+        const std::string name = open_name(index, kBiasNames[i]);
+        if (reader.rows(name) > 0) reader.read(name, sizes[i], *biases(weights)[i]);
     }
     const std::string behind = open_name(index, "behind_attention");
     reader.read(behind, std::min<std::int64_t>(reader.rows(behind), progress.original.rows()), config.hidden_size,
                 open.behind_attention);
 }
 
-void read_progress(const SafetensorsFile& file, const Model& model, std::int64_t seq_len, AlignProgress& progress) {
+void read_progress(const SafetensorsFile& file, const Model& model, std::int64_t seq_len, const LatentLayout& layout,
+                   AlignProgress& progress) {
     const ModelConfig& config = model.config;
     Reader reader(file);
     const std::string numbers = reader.metadata("progress");
@@ -105,21 +127,25 @@ void read_progress(const SafetensorsFile& file, const Model& model, std::int64_t
     progress.chosen = split_from_json(json.at("chosen"));
     for (const Json& split : json.at("tried")) progress.tried.push_back(split_from_json(split));
     const std::int64_t open = json.at("open");
-    const auto& [rope_dim, kv_rank, error] = progress.chosen;
+    const auto& [rope_dim, kv_rank, error, fold] = progress.chosen;
     const std::int64_t tokens = reader.rows("original");
+    const std::int64_t keys =
+        config.num_key_value_heads * config.head_dim / (layout.shared_rope_key ? 1 : config.num_key_value_heads);
     const bool fits = progress.layer >= 0 && open >= 0 && progress.layer <= config.num_hidden_layers - open &&
-                      rope_dim > 0 && rope_dim < config.head_dim && rope_dim % 2 == 0 && kv_rank > 0 &&
-                      kv_rank <= 2 * config.head_dim && tokens > 0 && tokens % seq_len == 0;
+                      rope_dim > 0 && rope_dim <= keys && rope_dim % 2 == 0 && kv_rank > 0 && kv_rank <= 2 * keys &&
+                      tokens > 0 && tokens % seq_len == 0;
     if (reader.metadata("format") != kFormat || !fits) {
         throw Error(ErrorCode::format, file.path().string() + ": does not fit the model");
     }
     PairRanks& ranks = progress.ranks;
-    ranks = {config.num_hidden_layers, config.num_key_value_heads, config.head_dim, {}};
+    ranks = {layout.shared_rope_key ? 0 : config.num_hidden_layers, config.num_key_value_heads, config.head_dim, {}};
     const auto values = reader.read("ranks", Dtype::u8, {ranks.layers, ranks.kv_heads, ranks.head_dim});
     for (const std::byte value : values) ranks.values.push_back(std::to_integer<std::uint8_t>(value));
     reader.read("original", tokens, config.hidden_size, progress.original);
     reader.read("converted", tokens, config.hidden_size, progress.converted);
-    for (std::int64_t i = 0; i < open; ++i) read_open_layer(reader, model, static_cast<std::size_t>(i), progress);
+    for (std::int64_t i = 0; i < open; ++i) {
+        read_open_layer(reader, model, seq_len, layout, static_cast<std::size_t>(i), progress);
+    }
     if (hash_contents(numbers, reader.data()) != reader.metadata("hash")) {
         throw Error(ErrorCode::format, file.path().string() + ": damaged");
     }
@@ -146,6 +172,10 @@ void save_progress(const std::filesystem::path& path, const AlignProgress& progr
         for (std::size_t k = 0; k < kWeightNames.size(); ++k) {
             contents.add(open_name(i, kWeightNames[k]), *matrices(weights)[k]);
         }
+        for (std::size_t k = 0; k < kBiasNames.size(); ++k) {
+            const Vector& bias = *biases(weights)[k];
+            if (bias.size() > 0) contents.add(open_name(i, kBiasNames[k]), bias);
+        }
         contents.add(open_name(i, "behind_attention"), progress.open[i].behind_attention);
     }
     const std::string numbers = json.dump();
@@ -154,9 +184,9 @@ void save_progress(const std::filesystem::path& path, const AlignProgress& progr
 }
 
 bool load_progress(const std::filesystem::path& path, const Model& model, std::int64_t seq_len,
-                   AlignProgress& progress) {
+                   const LatentLayout& layout, AlignProgress& progress) {
     try {
-        read_progress(SafetensorsFile(path), model, seq_len, progress);
+        read_progress(SafetensorsFile(path), model, seq_len, layout, progress);
         return true;
     } catch (const Error&) {
     } catch (const nlohmann::json::exception&) {

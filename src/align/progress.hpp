@@ -30,6 +30,6 @@ void save_progress(const std::filesystem::path& path, const AlignProgress& progr
 
 /// @return false if there is no such file, or it is not whole, damaged or of another model.
 [[nodiscard]] bool load_progress(const std::filesystem::path& path, const Model& model, std::int64_t seq_len,
-                                 AlignProgress& progress);
+                                 const LatentLayout& layout, AlignProgress& progress);
 
 }  // namespace mha2mla

@@ -13,17 +13,55 @@
 namespace mha2mla {
 namespace {
 
-constexpr std::array<AlignQuality, 2> kQualities = {{
+constexpr std::array<AlignQuality, 3> kQualities = {{
     {"fast", 60, 2048, "60 steps of gradient descent on each layer's own output"},
     {"best", 60, 2048,
      "as fast, then 400 steps on every two neighbouring layers together, the last two towards the next-token "
      "distributions; for small models, since its time grows with layers and vocabulary",
      2, 400},
+    {"none", 0, 2048,
+     "no gradient descent: the factorisation as it is, with the split and the balances chosen on text"},
 }};
 
 constexpr std::int64_t kSeqLen = 512;
 constexpr std::int64_t kMostSplits = 8;
+constexpr std::array<std::int64_t, 3> kFolds = {1, 2, 4};
+constexpr std::array<double, 5> kRopeShares = {0.2, 0.27, 0.33, 0.4, 0.45};  // of the budget, docs/study.md
 constexpr std::int64_t kLayerCopies = 7;  // weights, gradient, two moments of Adam, a candidate, a copy of its rows
+
+/// At most kMostSplits of them.
+std::vector<Split> evenly_spaced(const std::vector<Split>& all) {
+    std::vector<Split> some;
+    const auto count = static_cast<std::int64_t>(all.size());
+    const std::int64_t wanted = std::min(count, kMostSplits);
+    for (std::int64_t i = 0; i < wanted; ++i) {
+        some.push_back(all[static_cast<std::size_t>(wanted == 1 ? 0 : i * (count - 1) / (wanted - 1))]);
+    }
+    return some;
+}
+
+/// Of splits that share a budget with one rotated key, those that give it about as much as was best on other models,
+/// each with every fold.
+std::vector<Split> with_folds(const std::vector<Split>& all, std::int64_t budget, std::int64_t pairs) {
+    std::vector<Split> some;
+    for (const double share : kRopeShares) {
+        const auto wanted = static_cast<double>(budget) * share;
+        const Split& nearest = *std::min_element(all.begin(), all.end(), [&](const Split& a, const Split& b) {
+            return std::abs(static_cast<double>(a.rope_dim) - wanted) <
+                   std::abs(static_cast<double>(b.rope_dim) - wanted);
+        });
+        if (some.empty() || some.back().rope_dim != nearest.rope_dim) some.push_back(nearest);
+    }
+    std::vector<Split> result;
+    for (const Split& split : some) {
+        for (const std::int64_t fold : kFolds) {
+            if (fold > pairs) continue;
+            result.push_back(split);
+            result.back().fold = fold;
+        }
+    }
+    return result;
+}
 
 }  // namespace
 
@@ -39,32 +77,33 @@ const AlignQuality& find_align_quality(std::string_view name) {
 }
 
 std::vector<Split> possible_splits(const ModelConfig& config, const AlignOptions& options) {
-    if (options.rope_dim && options.kv_rank) return {{*options.rope_dim, *options.kv_rank}};
-    if (!(options.kv_reduction > 0 && options.kv_reduction < 1)) {
+    const bool both = options.rope_dim && options.kv_rank;
+    if (!both && !(options.kv_reduction > 0 && options.kv_reduction < 1)) {
         throw Error(ErrorCode::usage, "kv-reduction must lie between 0 and 1, such as 0.6875");
     }
-    const auto budget = static_cast<std::int64_t>(
-        std::floor(2 * static_cast<double>(config.head_dim) * (1 - options.kv_reduction) + 1e-9));
+    const bool shared = options.layout->shared_rope_key;
+    if (both && !shared) return {{*options.rope_dim, *options.kv_rank}};
+    const std::int64_t keys = shared ? 1 : config.num_key_value_heads;  // that share the budget
+    const auto budget = static_cast<std::int64_t>(std::floor(
+        static_cast<double>(2 * config.num_key_value_heads * config.head_dim / keys) * (1 - options.kv_reduction) +
+        1e-9));
     std::vector<Split> all;
-    for (std::int64_t rope_dim = 2; rope_dim <= config.head_dim && rope_dim < budget; rope_dim += 2) {
-        const Split split{options.rope_dim.value_or(rope_dim), 0};
-        const std::int64_t kv_rank = options.kv_rank.value_or(budget - split.rope_dim);
-        const std::int64_t rows = config.num_key_value_heads * (2 * config.head_dim - split.rope_dim);
-        const bool fits = kv_rank >= 1 && kv_rank <= std::min(rows, config.hidden_size) / config.num_key_value_heads;
-        if (fits && (all.empty() || all.back().rope_dim != split.rope_dim)) all.push_back({split.rope_dim, kv_rank});
+    const std::int64_t widest = config.num_key_value_heads * config.head_dim / keys;
+    for (std::int64_t rope_dim = 2; rope_dim <= widest && (both || rope_dim < budget); rope_dim += 2) {
+        Split split{options.rope_dim.value_or(rope_dim), 0};
+        split.kv_rank = options.kv_rank.value_or(budget - split.rope_dim);
+        const auto largest =
+            config.latent_shape(split.rope_dim, 0, Factorization::whitened, *options.layout).largest_kv_rank();
+        const bool fits = split.kv_rank >= 1 && split.kv_rank <= largest;
+        if (fits && (all.empty() || all.back().rope_dim != split.rope_dim)) all.push_back(split);
     }
     if (all.empty()) {
-        throw Error(ErrorCode::usage, "kv-reduction leaves " + std::to_string(budget) +
-                                          " numbers per token and KV head, with which there is no split into rotated "
+        throw Error(ErrorCode::usage, "kv-reduction leaves " + std::to_string(budget) + " numbers per token and " +
+                                          (shared ? "layer" : "KV head") +
+                                          ", with which there is no split into rotated "
                                           "and latent dimensions; the least is 3");
     }
-    std::vector<Split> some;
-    const auto count = static_cast<std::int64_t>(all.size());
-    const std::int64_t wanted = std::min(count, kMostSplits);
-    for (std::int64_t i = 0; i < wanted; ++i) {
-        some.push_back(all[static_cast<std::size_t>(wanted == 1 ? 0 : i * (count - 1) / (wanted - 1))]);
-    }
-    return some;
+    return shared ? with_folds(all, budget, config.num_pairs()) : evenly_spaced(all);
 }
 
 std::int64_t align_tokens(const ModelConfig& config, const AlignQuality& quality) {
@@ -82,12 +121,14 @@ std::uint64_t align_bytes(const ModelConfig& config, const AlignRequest& request
     const std::int64_t hidden = config.hidden_size;
     const std::int64_t query = config.num_attention_heads * config.head_dim;
     const std::int64_t key = config.num_key_value_heads * config.head_dim;
-    std::int64_t layer = 0, rank = 0;
+    std::int64_t layer = 0, token = 0;  // weights; numbers that the attention makes of a token
     for (const Split& split : possible_splits(config, request.options)) {
-        const std::int64_t width = config.num_key_value_heads * split.kv_rank;
-        const std::int64_t rope = config.num_key_value_heads * split.rope_dim;
-        rank = std::max(rank, width);
-        layer = std::max(layer, 2 * query * hidden + (rope + width) * hidden + (2 * key - rope) * width);
+        const LatentShape shape =
+            config.latent_shape(split.rope_dim, split.kv_rank, Factorization::whitened, *request.options.layout);
+        const std::int64_t rank = shape.widths().key;
+        const std::int64_t up = shape.up_key_rows() + shape.up_value_rows();
+        layer = std::max(layer, (shape.latent_query_rows() + shape.rope_rows() + rank + query) * hidden + up * rank);
+        token = std::max(token, shape.latent_query_rows() + shape.up_heads() * shape.rope_dim + rank + up + query);
     }
     const std::int64_t tokens = std::max<std::int64_t>(1, request.windows) * request.seq_len;
     const std::int64_t sequences = std::max<std::int64_t>(1, request.options.quality.step_tokens / request.seq_len);
@@ -100,7 +141,7 @@ std::uint64_t align_bytes(const ModelConfig& config, const AlignRequest& request
     std::uint64_t sum = bytes((window > 1 ? 5 : 4) * tokens * hidden);
     sum += bytes(window * kLayerCopies * layer);
     // The activations of a step and their gradients, most of which are attention probabilities.
-    sum += bytes((window + 1) * block * (2 * query + 3 * key + rank + 3 * hidden));
+    sum += bytes((window + 1) * block * (token + key + 3 * hidden));
     sum += bytes(window * block * config.num_attention_heads * request.seq_len);
     if (window > 1) {  // activations of the MLPs, and logits of both models
         sum += bytes((2 * window + 3) * block * config.intermediate_size + 3 * window * block * hidden);

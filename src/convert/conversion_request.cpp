@@ -28,7 +28,11 @@ constexpr std::array<StageSetting, 10> kStages = {{
 bool factorises(const Request& request) { return request.joint_or_given() != Factorization::none; }
 
 constexpr std::string_view kSvd = "svd other than none";
-constexpr std::array<SettingRule, 7> kRules = {{
+bool is_per_head(const Request& request) { return find_layout(*request.layout).model_type.empty(); }
+
+constexpr std::array<SettingRule, 8> kRules = {{
+    {"layout", [](const Request& request) { return request.layout.has_value(); },
+     [](const Request& request) { return request.aligned() || is_per_head(request); }, "method aligned"},
     {"quality", [](const Request& request) { return request.quality.has_value(); },
      [](const Request& request) { return request.aligned(); }, "method aligned"},
     {"uniform-start", [](const Request& request) { return request.uniform_start.has_value(); },
@@ -57,9 +61,10 @@ void check_budget(const Request& request) {
 
 AlignRequest align_request(const Request& asked, const ModelConfig& config) {
     const AlignQuality& quality = asked.quality ? find_align_quality(*asked.quality) : align_qualities().front();
+    const LatentLayout& layout = asked.layout ? find_layout(*asked.layout) : reference_layout();
     const bool both = asked.rope_dim && asked.kv_rank;
-    AlignRequest request = usual_request(
-        config, {both ? 0 : asked.kv_reduction.value_or(kDefaultReduction), asked.rope_dim, asked.kv_rank, quality});
+    AlignRequest request = usual_request(config, {both ? 0 : asked.kv_reduction.value_or(kDefaultReduction),
+                                                  asked.rope_dim, asked.kv_rank, quality, &layout});
     if (asked.seq_len) {
         const std::int64_t tokens = request.windows * request.seq_len;
         request.seq_len = *asked.seq_len;

@@ -94,7 +94,7 @@ public:
     void publish(const nlohmann::ordered_json& fingerprint, Observer& observer) {
         report_.output_bytes = writer_.total_bytes();
         report_.pieces_resumed = resumed_;
-        add_side_files(writer_, source_, plan_, report_, settings_.inputs.ranks);
+        add_side_files(writer_, source_, plan_, settings_.form, report_, settings_.inputs.ranks);
         std::vector<CheckpointWriter::FileRecord> files(writer_.file_count());
         const auto finish = [&](std::int64_t i) {
             files[static_cast<std::size_t>(i)] = writer_.finish_file(static_cast<std::size_t>(i));
@@ -138,8 +138,7 @@ private:
             const auto layer = static_cast<std::size_t>(aligner.layer());
             const auto [weights, error] = aligner.next();
             report_.alignment_error.push_back(error);
-            write_aligned_layer(writer_, source_, static_cast<std::int64_t>(layer), settings_.form,
-                                report_.selection.pairs[layer], weights);
+            write_aligned_layer(writer_, source_, static_cast<std::int64_t>(layer), settings_.form, weights);
             FinishedPiece piece{layer_name(static_cast<std::int64_t>(layer)), {}, 1, 0, error};
             record(std::move(piece), layout_.layers[layer]);
             stop_if_cancelled(observer);
@@ -254,6 +253,7 @@ ConversionJob::ConversionJob(const Model& source, fs::path destination, Conversi
                          std::move(fingerprint)}) {
     Opened& job = *opened_;
     refuse_conversion(source.config);
+    (void)output_form(source, job.plan, job.plan.splits(source.config).front());  // or no layout for it
     if (job.fingerprint.is_null()) {
         job.fingerprint = conversion_fingerprint(source, job.plan, job.limits, job.provenance);
     }
@@ -301,7 +301,8 @@ ConvertReport ConversionJob::run(const ConversionInputs& inputs, Observer& obser
     const bool aligned = plan.aligned() != nullptr;
     const Split split = aligned ? inputs.aligner->chosen() : plan.splits(source.config).front();
     ConvertReport report;
-    report.plan = plan_conversion(source.config, {split.rope_dim, split.kv_rank, plan.factorization(), 16});
+    report.plan =
+        plan_conversion(source.config, {split.rope_dim, split.kv_rank, plan.factorization(), 16, &plan.layout()});
     report.kv_rank = split.kv_rank;
     report.selection =
         aligned ? inputs.aligner->selection() : select_rope(source.config, plan.staged()->rope, inputs.ranks);
@@ -313,7 +314,7 @@ ConvertReport ConversionJob::run(const ConversionInputs& inputs, Observer& obser
                             opened_->limits,
                             opened_->provenance,
                             inputs,
-                            output_form(source.config, plan, split)};
+                            output_form(source, plan, split)};
     Run run(settings, report, earlier, journal);
     ::malloc_trim(0);  // what reading the headers and laying out left behind
     try {
@@ -347,7 +348,7 @@ std::uint64_t planned_output_bytes(const Model& source, const ConversionPlan& pl
     std::uint64_t most = 0;
     for (const Split& split : plan.splits(source.config)) {
         std::uint64_t bytes = 0;
-        for (const auto& tensor : lay_out_conversion(source, output_form(source.config, plan, split)).tensors) {
+        for (const auto& tensor : lay_out_conversion(source, output_form(source, plan, split)).tensors) {
             bytes += byte_count(tensor.dtype, tensor.shape);
         }
         most = std::max(most, bytes);

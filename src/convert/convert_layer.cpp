@@ -4,7 +4,9 @@
 #include <cstring>
 #include <numeric>
 
+#include "../latent/attention_target.hpp"
 #include "../latent/guided_layer.hpp"
+#include "../latent/layer_tensors.hpp"
 #include "../layout/layer_rows.hpp"
 #include "layout.hpp"
 #include "mha2mla/error.hpp"
@@ -116,19 +118,20 @@ LayerResult convert_layer(CheckpointWriter& writer, const Model& source, std::in
 }
 
 void write_aligned_layer(CheckpointWriter& writer, const Model& source, std::int64_t layer, const OutputForm& form,
-                         const LayerPairs& pairs, const LatentWeights& weights) {
+                         const LatentWeights& weights) {
     const AttentionView& view = source.layer(layer).original_attention();
-    const LayerNames names(layer, form.shape);
-    const auto write = [&](const std::string& name, const Matrix& matrix, const LinearView& like) {
-        write_matrix(writer, name + ".weight", matrix, output_dtype(like.weight->dtype, form.dtype));
-    };
-    write(names.of(LatentRole::query), weights.q, view.q);
-    write(names.of(LatentRole::key_rope), weights.k_rope, view.k);
-    write(names.of(LatentRole::down), weights.down, view.k);
-    write(names.of(LatentRole::up_key), weights.up_k, view.k);
-    write(names.of(LatentRole::up_value), weights.up_v, view.v);
-    write(names.of(LatentRole::output), weights.o, view.o);
-    write_biases(writer, view, names, layer_rows(form.shape, pairs), form.dtype);
+    const bool own_form = !form.shape.layout->model_type.empty();
+    const LayerContent content{weights, form.shape, source.rules(layer).attention.scale,
+                               own_form ? output_bias(source, layer) : Vector(), form.biased};
+    for (const LatentTensor& tensor : form.shape.layout->tensors(form.shape)) {
+        const LinearView& from = projection(view, tensor.from);
+        const std::string name = layer_prefix(layer) + std::string(tensor.name);
+        const auto [weight, bias] = content_of(tensor, content);
+        write_matrix(writer, name + ".weight", weight, output_dtype(from.weight->dtype, form.dtype));
+        if (!tensor.biased || bias.size() == 0 || (own_form && !form.biased)) continue;
+        const TensorView* like = own_form || from.bias == nullptr ? from.weight : from.bias;
+        write_matrix(writer, name + ".bias", bias, output_dtype(like->dtype, form.dtype));
+    }
 }
 
 void copy_tensor(CheckpointWriter& writer, const Model& source, const TensorView& tensor,

@@ -21,7 +21,7 @@ LayerResult convert_layer(CheckpointWriter& writer, const Model& source, std::in
 
 /// The same with given weights, and o_proj too.
 void write_aligned_layer(CheckpointWriter& writer, const Model& source, std::int64_t layer, const OutputForm& form,
-                         const LayerPairs& pairs, const LatentWeights& weights);
+                         const LatentWeights& weights);
 
 /// A tensor that keeps its values: inside the kernel, or a little at a time if its dtype changes.
 void copy_tensor(CheckpointWriter& writer, const Model& source, const TensorView& tensor,

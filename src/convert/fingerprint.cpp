@@ -62,9 +62,10 @@ Json stages_json(const StagedPlan& stages) {
 
 /// The choices follow from these settings and the text.
 Json request_json(const AlignOptions& options) {
-    const auto& [reduction, rope_dim, kv_rank, quality] = options;
+    const auto& [reduction, rope_dim, kv_rank, quality, layout] = options;
     Json json;
     json["method"] = "aligned";
+    json["layout"] = layout->name;
     json["kv-reduction"] = reduction;
     json["quality"] = quality.name;
     json["rope-dim"] = rope_dim ? Json(*rope_dim) : Json("chosen");

@@ -4,25 +4,42 @@
 #include <map>
 #include <set>
 
+#include "../latent/layer_tensors.hpp"
+#include "mha2mla/error.hpp"
+
 namespace mha2mla {
 namespace {
 
 /// The tensors that take the place of one layer's q_proj, k_proj and v_proj.
 std::vector<TensorSpec> converted_layer(const Model& source, std::int64_t layer, const OutputForm& form) {
     const AttentionView& view = source.layer(layer).original_attention();
+    const LatentLayout& layout = *form.shape.layout;
+    const bool own_form = !layout.model_type.empty();  // otherwise biases are where the source has them
     std::vector<TensorSpec> specs;
-    for (const LatentTensor& tensor : reference_layout().tensors(form.shape)) {
+    for (const LatentTensor& tensor : layout.tensors(form.shape)) {
         const bool output = tensor.role == LatentRole::output;
-        if (output && !form.aligned) continue;  // a copy, as its bias always is
+        if (output && !form.aligned) continue;  // a copy
         const LinearView& from = projection(view, tensor.from);
         const std::string name = layer_prefix(layer) + std::string(tensor.name);
-        specs.push_back(
-            {name + ".weight", output_dtype(from.weight->dtype, form.dtype), {tensor.rows, tensor.columns}});
-        if (tensor.biased && from.bias != nullptr && !output) {
-            specs.push_back({name + ".bias", output_dtype(from.bias->dtype, form.dtype), {tensor.rows}});
+        const Dtype dtype = output_dtype(from.weight->dtype, form.dtype);
+        const Shape shape = tensor.columns > 0 ? Shape{tensor.rows, tensor.columns} : Shape{tensor.rows};
+        specs.push_back({name + ".weight", dtype, shape});
+        const bool has_bias = own_form ? form.biased : from.bias != nullptr && !output;  // o_proj's is a copy
+        if (tensor.biased && has_bias) {
+            specs.push_back(
+                {name + ".bias", own_form ? dtype : output_dtype(from.bias->dtype, form.dtype), {tensor.rows}});
         }
     }
     return specs;
+}
+
+bool any_bias(const Model& source, std::initializer_list<LinearView AttentionView::*> of) {
+    for (const LayerView& layer : source.layers) {
+        for (const auto member : of) {
+            if ((layer.original_attention().*member).bias != nullptr) return true;
+        }
+    }
+    return false;
 }
 
 }  // namespace
@@ -34,7 +51,7 @@ const LinearView& projection(const AttentionView& view, Projection which) {
 }
 
 LayerNames::LayerNames(std::int64_t layer, const LatentShape& shape) {
-    for (const LatentTensor& tensor : reference_layout().tensors(shape)) {
+    for (const LatentTensor& tensor : shape.layout->tensors(shape)) {
         names_.at(static_cast<std::size_t>(tensor.role)) = layer_prefix(layer) + std::string(tensor.name);
     }
 }
@@ -43,9 +60,24 @@ Dtype output_dtype(Dtype source, const std::optional<Dtype>& asked) {
     return asked && is_compute_dtype(source) ? *asked : source;
 }
 
-OutputForm output_form(const ModelConfig& config, const ConversionPlan& plan, const Split& split) {
-    return {config.latent_shape(split.rope_dim, split.kv_rank, plan.factorization()), plan.aligned() != nullptr,
-            plan.dtype};
+OutputForm output_form(const Model& source, const ConversionPlan& plan, const Split& split) {
+    OutputForm form{source.config.latent_shape(split.rope_dim, split.kv_rank, plan.factorization(), plan.layout()),
+                    plan.aligned() != nullptr, false, plan.dtype};
+    if (plan.layout().model_type.empty()) return form;
+    form.biased = any_bias(source, {&AttentionView::q, &AttentionView::k, &AttentionView::v, &AttentionView::o});
+    form.shape.query_rank = query_rank_for_bias(form.shape, any_bias(source, {&AttentionView::q}));
+    if (source.layers.front().up.bias != nullptr) {
+        throw Error(ErrorCode::unsupported, "layout " + std::string(plan.layout().name) +
+                                                " has no place for the biases of this model's MLP; choose layout " +
+                                                std::string(reference_layout().name));
+    }
+    const Dtype dtype = output_dtype(source.layers.front().original_attention().k.weight->dtype, plan.dtype);
+    if (dtype == Dtype::f16) {
+        throw Error(ErrorCode::unsupported,
+                    "layout " + std::string(plan.layout().name) +
+                        " holds numbers of about 2^-30, which F16 has not; choose BF16 or F32 as the dtype");
+    }
+    return form;
 }
 
 OutputLayout lay_out_conversion(const Model& source, const OutputForm& form) {
@@ -56,6 +88,7 @@ OutputLayout lay_out_conversion(const Model& source, const OutputForm& form) {
         const AttentionView& view = source.layers[layer].original_attention();
         place_of_layer.emplace(view.q.weight, static_cast<std::int64_t>(layer));
         if (form.aligned) replaced.insert(view.o.weight);
+        if (form.biased && view.o.bias != nullptr) replaced.insert(view.o.bias);
         for (const LinearView* linear : {&view.q, &view.k, &view.v}) {
             replaced.insert(linear->weight);
             if (linear->bias != nullptr) replaced.insert(linear->bias);

@@ -8,7 +8,7 @@
 
 namespace mha2mla {
 
-/// What the output will hold: copies of the source's tensors, and new ones in place of k_proj and v_proj.
+/// What the output will hold: copies of the source's tensors, and new ones in place of those of the attention.
 struct OutputLayout {
     std::vector<TensorSpec> tensors;               // in the order of the source
     std::vector<std::vector<std::string>> layers;  // names of each layer's new tensors
@@ -22,7 +22,7 @@ public:
     [[nodiscard]] const std::string& of(LatentRole role) const { return names_.at(static_cast<std::size_t>(role)); }
 
 private:
-    std::array<std::string, 8> names_;  // by LatentRole; empty where the layout has no such tensor
+    std::array<std::string, 12> names_;  // by LatentRole; empty where the layout has no such tensor
 };
 
 [[nodiscard]] const LinearView& projection(const AttentionView& view, Projection which);
@@ -34,10 +34,12 @@ private:
 struct OutputForm {
     LatentShape shape;
     bool aligned = false;  // o_proj is new too
+    bool biased = false;   // of a layout with its own model_type: whether LatentTensor::biased tensors have a bias
     std::optional<Dtype> dtype;
 };
 /// @param split that is chosen, or one that may be.
-[[nodiscard]] OutputForm output_form(const ModelConfig& config, const ConversionPlan& plan, const Split& split);
+/// @throws Error{unsupported} for a dtype or a bias that the layout has no place for.
+[[nodiscard]] OutputForm output_form(const Model& source, const ConversionPlan& plan, const Split& split);
 
 [[nodiscard]] OutputLayout lay_out_conversion(const Model& source, const OutputForm& form);
 

@@ -51,8 +51,24 @@ void cost_table(std::ostream& card, const Json& record) {
          << std::setprecision(2);
 }
 
+void measurement(std::ostream& card, const Json& record) {
+    const Json& measured = record.at("measured");
+    if (!measured.is_null()) {
+        card << "- NLL measured on `" << measured.at("data").get<std::string>() << "`: " << measured.at("tokens")
+             << " tokens in " << measured.at("windows") << " windows of " << measured.at("context")
+             << "; mean KL divergence from the original " << std::setprecision(4)
+             << measured.at("mean_kl").get<double>() << std::setprecision(2) << " nats per token\n";
+    }
+}
+
 void settings(std::ostream& card, const Json& record) {
     const auto& used = record.at("method");
+    if (used.value("layout", std::string(reference_layout().name)) == deepseek_layout().name) {
+        card << "- one rotated key of " << used.at("rope_dim") << " numbers and one latent of " << used.at("kv_rank")
+             << " numbers for all heads of a layer\n"
+                "- each layer's attention, including `o_proj`, was aligned with the original's output on text\n";
+        return measurement(card, record);
+    }
     card << "- RoPE is kept on " << used.at("rope_dim") << " of " << record.at("head_dim")
          << " dimensions of each head, selection `" << used.at("rope").get<std::string>() << "`\n"
          << "- factorisation `" << used.at("svd").get<std::string>() << "`, latent width " << used.at("kv_rank")
@@ -65,13 +81,7 @@ void settings(std::ostream& card, const Json& record) {
         card << "- the attention weights of each layer, including `o_proj`, were then aligned with the original on "
                 "text\n";
     }
-    const Json& measured = record.at("measured");
-    if (!measured.is_null()) {
-        card << "- NLL measured on `" << measured.at("data").get<std::string>() << "`: " << measured.at("tokens")
-             << " tokens in " << measured.at("windows") << " windows of " << measured.at("context")
-             << "; mean KL divergence from the original " << std::setprecision(4)
-             << measured.at("mean_kl").get<double>() << std::setprecision(2) << " nats per token\n";
-    }
+    measurement(card, record);
 }
 
 void reproduction(std::ostream& card, const Json& record) {
@@ -84,12 +94,18 @@ void reproduction(std::ostream& card, const Json& record) {
 }
 
 void loading(std::ostream& card, const Json& record) {
+    card << "\n## Loading\n\n";
+    if (record.at("method").value("layout", std::string(reference_layout().name)) == deepseek_layout().name) {
+        card << "The checkpoint is a `DeepseekV3ForCausalLM` whose MLPs are dense: `transformers` loads it as it is. "
+                "Its "
+                "latent\nnorms are identities, see the documentation of the layout.\n";
+    } else {
+        card << "`transformers` alone does not know this architecture. The loader of the\n"
+                "[MHA2MLA reference implementation](https://github.com/JT-Ushio/MHA2MLA) reads this directory: tensor "
+                "names,\nrow order and the object `mha2mla` of config.json are its own. ";
+    }
     card
-        << "\n## Loading\n\n"
-        << "`transformers` alone does not know this architecture. The loader of the\n"
-        << "[MHA2MLA reference implementation](https://github.com/JT-Ushio/MHA2MLA) reads this directory: tensor "
-           "names,\n"
-        << "row order and the object `mha2mla` of config.json are its own. Without Python,\n"
+        << "Without Python,\n"
         << "`mha2mla eval` measures its NLL and perplexity on a text, `mha2mla verify` its distance from the original\n"
            "and `mha2mla generate` continues prompts.\n\n"
         << "## Files\n\n`mha2mla.json` says what was done for machines, with the hash of every file. ";

@@ -42,8 +42,8 @@ std::string_view why_left_out(const fs::directory_entry& entry, const std::strin
     return "";
 }
 
-std::string config_text(const Model& source, const ConversionPlan& plan, const ConvertReport& report,
-                        const std::string& rank_file) {
+std::string config_text(const Model& source, const ConversionPlan& plan, const OutputForm& form,
+                        const ConvertReport& report, const std::string& rank_file) {
     auto config = read_json_file<nlohmann::ordered_json>(source.checkpoint.directory() / "config.json");
     if (plan.dtype) {
         const std::string name = *plan.dtype == Dtype::f32   ? "float32"
@@ -51,9 +51,10 @@ std::string config_text(const Model& source, const ConversionPlan& plan, const C
                                                              : "bfloat16";
         config[config.contains("dtype") ? "dtype" : "torch_dtype"] = name;
     }
-    const LatentConfig latent{report.selection, plan.factorization(), report.kv_rank};
+    const LatentConfig latent{report.selection, plan.factorization(), report.kv_rank, form.shape.query_rank,
+                              form.shape.layout};
     return latent.layout->config_text(config, latent,
-                                      {rank_file, plan.rope(0).uniform_start, plan.aligned() != nullptr});
+                                      {rank_file, plan.rope(0).uniform_start, plan.aligned() != nullptr, form.biased});
 }
 
 }  // namespace
@@ -79,10 +80,12 @@ SideFiles side_files(const Checkpoint& source) {
     return files;
 }
 
-void add_side_files(CheckpointWriter& writer, const Model& source, const ConversionPlan& plan,
+void add_side_files(CheckpointWriter& writer, const Model& source, const ConversionPlan& plan, const OutputForm& form,
                     const ConvertReport& report, const PairRanks* ranks) {
     std::string rank_file;
-    if (!reference_selects_the_same(report.selection, source.config, plan.rope(report.selection.rope_dim))) {
+    const bool selects_pairs = !form.shape.layout->shared_rope_key;
+    if (selects_pairs &&
+        !reference_selects_the_same(report.selection, source.config, plan.rope(report.selection.rope_dim))) {
         const bool two_norm = report.selection.strategy == "2-norm" && ranks != nullptr;
         rank_file = two_norm ? "2_norm_rank.pth" : "rope_rank.pth";
         writer.add_file(rank_file,
@@ -92,7 +95,7 @@ void add_side_files(CheckpointWriter& writer, const Model& source, const Convers
     for (const auto& name : side_files(source.checkpoint).copied) {
         writer.copy_file(name == "README.md" ? "README.source.md" : name, directory / name);
     }
-    writer.add_file("config.json", config_text(source, plan, report, rank_file));
+    writer.add_file("config.json", config_text(source, plan, form, report, rank_file));
 }
 
 }  // namespace mha2mla

@@ -3,6 +3,7 @@
 #include <string>
 #include <vector>
 
+#include "layout.hpp"
 #include "mha2mla/checkpoint_writer.hpp"
 #include "mha2mla/convert.hpp"
 
@@ -20,7 +21,7 @@ struct SideFiles {
 
 /// Adds the files that a loader needs besides the weights: config.json with the object `mha2mla`, the rank file if the
 /// loader of the reference needs one, and side_files(). The README.md of the source becomes README.source.md.
-void add_side_files(CheckpointWriter& writer, const Model& source, const ConversionPlan& plan,
+void add_side_files(CheckpointWriter& writer, const Model& source, const ConversionPlan& plan, const OutputForm& form,
                     const ConvertReport& report, const PairRanks* ranks);
 
 }  // namespace mha2mla

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <string>
 
+#include "../latent/layer_tensors.hpp"
 #include "mha2mla/error.hpp"
 
 namespace mha2mla {
@@ -27,7 +28,9 @@ std::int64_t original_parameters(const ModelConfig& c) {
 /// Weights of a layer's attention. Biases keep their number.
 std::int64_t attention_weights(const LatentShape& shape) {
     std::int64_t sum = 0;
-    for (const LatentTensor& tensor : reference_layout().tensors(shape)) sum += tensor.rows * tensor.columns;
+    for (const LatentTensor& tensor : shape.layout->tensors(shape)) {
+        sum += tensor.rows * std::max<std::int64_t>(1, tensor.columns);
+    }
     return sum;
 }
 
@@ -38,16 +41,20 @@ std::int64_t attention_weights(const LatentShape& shape) {
 
 void check_options(const ModelConfig& c, const PlanOptions& options) {
     if (c.latent) throw Error(ErrorCode::usage, "the checkpoint is already converted to MLA; start from the original");
-    if (options.rope_dim < 0 || options.rope_dim > c.head_dim || options.rope_dim % 2 != 0) {
-        throw Error(ErrorCode::usage, "rope-dim must be even and from 0 to head_dim (" + std::to_string(c.head_dim) +
-                                          "), not " + std::to_string(options.rope_dim));
+    const bool shared = options.layout->shared_rope_key;
+    const std::int64_t widest = shared ? c.num_key_value_heads * c.head_dim : c.head_dim;
+    if (options.rope_dim < (shared ? 2 : 0) || options.rope_dim > widest || options.rope_dim % 2 != 0) {
+        throw Error(ErrorCode::usage, "rope-dim must be even and from " +
+                                          std::string(shared ? "2 to the keys' dimensions (" : "0 to head_dim (") +
+                                          std::to_string(widest) + "), not " + std::to_string(options.rope_dim));
     }
     if (options.kv_rank < 1) throw Error(ErrorCode::usage, "kv-rank must be at least 1");
     const FactorizationRow& row = row_of(options.factorization);
     if (row.halves_rank() && options.kv_rank % 2 != 0) {
         throw Error(ErrorCode::usage, "kv-rank must be even for split SVD, half for keys and half for values");
     }
-    const auto largest = c.latent_shape(options.rope_dim, options.kv_rank, options.factorization).largest_kv_rank();
+    const auto largest =
+        c.latent_shape(options.rope_dim, options.kv_rank, options.factorization, *options.layout).largest_kv_rank();
     if (largest && options.kv_rank > *largest) refuse_rank(std::string(row.name) + " SVD", options.kv_rank, *largest);
 }
 
@@ -59,7 +66,9 @@ std::int64_t default_kv_rank(const ModelConfig& config) { return config.head_dim
 
 Plan plan_conversion(const ModelConfig& config, const PlanOptions& options) {
     check_options(config, options);
-    const LatentShape shape = config.latent_shape(options.rope_dim, options.kv_rank, options.factorization);
+    LatentShape shape = config.latent_shape(options.rope_dim, options.kv_rank, options.factorization, *options.layout);
+    const bool own_form = !options.layout->model_type.empty();
+    shape.query_rank = own_form ? query_rank_for_bias(shape, config.rules.layers.front().attention.qkv_bias) : 0;
     const std::int64_t before = 2 * (shape.query_rows() + shape.value_rows()) * shape.hidden;
     Plan plan;
     plan.parameters_original = original_parameters(config);

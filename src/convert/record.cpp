@@ -52,7 +52,8 @@ Json conversion_record(const Model& source, const ConversionPlan& plan, const Pr
     record["front_matter"] = inherited_front_matter(directory / "README.md");
     record["command"] = provenance.command;
     record["recipe"] = provenance.recipe;
-    record["method"] = {{"rope", report.selection.strategy},
+    record["method"] = {{"layout", plan.layout().name},
+                        {"rope", report.selection.strategy},
                         {"rope_dim", report.selection.rope_dim},
                         {"svd", row_of(plan.factorization()).name},
                         {"kv_rank", report.kv_rank},

@@ -9,12 +9,12 @@
 namespace mha2mla {
 namespace {
 
-/// One head of a sequence, from its two parts to a contiguous [seq_len, head_dim].
+/// One head of a sequence, from its two parts to a contiguous [seq_len, key_dim].
 void gather(const KeptShape& shape, MatrixIn first, MatrixIn rest, std::int64_t token, std::int64_t head, float* to) {
-    const std::int64_t rest_dim = shape.head_dim - shape.first_dim;
+    const std::int64_t rest_dim = shape.rest_dim;
     const float* a = first.data + token * first.stride + head * shape.first_dim;
     const float* b = rest.data + token * rest.stride + head * rest_dim;
-    for (std::int64_t t = 0; t < shape.seq_len; ++t, to += shape.head_dim, a += first.stride, b += rest.stride) {
+    for (std::int64_t t = 0; t < shape.seq_len; ++t, to += shape.key_dim(), a += first.stride, b += rest.stride) {
         std::copy_n(a, shape.first_dim, to);
         std::copy_n(b, rest_dim, to + shape.first_dim);
     }
@@ -22,10 +22,10 @@ void gather(const KeptShape& shape, MatrixIn first, MatrixIn rest, std::int64_t 
 
 void scatter(const KeptShape& shape, const float* from, MatrixOut first, MatrixOut rest, std::int64_t token,
              std::int64_t head) {
-    const std::int64_t rest_dim = shape.head_dim - shape.first_dim;
+    const std::int64_t rest_dim = shape.rest_dim;
     float* a = first.data + token * first.stride + head * shape.first_dim;
     float* b = rest.data + token * rest.stride + head * rest_dim;
-    for (std::int64_t t = 0; t < shape.seq_len; ++t, from += shape.head_dim, a += first.stride, b += rest.stride) {
+    for (std::int64_t t = 0; t < shape.seq_len; ++t, from += shape.key_dim(), a += first.stride, b += rest.stride) {
         std::copy_n(from, shape.first_dim, a);
         std::copy_n(from + shape.first_dim, rest_dim, b);
     }
@@ -44,21 +44,21 @@ void for_each_kv_head(const KeptShape& shape, const Body& body) {
 void kept_attention(const AttentionRule& rule, const KeptShape& shape, const KeptInput& input,
                     std::span<float> probabilities, float* out) {
     const std::int64_t n = shape.seq_len;
-    const std::int64_t dim = shape.head_dim;
+    const std::int64_t dim = shape.key_dim(), value_dim = shape.value_dim;
     const std::int64_t group = shape.heads / shape.kv_heads;
     for_each_kv_head(shape, [&](std::int64_t token, std::int64_t kv_head, std::vector<float>& scratch) {
         scratch.resize(static_cast<std::size_t>(2 * n * dim));
         float* q = scratch.data();
         float* k = q + n * dim;
         gather(shape, input.k_first, input.k_rest, token, kv_head, k);
-        const MatrixIn v{input.v.data + token * input.v.stride + kv_head * dim, input.v.stride};
+        const MatrixIn v{input.v.data + token * input.v.stride + kv_head * value_dim, input.v.stride};
         for (std::int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {
             float* p = probabilities.data() + (token * shape.heads + head * n) * n;
             gather(shape, input.q_first, input.q_rest, token, head, q);
             multiply_abt(n, n, dim, rule.scale, {q, dim}, {k, dim}, 0.0F, {p, n});
             causal_softmax(rule, n, p);
-            multiply_ab(n, dim, n, 1.0F, {p, n}, v, 0.0F,
-                        {out + token * shape.heads * dim + head * dim, shape.heads * dim});
+            multiply_ab(n, value_dim, n, 1.0F, {p, n}, v, 0.0F,
+                        {out + (token * shape.heads + head) * value_dim, shape.heads * value_dim});
         }
     });
 }
@@ -66,9 +66,9 @@ void kept_attention(const AttentionRule& rule, const KeptShape& shape, const Kep
 void kept_attention_gradient(const AttentionRule& rule, const KeptShape& shape, const KeptInput& input,
                              std::span<const float> probabilities, const float* d_out, const KeptOutput& to) {
     const std::int64_t n = shape.seq_len;
-    const std::int64_t dim = shape.head_dim;
+    const std::int64_t dim = shape.key_dim(), value_dim = shape.value_dim;
     const std::int64_t group = shape.heads / shape.kv_heads;
-    const std::int64_t stride = shape.heads * dim;
+    const std::int64_t stride = shape.heads * value_dim;
     for_each_kv_head(shape, [&](std::int64_t token, std::int64_t kv_head, std::vector<float>& scratch) {
         const bool capped = rule.softcap > 0;
         scratch.resize(static_cast<std::size_t>(4 * n * dim + (capped ? 2 : 1) * n * n));
@@ -79,14 +79,14 @@ void kept_attention_gradient(const AttentionRule& rule, const KeptShape& shape, 
         float* d_logits = d_k + n * dim;
         float* logits = d_logits + n * n;  // if capped
         gather(shape, input.k_first, input.k_rest, token, kv_head, k);
-        const float* v = input.v.data + token * input.v.stride + kv_head * dim;
-        float* d_v = to.v.data + token * to.v.stride + kv_head * dim;
+        const float* v = input.v.data + token * input.v.stride + kv_head * value_dim;
+        float* d_v = to.v.data + token * to.v.stride + kv_head * value_dim;
         for (std::int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {
             const float before = head == kv_head * group ? 0.0F : 1.0F;  // the group's heads share keys and values
             const float* p = probabilities.data() + (token * shape.heads + head * n) * n;
-            const float* d_mixed = d_out + token * stride + head * dim;
-            gemm(CblasTrans, CblasNoTrans, n, dim, n, 1.0F, p, n, d_mixed, stride, before, d_v, to.v.stride);
-            multiply_abt(n, n, dim, 1.0F, {d_mixed, stride}, {v, input.v.stride}, 0.0F, {d_logits, n});
+            const float* d_mixed = d_out + token * stride + head * value_dim;
+            gemm(CblasTrans, CblasNoTrans, n, value_dim, n, 1.0F, p, n, d_mixed, stride, before, d_v, to.v.stride);
+            multiply_abt(n, n, value_dim, 1.0F, {d_mixed, stride}, {v, input.v.stride}, 0.0F, {d_logits, n});
             causal_softmax_gradient(rule, n, p, d_logits);
             gather(shape, input.q_first, input.q_rest, token, head, q);
             if (capped) {  // the logits are not kept

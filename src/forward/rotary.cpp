@@ -11,13 +11,12 @@ RotaryTable::RotaryTable(const ModelConfig& config, std::int64_t positions)
     : RotaryTable(config.rules.layers.front().rotary, positions) {}
 
 RotaryTable::RotaryTable(const RotaryRule& rule, std::int64_t positions)
-    : num_pairs_(std::ssize(rule.frequencies)), interleaved_(rule.interleaved) {
-    const auto frequencies = rule.frequencies_at(positions);
+    : frequencies_(rule.frequencies_at(positions)), interleaved_(rule.interleaved) {
     const auto gain = static_cast<double>(rule.gain);
-    cos_.reserve(static_cast<std::size_t>(positions * num_pairs_));
-    sin_.reserve(static_cast<std::size_t>(positions * num_pairs_));
+    cos_.reserve(static_cast<std::size_t>(positions * num_pairs()));
+    sin_.reserve(static_cast<std::size_t>(positions * num_pairs()));
     for (std::int64_t position = 0; position < positions; ++position) {
-        for (const double frequency : frequencies) {
+        for (const double frequency : frequencies_) {
             const double angle = static_cast<double>(position) * frequency;
             cos_.push_back(static_cast<float>(gain * std::cos(angle)));
             sin_.push_back(static_cast<float>(gain * std::sin(angle)));
@@ -26,12 +25,12 @@ RotaryTable::RotaryTable(const RotaryRule& rule, std::int64_t positions)
 }
 
 void RotaryTable::rotate(float* head, std::int64_t position, std::span<const std::int64_t> pairs, Turn turn) const {
-    const std::int64_t half = pairs.empty() ? num_pairs_ : static_cast<std::int64_t>(pairs.size());
+    const std::int64_t half = pairs.empty() ? num_pairs() : static_cast<std::int64_t>(pairs.size());
     const std::int64_t step = interleaved_ ? 2 : 1;      // between first components
     const std::int64_t other = interleaved_ ? 1 : half;  // from a pair's first component to its second
     const float sign = turn == Turn::forward ? 1.0F : -1.0F;
-    const float* cos_row = cos_.data() + position * num_pairs_;
-    const float* sin_row = sin_.data() + position * num_pairs_;
+    const float* cos_row = cos_.data() + position * num_pairs();
+    const float* sin_row = sin_.data() + position * num_pairs();
     for (std::int64_t j = 0; j < half; ++j) {
         const std::int64_t pair = pairs.empty() ? j : pairs[static_cast<std::size_t>(j)];
         float* first = head + step * j;

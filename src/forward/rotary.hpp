@@ -24,10 +24,12 @@ public:
     void rotate(float* head, std::int64_t position, std::span<const std::int64_t> pairs,
                 Turn turn = Turn::forward) const;
 
-    [[nodiscard]] std::int64_t num_pairs() const { return num_pairs_; }
+    [[nodiscard]] std::int64_t num_pairs() const { return std::ssize(frequencies_); }
+    /// Of each pair, radians per token.
+    [[nodiscard]] const std::vector<double>& frequencies() const { return frequencies_; }
 
 private:
-    std::int64_t num_pairs_;
+    std::vector<double> frequencies_;
     bool interleaved_;
     std::vector<float> cos_, sin_;
 };

@@ -40,8 +40,8 @@ void Session::Impl::rotate(std::int64_t layer, std::span<const Run> runs, const 
             for (std::int64_t head = 0; head < heads.heads; ++head) {
                 const auto kept = pairs.empty() ? std::span<const std::int64_t>()
                                                 : std::span<const std::int64_t>(pairs[size_of(head / group)]);
-                table.rotate(heads.data + (run.first + token) * heads.stride + head * heads.step,
-                             run.position + token, kept);
+                table.rotate(heads.data + (run.first + token) * heads.stride + head * heads.step, run.position + token,
+                             kept);
             }
         });
     }

@@ -61,7 +61,7 @@ double output_error(const LatentLayer& layer, const AttentionTarget& target, con
     double sum = 0;
     for (std::int64_t first = 0; first < measure.tokens; first += measure.block_tokens) {
         const std::int64_t count = std::min(measure.block_tokens, measure.tokens - first);
-        run_latent(layer, {measure.rotary, measure.seq_len}, target.input.middleRows(first, count), activations);
+        run_latent(layer, measure.seq_len, target.input.middleRows(first, count), activations);
         sum += static_cast<double>(count) * squared_loss(activations.output, target.output.middleRows(first, count),
                                                          target.weight.segment(first, count), nullptr);
     }

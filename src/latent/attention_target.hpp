@@ -32,7 +32,6 @@ double squared_loss(const Matrix& output, const Matrix& target, const Vector& we
 
 /// How an error of an attention's output is measured.
 struct OutputMeasure {
-    const RotaryTable& rotary;
     std::int64_t seq_len;
     std::int64_t block_tokens;  // run at once: whole sequences
     std::int64_t tokens;        // of the target, from its start: whole sequences

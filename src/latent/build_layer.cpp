@@ -39,48 +39,77 @@ std::vector<std::int64_t> in_order(std::int64_t count) {
 
 Vector whole_bias(const TensorView* bias) { return gathered_bias(bias, in_order(bias == nullptr ? 0 : bias->rows())); }
 
-LatentLayer empty_layer(const Model& model, std::int64_t index, const LayerPairs& pairs) {
-    const AttentionShape shape = model.config.attention_shape();
-    LatentLayer layer;
-    layer.heads = shape.num_heads;
-    layer.kv_heads = shape.num_kv_heads;
-    layer.head_dim = shape.head_dim;
-    layer.rope_dim = static_cast<std::int64_t>(2 * pairs.front().size());
-    layer.pairs = pairs;
-    layer.rule = model.rules(index).attention;
-    return layer;
+LatentShape per_head_shape(const Model& model, const LayerPairs& pairs) {
+    return model.config.latent_shape(static_cast<std::int64_t>(2 * pairs.front().size()), 0, Factorization::joint);
 }
 
 }  // namespace
 
-LatentLayer layer_of_original(const Model& model, std::int64_t layer, const LayerPairs& pairs) {
-    const AttentionView& view = model.layer(layer).original_attention();
-    const LayerRows rows = layer_rows(model.config.attention_shape(), pairs);
-    LatentLayer result = empty_layer(model, layer, pairs);
-    result.weights.q = gathered(all_rows(*view.q.weight), rows.query);
-    result.weights.k_rope = gathered(all_rows(*view.k.weight), rows.key_rope);
-    result.weights.o = all_rows(*view.o.weight);
-    result.q_bias = gathered_bias(view.q.bias, rows.query);
-    result.k_rope_bias = gathered_bias(view.k.bias, rows.key_rope);
-    result.up_k_bias = gathered_bias(view.k.bias, rows.key_nope);
-    result.up_v_bias = whole_bias(view.v.bias);
+LatentLayer empty_layer(const Model& model, std::int64_t layer, const LatentShape& shape, const LayerPairs& pairs,
+                        std::int64_t positions) {
+    LatentLayer result;
+    result.shape = shape;
+    result.pairs = pairs;
+    result.rule = model.rules(layer).attention;
+    RotaryRule rotary = model.rules(layer).rotary;
+    if (shape.layout->shared_rope_key) {
+        rotary = engine_rotary(model, shape.rope_dim);
+        rotary.interleaved = false;
+    }
+    result.rotary = std::make_shared<const RotaryTable>(rotary, positions);
     return result;
 }
 
-LatentLayer layer_of_converted(const Model& model, std::int64_t layer) {
+LatentLayer layer_of_original(const Model& model, std::int64_t layer, const LayerPairs& pairs, std::int64_t positions) {
+    const AttentionView& view = model.layer(layer).original_attention();
+    const LayerRows rows = layer_rows(model.config.attention_shape(), pairs);
+    LatentLayer result = empty_layer(model, layer, per_head_shape(model, pairs), pairs, positions);
+    result.weights.q = gathered(all_rows(*view.q.weight), rows.query);
+    result.weights.k_rope = gathered(all_rows(*view.k.weight), rows.key_rope);
+    result.weights.o = all_rows(*view.o.weight);
+    result.weights.q_bias = gathered_bias(view.q.bias, rows.query);
+    result.weights.k_rope_bias = gathered_bias(view.k.bias, rows.key_rope);
+    result.weights.up_k_bias = gathered_bias(view.k.bias, rows.key_nope);
+    result.weights.up_v_bias = whole_bias(view.v.bias);
+    return result;
+}
+
+OriginalAttention read_original_attention(const Model& model, std::int64_t layer) {
+    const AttentionView& view = model.layer(layer).original_attention();
+    const RotaryRule& rotary = model.rules(layer).rotary;
+    const AttentionShape shape = model.config.attention_shape();
+    OriginalAttention result;
+    result.heads = shape.num_heads;
+    result.kv_heads = shape.num_kv_heads;
+    result.head_dim = shape.head_dim;
+    result.pairs = head_pairs(rotary, shape.head_dim);
+    result.q = all_rows(*view.q.weight);
+    result.k = all_rows(*view.k.weight);
+    result.v = all_rows(*view.v.weight);
+    result.o = all_rows(*view.o.weight);
+    result.q_bias = whole_bias(view.q.bias);
+    result.k_bias = whole_bias(view.k.bias);
+    result.v_bias = whole_bias(view.v.bias);
+    result.o_bias = whole_bias(view.o.bias);
+    result.take_gain(rotary);
+    return result;
+}
+
+LatentLayer layer_of_converted(const Model& model, std::int64_t layer, std::int64_t positions) {
     const LatentConfig& config = *model.config.latent;
     const LatentAttentionView& view = model.layer(layer).latent_attention();
-    LatentLayer result = empty_layer(model, layer, config.rope.pairs[static_cast<std::size_t>(layer)]);
+    const LayerPairs& pairs = config.rope.pairs[static_cast<std::size_t>(layer)];
+    LatentLayer result = empty_layer(model, layer, per_head_shape(model, pairs), pairs, positions);
     LatentWeights& weights = result.weights;
     weights.q = all_rows(*view.q.weight);
     weights.k_rope = all_rows(*view.k_rope.weight);
     weights.up_k = all_rows(*view.up_k.weight);
     weights.up_v = all_rows(*view.up_v.weight);
     weights.o = all_rows(*view.o.weight);
-    result.q_bias = whole_bias(view.q.bias);
-    result.k_rope_bias = whole_bias(view.k_rope.bias);
-    result.up_k_bias = whole_bias(view.up_k.bias);
-    result.up_v_bias = whole_bias(view.up_v.bias);
+    result.weights.q_bias = whole_bias(view.q.bias);
+    result.weights.k_rope_bias = whole_bias(view.k_rope.bias);
+    result.weights.up_k_bias = whole_bias(view.up_k.bias);
+    result.weights.up_v_bias = whole_bias(view.up_v.bias);
     const auto down = [&](const LinearView& of) {
         const std::int64_t hidden = model.config.hidden_size;
         return of.weight == nullptr ? Matrix(Matrix::Identity(hidden, hidden)) : all_rows(*of.weight);
@@ -102,6 +131,7 @@ void set_factors(const KvFactors& factors, LatentLayer& layer) {
     layer.weights.down = factors.down_k;
     layer.weights.up_k = factors.up_k;
     layer.weights.up_v = factors.up_v;
+    layer.shape.kv_rank = factors.down_k.rows() / layer.shape.latents();
 }
 
 }  // namespace mha2mla

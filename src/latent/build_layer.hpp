@@ -1,17 +1,27 @@
 #pragma once
+#include "../rope/query_key_moments.hpp"
 #include "latent_layer.hpp"
 #include "mha2mla/factorize.hpp"
 
 namespace mha2mla {
 
-/// A layer of an original model in MLA form, all but down, up_k and up_v.
-/// @param pairs that keep RoPE, by KV head, ascending.
-[[nodiscard]] LatentLayer layer_of_original(const Model& model, std::int64_t layer, const LayerPairs& pairs);
+/// A layer without weights: its sizes, rules and rotation, which for one rotated key is engine_rotary().
+/// @param pairs empty for one rotated key. @param positions of the longest sequence that it will run on.
+[[nodiscard]] LatentLayer empty_layer(const Model& model, std::int64_t layer, const LatentShape& shape,
+                                      const LayerPairs& pairs, std::int64_t positions);
 
-/// A layer of a converted model. What does not share one latent is written as if it did: latents of their own lie
-/// behind one another with zeros in the other's up projection, and what stayed whole has the identity for a down
-/// projection.
-[[nodiscard]] LatentLayer layer_of_converted(const Model& model, std::int64_t layer);
+/// A layer of an original model in MLA form with a rotated key for each KV head, all but down, up_k and up_v.
+/// @param pairs that keep RoPE, by KV head, ascending. @param positions of the longest sequence that it will run on.
+[[nodiscard]] LatentLayer layer_of_original(const Model& model, std::int64_t layer, const LayerPairs& pairs,
+                                            std::int64_t positions);
+
+/// The attention of a layer of an original model, all weights as float32.
+[[nodiscard]] OriginalAttention read_original_attention(const Model& model, std::int64_t layer);
+
+/// A layer of a converted model with a rotated key for each KV head. What does not share one latent is written as if it
+/// did: latents of their own lie behind one another with zeros in the other's up projection, and what stayed whole has
+/// the identity for a down projection.
+[[nodiscard]] LatentLayer layer_of_converted(const Model& model, std::int64_t layer, std::int64_t positions);
 
 /// Sets down, up_k and up_v. @param factors of a shared latent.
 void set_factors(const KvFactors& factors, LatentLayer& layer);

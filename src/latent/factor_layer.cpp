@@ -22,7 +22,7 @@ BalanceSearch balance_search(const KvBalance& balance) {
 
 FactoredLayer factor_layer(LatentLayer layer, const std::string& name, const Matrix& kv, const FactorRequest& request,
                            ErrorWeighting weighting, const OutputTarget* output) {
-    const std::int64_t nope_rows = kv.rows() - layer.kv_heads * layer.head_dim;
+    const std::int64_t nope_rows = kv.rows() - layer.shape.value_rows();
     weighting.key_weight = 1;
     const double equal = equal_energy_weight(weigh_errors(kv, nope_rows, weighting), nope_rows);
     const auto with = [&](double balance) {

@@ -24,9 +24,9 @@ FactoredLayer factor_by_moments(const Model& model, std::int64_t layer, LatentLa
     if (request.balance.how != KvBalance::How::automatic) {
         return factor_layer(std::move(latent), name, kv, factor, weighting, nullptr);
     }
-    const RotaryTable rotary(model.config, seq_len);
+    const RotaryTable& rotary = *latent.rotary;
     const AttentionTarget target = original_attention(model, layer, rotary, seq_len, inputs.sample(layer));
-    const OutputTarget output{target, {rotary, seq_len, seq_len, target.input.rows()}};
+    const OutputTarget output{target, {seq_len, seq_len, target.input.rows()}};
     return factor_layer(std::move(latent), name, kv, factor, weighting, &output);
 }
 
@@ -39,12 +39,12 @@ GuidedLayer guide_layer(const Model& model, std::int64_t layer, const LayerPairs
         inputs->extent().layers != config.num_hidden_layers) {
         throw Error(ErrorCode::usage, "this conversion needs moments and samples of this model's layer inputs");
     }
-    LatentLayer latent = layer_of_original(model, layer, pairs);
+    LatentLayer latent = layer_of_original(model, layer, pairs, inputs->extent().sample_seq_len);
     if (request.nope_phase == NopePhase::fitted) {
         fit_nope_phases(model, layer, inputs->sample(layer), inputs->extent().sample_seq_len, latent);
     }
-    const LatentShape shape = config.latent_shape(latent.rope_dim, request.kv_rank, request.factorization);
-    GuidedLayer result{latent.weights.q, latent.q_bias, {}, 0};
+    const LatentShape shape = config.latent_shape(latent.shape.rope_dim, request.kv_rank, request.factorization);
+    GuidedLayer result{latent.weights.q, latent.weights.q_bias, {}, 0};
     if (row_of(request.factorization).needs_moments()) {
         FactoredLayer factored =
             factor_by_moments(model, layer, std::move(latent), kv, request, shape.widths(), *inputs);

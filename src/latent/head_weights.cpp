@@ -23,17 +23,19 @@ MatrixD factor_of(MatrixD moment) {
 }  // namespace
 
 HeadWeights head_weights(const LatentLayer& latent, const Whitening& whitening, const Matrix& sample) {
-    const std::int64_t nope = latent.head_dim - latent.rope_dim;
-    const std::int64_t group = latent.heads / latent.kv_heads;
-    const Matrix q = latent.weights.q.bottomRows(latent.heads * nope);
+    const LatentShape& shape = latent.shape;
+    const std::int64_t nope = shape.nope_dim();
+    const std::int64_t group = shape.group_size();
+    const Matrix q = latent.weights.q.bottomRows(shape.num_heads * nope);
     const MatrixD seen = whitening.apply(q).cast<double>();  // the products of its rows are E qqᵀ without the bias
-    const Eigen::VectorXd bias = latent.q_bias.tail(latent.q_bias.size() == 0 ? 0 : latent.heads * nope).cast<double>();
+    const Eigen::VectorXd bias =
+        latent.weights.q_bias.tail(latent.weights.q_bias.size() == 0 ? 0 : shape.num_heads * nope).cast<double>();
     const Eigen::VectorXd mean = q.cast<double>() * sample.cast<double>().colwise().mean().transpose();
     HeadWeights weights;
-    weights.key.resize(static_cast<std::size_t>(latent.kv_heads));
-    weights.value.resize(static_cast<std::size_t>(latent.kv_heads));
-    parallel_for(latent.kv_heads, [&](std::int64_t kv_head, std::vector<float>&) {
-        MatrixD key = MatrixD::Zero(nope, nope), value = MatrixD::Zero(latent.head_dim, latent.head_dim);
+    weights.key.resize(static_cast<std::size_t>(shape.num_kv_heads));
+    weights.value.resize(static_cast<std::size_t>(shape.num_kv_heads));
+    parallel_for(shape.num_kv_heads, [&](std::int64_t kv_head, std::vector<float>&) {
+        MatrixD key = MatrixD::Zero(nope, nope), value = MatrixD::Zero(shape.head_dim, shape.head_dim);
         for (std::int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {
             const auto rows = seen.middleRows(head * nope, nope);
             key += rows * rows.transpose();
@@ -41,7 +43,7 @@ HeadWeights head_weights(const LatentLayer& latent, const Whitening& whitening, 
                 const auto b = bias.segment(head * nope, nope), m = mean.segment(head * nope, nope);
                 key += b * m.transpose() + m * b.transpose() + b * b.transpose();
             }
-            const MatrixD o = latent.weights.o.middleCols(head * latent.head_dim, latent.head_dim).cast<double>();
+            const MatrixD o = latent.weights.o.middleCols(head * shape.head_dim, shape.head_dim).cast<double>();
             value += o.transpose() * o;
         }
         weights.key[static_cast<std::size_t>(kv_head)] = factor_of(std::move(key));

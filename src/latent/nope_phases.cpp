@@ -98,11 +98,12 @@ std::vector<std::int64_t> pairs_without(const std::vector<std::int64_t>& kept, s
 void fit_nope_phases(const Model& model, std::int64_t layer, const Matrix& sample, std::int64_t seq_len,
                      LatentLayer& latent) {
     const AttentionView& view = model.layer(layer).original_attention();
-    const std::int64_t dim = latent.head_dim, nope = dim - latent.rope_dim, group = latent.heads / latent.kv_heads;
+    const LatentShape& shape = latent.shape;
+    const std::int64_t dim = shape.head_dim, nope = shape.nope_dim(), group = shape.group_size();
     const RotaryTable rotary(model.rules(layer).rotary, seq_len);
     Matrix q, k;
     project_queries_and_keys(view, sample, q, k);
-    parallel_for(latent.heads, [&](std::int64_t head, std::vector<float>&) {
+    parallel_for(shape.num_heads, [&](std::int64_t head, std::vector<float>&) {
         const std::int64_t kv_head = head / group;
         const auto pairs = pairs_without(latent.pairs[static_cast<std::size_t>(kv_head)], dim / 2);
         std::vector<Fit> fits(pairs.size());
@@ -112,7 +113,7 @@ void fit_nope_phases(const Model& model, std::int64_t layer, const Matrix& sampl
             for (std::size_t i = 0; i < pairs.size(); ++i) sequence.add_to(fits[i], pairs[i]);
         }
         // (a·q1 − b·q2)·k1 + (a·q2 + b·q1)·k2 = a·dot + b·cross
-        const std::int64_t rows = latent.heads * latent.rope_dim + head * nope;
+        const std::int64_t rows = shape.num_heads * shape.rope_dim + head * nope;
         for (std::size_t i = 0; i < pairs.size(); ++i) {
             const auto [a, b] = fits[i].solve();
             const std::int64_t one = rows + static_cast<std::int64_t>(i), two = one + nope / 2;
@@ -122,7 +123,8 @@ void fit_nope_phases(const Model& model, std::int64_t layer, const Matrix& sampl
                 second = (a * second + b * before).eval();
             };
             turn(latent.weights.q.row(one), latent.weights.q.row(two));
-            if (latent.q_bias.size() > 0) turn(latent.q_bias.segment(one, 1), latent.q_bias.segment(two, 1));
+            if (latent.weights.q_bias.size() > 0)
+                turn(latent.weights.q_bias.segment(one, 1), latent.weights.q_bias.segment(two, 1));
         }
     });
 }

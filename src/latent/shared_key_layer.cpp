@@ -76,26 +76,27 @@ MatrixD centred_moment(const AttentionInputStats& stats) {
 }
 
 SharedKeyFactorizer::SharedKeyFactorizer(const OriginalAttention& layer, const SharedKeyMap& map,
-                                         const AttentionInputStats& stats, const QueryKeyMoments& moments,
-                                         const Whitening& whitening, KeyWeighting weighting)
-    : original_(layer), stats_(stats), whitening_(whitening) {
+                                         const QueryKeyMoments& moments, const Whitening& whitening,
+                                         KeyWeighting weighting)
+    : original_(layer), whitening_(whitening) {
     const std::int64_t dim = layer.head_dim, rope = map.rope_dim(), nope = map.nope_rows();
-    layer_.heads = layer.heads;
-    layer_.head_dim = dim;
-    layer_.frequencies = map.frequencies();
-    layer_.q = layer.q;
-    layer_.q_bias = layer.q_bias;
-    layer_.o = layer.o;
-    layer_.q_rope.resize(layer.heads * rope, layer.q.cols());
-    if (layer.q_bias.size() > 0) layer_.q_rope_bias.resize(layer.heads * rope);
+    const bool biased = layer.q_bias.size() > 0;
+    const std::int64_t nope_queries = layer.heads * rope;  // where they begin
+    weights_.o = layer.o;
+    weights_.q.resize(nope_queries + layer.q.rows(), layer.q.cols());
+    weights_.q.bottomRows(layer.q.rows()) = layer.q;
+    if (biased) {
+        weights_.q_bias.resize(weights_.q.rows());
+        weights_.q_bias.tail(layer.q_bias.size()) = layer.q_bias;
+    }
     query_maps_.resize(static_cast<std::size_t>(layer.heads));
     parallel_for(layer.heads, [&](std::int64_t head, std::vector<float>&) {
         const MatrixD to = map.query_map(head);
         const MatrixD rows = to.topRows(rope) * layer.q.middleRows(head * dim, dim).cast<double>();
-        layer_.q_rope.middleRows(head * rope, rope) = rows.cast<float>();
-        if (layer.q_bias.size() > 0) {
+        weights_.q.middleRows(head * rope, rope) = rows.cast<float>();
+        if (biased) {
             const Eigen::VectorXd bias = to.topRows(rope) * layer.q_bias.segment(head * dim, dim).cast<double>();
-            layer_.q_rope_bias.segment(head * rope, rope) = bias.cast<float>();
+            weights_.q_bias.segment(head * rope, rope) = bias.cast<float>();
         }
         query_maps_[static_cast<std::size_t>(head)] = to.bottomRows(nope);
     });
@@ -103,9 +104,9 @@ SharedKeyFactorizer::SharedKeyFactorizer(const OriginalAttention& layer, const S
     if (weighting == KeyWeighting::rms) met = MatrixD(met.diagonal().asDiagonal());
     key_factor_ = root_of_moment(met);
     const MatrixD keys = map.map_keys(layer.k.cast<double>());
-    layer_.k_rope = keys.topRows(rope).cast<float>();
+    weights_.k_rope = keys.topRows(rope).cast<float>();
     if (layer.k_bias.size() > 0) {
-        layer_.k_rope_bias = map.map_keys(layer.k_bias.cast<double>()).col(0).head(rope).cast<float>();
+        weights_.k_rope_bias = map.map_keys(layer.k_bias.cast<double>()).col(0).head(rope).cast<float>();
     }
     keys_ = whitening.apply((key_factor_.transpose() * keys.bottomRows(nope)).cast<float>());
     Matrix values(layer.v.rows(), layer.v.cols());
@@ -115,43 +116,33 @@ SharedKeyFactorizer::SharedKeyFactorizer(const OriginalAttention& layer, const S
         values.middleRows(head * dim, dim) = rows.cast<float>();
     }
     values_ = whitening.apply(values);
+    if (layer.v_bias.size() == 0) return;
+    weights_.up_v_bias.resize(layer.heads * dim);
+    for (std::int64_t head = 0; head < layer.heads; ++head) {
+        weights_.up_v_bias.segment(head * dim, dim) = layer.v_bias.segment(head / layer.group_size() * dim, dim);
+    }
 }
 
-SharedKeyFactorizer::Result SharedKeyFactorizer::factorize(const Options& options) const {
-    const double weight = key_weight(keys_, values_, options.balance);
+SharedKeyFactorizer::Result SharedKeyFactorizer::factorize(std::int64_t kv_rank, double balance,
+                                                           const SvdOptions& svd) const {
+    const double weight = key_weight(keys_, values_, balance);
     Matrix weighted(keys_.rows() + values_.rows(), keys_.cols());
     weighted << keys_ * static_cast<float>(weight), values_;
-    SvdOptions svd = options.svd;
-    svd.sigma = SigmaPlacement::up;
-    LowRank factors = truncated_svd(weighted, options.kv_rank, svd);
-    Result result{layer_, factors.total_energy, factors.retained_energy};
-    SharedKeyLayer& layer = result.layer;
-    layer.down = whitening_.revert(factors.down);
-    place_up(factors.up, weight, layer);
-    const bool biased = original_.v_bias.size() > 0 || original_.o_bias.size() > 0 || options.mean_value_bias;
-    if (!biased) return result;
-    Eigen::VectorXd values = Eigen::VectorXd::Zero(layer.heads * layer.head_dim);  // constant parts, by query head
-    const Eigen::VectorXd latent = layer.down.cast<double>() * stats_.mean;
-    for (std::int64_t head = 0; head < layer.heads; ++head) {
-        auto of_head = values.segment(head * layer.head_dim, layer.head_dim);
-        const std::int64_t row = head / original_.group_size() * layer.head_dim;
-        if (original_.v_bias.size() > 0) of_head += original_.v_bias.segment(row, layer.head_dim).cast<double>();
-        if (!options.mean_value_bias) continue;
-        of_head += original_.v.middleRows(row, layer.head_dim).cast<double>() * stats_.mean -
-                   layer.up_v.middleRows(head * layer.head_dim, layer.head_dim).cast<double>() * latent;
-    }
-    Eigen::VectorXd bias = layer.o.cast<double>() * values;
-    if (original_.o_bias.size() > 0) bias += original_.o_bias.cast<double>();
-    layer.o_bias = bias.cast<float>();
+    SvdOptions options = svd;
+    options.sigma = SigmaPlacement::up;
+    LowRank factors = truncated_svd(weighted, kv_rank, options);
+    Result result{weights_, factors.total_energy, factors.retained_energy};
+    result.weights.down = whitening_.revert(factors.down);
+    place_up(factors.up, weight, result.weights);
     return result;
 }
 
-void SharedKeyFactorizer::place_up(const Matrix& up, double key_weight, SharedKeyLayer& to) const {
-    const std::int64_t dim = to.head_dim, nope = keys_.rows();
+void SharedKeyFactorizer::place_up(const Matrix& up, double key_weight, LatentWeights& to) const {
+    const std::int64_t dim = original_.head_dim, heads = original_.heads, nope = keys_.rows();
     const MatrixD keys = without_weight(key_factor_, up.topRows(nope)).cast<double>() / key_weight;
-    to.up_k.resize(to.heads * dim, up.cols());
-    to.up_v.resize(to.heads * dim, up.cols());
-    parallel_for(to.heads, [&](std::int64_t head, std::vector<float>&) {
+    to.up_k.resize(heads * dim, up.cols());
+    to.up_v.resize(heads * dim, up.cols());
+    parallel_for(heads, [&](std::int64_t head, std::vector<float>&) {
         const std::int64_t kv_head = head / original_.group_size();
         const MatrixD rows = query_maps_[static_cast<std::size_t>(head)].transpose() * keys;
         to.up_k.middleRows(head * dim, dim) = rows.cast<float>();

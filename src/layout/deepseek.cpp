@@ -1,5 +1,5 @@
-// Layout `deepseek`: tensor names and config.json of transformers' DeepseekV3ForCausalLM (DeepSeek-AI 2024, section 2.1.1),
-// which engines load. Every layer's MLP is dense.
+// Layout `deepseek`: tensor names and config.json of transformers' DeepseekV3ForCausalLM (DeepSeek-AI 2024,
+// section 2.1.1), which engines load. Every layer's MLP is dense.
 #include <nlohmann/json.hpp>
 
 #include "layouts.hpp"
@@ -16,9 +16,8 @@ std::optional<std::int64_t> number(const Json& config, const char* key, std::int
     const auto found = config.find(key);
     if (found == config.end() || found->is_null()) return std::nullopt;
     if (!found->is_number_integer() || found->get<std::int64_t>() < low || found->get<std::int64_t>() > high) {
-        throw Error(ErrorCode::format, file + ": key '" + key + "' must be a whole number from " +
-                                           std::to_string(low) + " to " + std::to_string(high) + ", not " +
-                                           found->dump());
+        throw Error(ErrorCode::format, file + ": key '" + key + "' must be a whole number from " + std::to_string(low) +
+                                           " to " + std::to_string(high) + ", not " + found->dump());
     }
     return found->get<std::int64_t>();
 }
@@ -57,16 +56,15 @@ std::vector<LatentTensor> deepseek_tensors(const LatentShape& shape) {
     } else {
         tensors = {{LatentRole::query, "self_attn.q_proj", query_rows, hidden, Projection::query, false}};
     }
-    tensors.insert(
-        tensors.end(),
-        {
-            {LatentRole::down_and_key_rope, "self_attn.kv_a_proj_with_mqa", shape.kv_rank + shape.rope_dim, hidden,
-             Projection::key, true},
-            {LatentRole::latent_norm, "self_attn.kv_a_layernorm", shape.kv_rank, 0, Projection::key, false},
-            {LatentRole::up, "self_attn.kv_b_proj", shape.up_key_rows() + shape.up_value_rows(), shape.kv_rank,
-             Projection::value, false},
-            {LatentRole::output, "self_attn.o_proj", hidden, shape.query_rows(), Projection::output, true},
-        });
+    tensors.insert(tensors.end(),
+                   {
+                       {LatentRole::down_and_key_rope, "self_attn.kv_a_proj_with_mqa", shape.kv_rank + shape.rope_dim,
+                        hidden, Projection::key, true},
+                       {LatentRole::latent_norm, "self_attn.kv_a_layernorm", shape.kv_rank, 0, Projection::key, false},
+                       {LatentRole::up, "self_attn.kv_b_proj", shape.up_key_rows() + shape.up_value_rows(),
+                        shape.kv_rank, Projection::value, false},
+                       {LatentRole::output, "self_attn.o_proj", hidden, shape.query_rows(), Projection::output, true},
+                   });
     return tensors;
 }
 
@@ -92,9 +90,8 @@ std::optional<LatentConfig> read_deepseek_config(const Json& config, const Atten
     latent.query_rank = number(config, "q_lora_rank", 1, kMost, file).value_or(0);
     const std::int64_t nope = needed(config, "qk_nope_head_dim", kMost, file);
     if (nope != attention.head_dim) {
-        throw Error(ErrorCode::unsupported, file + ": qk_nope_head_dim " + std::to_string(nope) +
-                                                " and v_head_dim " + std::to_string(attention.head_dim) +
-                                                " differ, which is not supported");
+        throw Error(ErrorCode::unsupported, file + ": qk_nope_head_dim " + std::to_string(nope) + " and v_head_dim " +
+                                                std::to_string(attention.head_dim) + " differ, which is not supported");
     }
     return latent;
 }
@@ -111,10 +108,9 @@ std::string deepseek_config_text(const Json& original, const LatentConfig& laten
     keep({"vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"});
     const Json heads = original.at("num_attention_heads");
     config["num_key_value_heads"] = heads;
-    const std::int64_t head_dim =
-        original.contains("head_dim") && original["head_dim"].is_number_integer()
-            ? original["head_dim"].get<std::int64_t>()
-            : original.at("hidden_size").get<std::int64_t>() / heads.get<std::int64_t>();
+    const std::int64_t head_dim = original.contains("head_dim") && original["head_dim"].is_number_integer()
+                                      ? original["head_dim"].get<std::int64_t>()
+                                      : original.at("hidden_size").get<std::int64_t>() / heads.get<std::int64_t>();
     config["kv_lora_rank"] = latent.kv_rank;
     config["q_lora_rank"] = latent.query_rank > 0 ? Json(latent.query_rank) : Json(nullptr);
     config["qk_rope_head_dim"] = latent.rope.rope_dim;
@@ -133,8 +129,7 @@ std::string deepseek_config_text(const Json& original, const LatentConfig& laten
     // transformers 4 reads these two.
     config["rope_theta"] = rope.at("rope_theta");
     config["rope_scaling"] = rope.at("rope_type") == "default" ? Json(nullptr) : rope;
-    keep({"bos_token_id", "eos_token_id", "pad_token_id", "use_cache", "dtype", "torch_dtype",
-          "transformers_version"});
+    keep({"bos_token_id", "eos_token_id", "pad_token_id", "use_cache", "dtype", "torch_dtype", "transformers_version"});
     return config.dump(2) + "\n";
 }
 

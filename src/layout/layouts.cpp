@@ -1,13 +1,15 @@
 #include "layouts.hpp"
 
+#include "mha2mla/error.hpp"
+
 namespace mha2mla {
 namespace {
 
 constexpr std::array<LatentLayout, 2> kLayouts = {{
-    {"mha2mla", "as the MHA2MLA reference implementation loads it", false, "", reference_tensors, reference_rows,
-     read_reference_config, reference_config_text},
-    {"deepseek", "as engines load DeepSeek-V3", true, "deepseek_v3", deepseek_tensors, deepseek_rows,
-     read_deepseek_config, deepseek_config_text},
+    {"mha2mla", "a rotated key for each KV head, as the MHA2MLA reference implementation loads it", false, false, false,
+     "", reference_tensors, reference_rows, read_reference_config, reference_config_text},
+    {"deepseek", "one rotated key and one latent for all heads, a DeepseekV3ForCausalLM that engines load", true, true,
+     true, "deepseek_v3", deepseek_tensors, deepseek_rows, read_deepseek_config, deepseek_config_text},
 }};
 
 }  // namespace
@@ -16,6 +18,15 @@ std::span<const LatentLayout> latent_layouts() { return kLayouts; }
 
 const LatentLayout& reference_layout() { return kLayouts[0]; }
 const LatentLayout& deepseek_layout() { return kLayouts[1]; }
+
+const LatentLayout& find_layout(std::string_view name) {
+    std::string known;
+    for (const LatentLayout& layout : kLayouts) {
+        if (layout.name == name) return layout;
+        known += (known.empty() ? "" : ", ") + std::string(layout.name);
+    }
+    throw Error(ErrorCode::usage, "unknown layout '" + std::string(name) + "'; choose one of " + known);
+}
 
 std::optional<LatentConfig> read_latent_config(const nlohmann::ordered_json& config, const AttentionShape& attention,
                                                std::int64_t layers, const std::string& file) {

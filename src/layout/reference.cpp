@@ -110,10 +110,7 @@ std::vector<LatentTensor> reference_tensors(const LatentShape& shape) {
 
 LatentRows reference_rows(const LatentShape& shape) {
     const std::int64_t nope = shape.nope_dim();
-    return {{0, shape.rope_dim},
-            {shape.num_heads * shape.rope_dim, nope},
-            {0, nope},
-            {0, shape.head_dim}};
+    return {{0, shape.rope_dim}, {shape.num_heads * shape.rope_dim, nope}, {0, nope}, {0, shape.head_dim}};
 }
 
 /// The object `mha2mla`: the reference's own keys and, beside them, ours.

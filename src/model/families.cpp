@@ -376,7 +376,8 @@ void seed_oss(const ConfigKeys& keys, ModelConfig& config) {
     });
 }
 
-/// Multi-head latent attention: the layout room reads its widths. Of a query or key the last qk_rope_head_dim dims rotate.
+/// Multi-head latent attention: the layout room reads its widths. Of a query or key the last qk_rope_head_dim dims
+/// rotate.
 void deepseek(const ConfigKeys& keys, ModelConfig& config, bool interleaved) {
     const std::int64_t rotated = keys.dimension("qk_rope_head_dim", 512);
     config.head_dim = rotated;

@@ -194,19 +194,18 @@ private:
     static constexpr NormRule kLatentNorm = {NormRule::Kind::rms, 1e-6, 0};
 
     /// In the order of LatentRole; null for those that place() and norms have rows of their own for.
-    static constexpr std::array<LinearView LatentAttentionView::*, 12> kViews = {
-        &LatentAttentionView::q,
-        &LatentAttentionView::k_rope,
-        nullptr,
-        &LatentAttentionView::down_k,
-        &LatentAttentionView::down_v,
-        &LatentAttentionView::up_k,
-        &LatentAttentionView::up_v,
-        &LatentAttentionView::o,
-        nullptr,
-        nullptr,
-        nullptr,
-        &LatentAttentionView::q_down};
+    static constexpr std::array<LinearView LatentAttentionView::*, 12> kViews = {&LatentAttentionView::q,
+                                                                                 &LatentAttentionView::k_rope,
+                                                                                 nullptr,
+                                                                                 &LatentAttentionView::down_k,
+                                                                                 &LatentAttentionView::down_v,
+                                                                                 &LatentAttentionView::up_k,
+                                                                                 &LatentAttentionView::up_v,
+                                                                                 &LatentAttentionView::o,
+                                                                                 nullptr,
+                                                                                 nullptr,
+                                                                                 nullptr,
+                                                                                 &LatentAttentionView::q_down};
 
     const Checkpoint& checkpoint_;
     const ModelConfig& config_;
@@ -263,8 +262,8 @@ std::vector<const TensorView*> tensors_of(const LayerView& layer) {
     }
     if (layer.latent()) {
         const LatentAttentionView& view = layer.latent_attention();
-        for (const auto* linear : {&view.q_down, &view.q, &view.k_rope, &view.down_k, &view.down_v, &view.up_k,
-                                   &view.up_v, &view.o}) {
+        for (const auto* linear :
+             {&view.q_down, &view.q, &view.k_rope, &view.down_k, &view.down_v, &view.up_k, &view.up_v, &view.o}) {
             add_linear(*linear);
         }
         add_norm(view.q_norm);

@@ -11,15 +11,15 @@ namespace mha2mla {
 namespace {
 
 /// Rows of one head: W, W·C, W·μ and the bias.
-struct HeadRows {
+struct ProjectedHead {
     MatrixD weight, by_moment;
     Eigen::VectorXd mean, bias;
 };
 
-HeadRows head_rows(const Matrix& weight, const Vector& bias, std::int64_t head, std::int64_t head_dim,
-                   const AttentionInputStats& stats) {
+ProjectedHead head_rows(const Matrix& weight, const Vector& bias, std::int64_t head, std::int64_t head_dim,
+                        const AttentionInputStats& stats) {
     const std::int64_t hidden = weight.cols();
-    HeadRows rows;
+    ProjectedHead rows;
     rows.weight = weight.middleRows(head * head_dim, head_dim).cast<double>();
     rows.by_moment.resize(head_dim, hidden);
     gemm(CblasNoTrans, CblasNoTrans, head_dim, hidden, hidden, 1.0, rows.weight.data(), hidden, stats.moment.data(),
@@ -31,7 +31,7 @@ HeadRows head_rows(const Matrix& weight, const Vector& bias, std::int64_t head, 
 }
 
 /// E (Ax + a)(Bx + b)ᵀ
-MatrixD cross_moment(const HeadRows& a, const HeadRows& b) {
+MatrixD cross_moment(const ProjectedHead& a, const ProjectedHead& b) {
     MatrixD moment = a.mean * b.bias.transpose() + a.bias * b.mean.transpose() + a.bias * b.bias.transpose();
     gemm(CblasNoTrans, CblasTrans, a.weight.rows(), b.weight.rows(), a.weight.cols(), 1.0, a.by_moment.data(),
          a.weight.cols(), b.weight.data(), b.weight.cols(), 1.0, moment.data(), moment.cols());
@@ -78,10 +78,10 @@ QueryKeyMoments query_key_moments(const OriginalAttention& layer, const Attentio
     QueryKeyMoments moments;
     moments.query.resize(static_cast<std::size_t>(layer.heads));
     parallel_for(layer.heads, [&](std::int64_t head, std::vector<float>&) {
-        const HeadRows rows = head_rows(layer.q, layer.q_bias, head, dim, stats);
+        const ProjectedHead rows = head_rows(layer.q, layer.q_bias, head, dim, stats);
         moments.query[static_cast<std::size_t>(head)] = cross_moment(rows, rows);
     });
-    std::vector<HeadRows> keys(static_cast<std::size_t>(layer.kv_heads));
+    std::vector<ProjectedHead> keys(static_cast<std::size_t>(layer.kv_heads));
     parallel_for(layer.kv_heads, [&](std::int64_t head, std::vector<float>&) {
         keys[static_cast<std::size_t>(head)] = head_rows(layer.k, layer.k_bias, head, dim, stats);
     });

@@ -129,14 +129,6 @@ std::vector<double> frequencies_of(const std::vector<HeadPair>& pairs) {
     return result;
 }
 
-std::vector<double> engine_frequencies(double rope_theta, std::int64_t rope_dim) {
-    std::vector<double> result;
-    for (std::int64_t j = 0; 2 * j < rope_dim; ++j) {
-        result.push_back(std::pow(rope_theta, -2.0 * static_cast<double>(j) / static_cast<double>(rope_dim)));
-    }
-    return result;
-}
-
 std::vector<SharedKeySlot> free_slots(const std::vector<HeadPair>& pairs, const std::vector<SharedKeyBlock>& blocks,
                                       const MatrixD& values, const std::vector<double>& frequencies,
                                       std::int64_t count) {

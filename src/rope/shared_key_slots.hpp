@@ -21,9 +21,6 @@ namespace mha2mla {
 /// The frequencies of a layer's pairs, each once, falling.
 [[nodiscard]] std::vector<double> frequencies_of(const std::vector<HeadPair>& pairs);
 
-/// θ^(−2j/rope_dim), which engines compute from config.json: rope_dim/2 frequencies.
-[[nodiscard]] std::vector<double> engine_frequencies(double rope_theta, std::int64_t rope_dim);
-
 /// The `count` components whose rotation is worth most, each at its own best frequency of `frequencies`, which is that
 /// of its block's middle pair unless another one is better.
 /// @param values rotation_values() of `frequencies`. @throws Error{usage} if there are fewer components.

@@ -16,7 +16,7 @@ Vector floats(const TensorView& tensor) {
 void run_block(const LatentBlock& block, BlockActivations& at) {
     const LayerView& view = block.model.layer(block.layer);
     norm(view.attention_norm, at.input, at.normed);
-    run_latent(block.latent, block.sequences, at.normed, at.attention);
+    run_latent(block.latent, block.seq_len, at.normed, at.attention);
     at.middle = at.input + at.attention.output;
     if (const TensorView* bias = view.original_attention().o.bias) at.middle.rowwise() += floats(*bias).transpose();
     norm(view.mlp_norm, at.middle, at.mlp_normed);
@@ -29,7 +29,7 @@ void differentiate_block(const LatentBlock& block, const BlockActivations& at, M
     Matrix d_normed;
     mlp_gradient(block.model.rules(block.layer).mlp, mlp_of(view), at.mlp_normed, at.mlp, d_hidden, d_normed);
     norm_gradient(view.mlp_norm, at.middle, d_normed, d_hidden);
-    differentiate_latent(block.latent, block.sequences, at.normed, at.attention, d_hidden, to, &d_normed);
+    differentiate_latent(block.latent, block.seq_len, at.normed, at.attention, d_hidden, to, &d_normed);
     norm_gradient(view.attention_norm, at.input, d_normed, d_hidden);
 }
 

@@ -9,7 +9,7 @@ struct LatentBlock {
     const Model& model;
     std::int64_t layer;
     const LatentLayer& latent;
-    Sequences sequences;
+    std::int64_t seq_len;
 };
 
 /// What a block leaves for the backward pass.

@@ -61,7 +61,7 @@ private:
 }  // namespace
 
 void Descent::on_own_output(LatentLayer& layer, const AttentionTarget& target) const {
-    Batches batches(target.input.rows(), sequences.seq_len, step_tokens);
+    Batches batches(target.input.rows(), seq_len, step_tokens);
     LatentGradient gradient;
     Adam adam(parameters(layer, gradient));
     LatentActivations activations;
@@ -73,9 +73,9 @@ void Descent::on_own_output(LatentLayer& layer, const AttentionTarget& target) c
         batches.gather(target.input, input);
         batches.gather(target.output, wanted);
         batches.gather(target.weight, weight);
-        run_latent(layer, sequences, input, activations);
+        run_latent(layer, seq_len, input, activations);
         (void)squared_loss(activations.output, wanted, weight, &d_output);
-        differentiate_latent(layer, sequences, input, activations, d_output, gradient);
+        differentiate_latent(layer, seq_len, input, activations, d_output, gradient);
         adam.step(rate_at(step, steps));
     }
 }
@@ -83,13 +83,13 @@ void Descent::on_own_output(LatentLayer& layer, const AttentionTarget& target) c
 void Descent::on_window(const Model& model, std::int64_t first, std::span<LatentLayer* const> layers,
                         const Matrix& before, const Matrix& behind) const {
     const bool at_the_end = first + std::ssize(layers) == model.config.num_hidden_layers;
-    Batches batches(before.rows(), sequences.seq_len, step_tokens);
+    Batches batches(before.rows(), seq_len, step_tokens);
     std::vector<Adam> adams;
     std::vector<LatentGradient> gradients(layers.size());
     std::vector<LatentBlock> blocks;
     for (std::size_t i = 0; i < layers.size(); ++i) {
         adams.emplace_back(parameters(*layers[i], gradients[i]));
-        blocks.push_back({model, first + static_cast<std::int64_t>(i), *layers[i], sequences});
+        blocks.push_back({model, first + static_cast<std::int64_t>(i), *layers[i], seq_len});
     }
     std::vector<BlockActivations> at(layers.size());
     const TokenHead head{model.config.rules, head_of(model)};

@@ -10,8 +10,7 @@ namespace mha2mla {
 struct Descent {
     using Progress = std::function<void(std::int64_t step)>;
 
-    Sequences sequences;
-    std::int64_t steps, step_tokens;
+    std::int64_t seq_len, steps, step_tokens;
     Progress progress;  // called every few steps; may throw
 
     /// One layer, on the error of its attention's output.

@@ -6,8 +6,8 @@ namespace mha2mla {
 namespace {
 
 KeptShape shape_of(const ModelConfig& config, std::int64_t tokens, std::int64_t seq_len) {
-    return {tokens / seq_len,           seq_len,         config.num_attention_heads,
-            config.num_key_value_heads, config.head_dim, config.head_dim};
+    return {tokens / seq_len, seq_len, config.num_attention_heads, config.num_key_value_heads, config.head_dim, 0,
+            config.head_dim};
 }
 
 MatrixIn in(const Matrix& x) { return {x.data(), x.cols()}; }

@@ -3,10 +3,16 @@
 
 #include "../forward/mlp.hpp"
 #include "../forward/norm.hpp"
-#include "../latent/latent_layer.hpp"
+#include "../forward/rotary.hpp"
 #include "mha2mla/token_id.hpp"
 
 namespace mha2mla {
+
+/// Whole sequences of equal length, and the rotation of the layer that reads them.
+struct Sequences {
+    const RotaryTable& rotary;
+    std::int64_t seq_len;
+};
 
 /// A block of an original checkpoint, with everything that its rules say.
 struct OriginalBlock {

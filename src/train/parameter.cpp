@@ -19,10 +19,10 @@ std::vector<Parameter> parameters(LatentLayer& layer, LatentGradient& gradient) 
                                   parameter("down", w.down, d.down), parameter("up_k", w.up_k, d.up_k),
                                   parameter("up_v", w.up_v, d.up_v), parameter("o", w.o, d.o)};
     if (!gradient.biases) return all;
-    all.push_back(parameter("q_bias", layer.q_bias, gradient.q_bias));
-    all.push_back(parameter("k_rope_bias", layer.k_rope_bias, gradient.k_rope_bias));
-    all.push_back(parameter("up_k_bias", layer.up_k_bias, gradient.up_k_bias));
-    all.push_back(parameter("up_v_bias", layer.up_v_bias, gradient.up_v_bias));
+    all.push_back(parameter("q_bias", w.q_bias, d.q_bias));
+    all.push_back(parameter("k_rope_bias", w.k_rope_bias, d.k_rope_bias));
+    all.push_back(parameter("up_k_bias", w.up_k_bias, d.up_k_bias));
+    all.push_back(parameter("up_v_bias", w.up_v_bias, d.up_v_bias));
     return all;
 }
 

@@ -179,9 +179,21 @@ TEST_F(MethodCli, APlanShowsWhatConvertWouldChooseFrom) {
     };
     const auto open = plan({"--kv-reduction", "0.5"});
     const auto would = converted("dry", {"--kv-reduction", "0.5", "--dry-run"});
-    ASSERT_GT(open.at("splits").size(), 1U);
-    ASSERT_EQ(open.at("splits").size(), would.at("splits").size());
+    const auto own = plan({"--kv-reduction", "0.5", "--layout", "mha2mla"});
+    ASSERT_GT(own.at("splits").size(), 1U);
+    ASSERT_EQ(own.at("splits").size(), would.at("splits").size());
+    const auto other = plan({"--kv-reduction", "0.5", "--layout", "deepseek"});
+    ASSERT_EQ(open.at("splits").size(), own.at("splits").size() + other.at("splits").size());
+    for (const auto& split : other.at("splits")) {
+        EXPECT_EQ(split.at("layout"), "deepseek");
+        EXPECT_EQ(split.at("kv_cache").at("converted_bytes_per_token").get<double>(),
+                  2 * 4 * (split.at("rope_dim").get<int>() + split.at("kv_rank").get<int>()))
+            << "4 layers at 16 bit";
+    }
     for (std::size_t i = 0; i < open.at("splits").size(); ++i) {
+        EXPECT_GE(open.at("splits")[i].at("kv_cache").at("reduction").get<double>(), 0.5);
+    }
+    for (std::size_t i = 0; i < own.at("splits").size(); ++i) {
         EXPECT_EQ(open.at("splits")[i].at("rope_dim"), would.at("splits")[i].at("rope_dim"));
         EXPECT_EQ(open.at("splits")[i].at("kv_rank"), would.at("splits")[i].at("kv_rank"));
         EXPECT_GE(open.at("splits")[i].at("kv_cache").at("reduction").get<double>(), 0.5);

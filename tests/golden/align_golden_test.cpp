@@ -46,5 +46,29 @@ TEST(AlignGolden, EveryStepSavesSomeOfWhatTheDefaultLosesAtTwoThirdsLessCache) {
     EXPECT_LT(nll(source), together);
 }
 
+TEST(AlignGolden, OneRotatedKeyForAllHeadsLosesLessThanOneForEach) {
+    MHA2MLA_NEEDS_SHARED("models/TinyStories-656K");
+    const Model source = Model::open(shared("models/TinyStories-656K"));
+    const auto golden = shared("golden/TinyStories-656K");
+    const auto evaluation =
+        make_windows(source.config, read_token_file(golden / "eval_tokens.u16", TokenFormat::u16, 2048), {256, 24});
+    const auto calibration = make_windows(
+        source.config, read_token_file(golden / "calibration_tokens.u16", TokenFormat::u16, 2048), {256, 80});
+    Observer observer;
+    const TemporaryDirectory directory;
+    const double original = evaluate(source, evaluation, 256, observer).nll;
+    for (const double reduction : {0.6875, 0.8125}) {
+        const auto lost = [&](const LatentLayout& layout) {
+            const AlignRequest request{{reduction, {}, {}, {"", 30, 2048, ""}, &layout}, 80, 256};
+            Aligner aligner(source, calibration, request.seq_len, request.options, observer);
+            const auto out = directory / (std::string(layout.name) + std::to_string(reduction));
+            const auto report = convert(source, out, {request}, {nullptr, nullptr, &aligner}, observer);
+            EXPECT_GE(report.plan.reduction(), reduction);
+            return evaluate(Model::open(out), evaluation, 256, observer).nll - original;
+        };
+        EXPECT_LT(lost(deepseek_layout()), 0.8 * lost(reference_layout())) << reduction;
+    }
+}
+
 }  // namespace
 }  // namespace mha2mla::test

@@ -56,8 +56,8 @@ LayerPairs all_pairs(const ModelConfig& config) {
 
 /// A layer of the original with whitened factors of the given rank, moments being the identity.
 LatentLayer factored_layer(const Model& model, std::int64_t layer, const LayerPairs& pairs, std::int64_t kv_rank) {
-    LatentLayer result = layer_of_original(model, layer, pairs);
-    const LatentShape shape = model.config.latent_shape(result.rope_dim, kv_rank, Factorization::whitened);
+    LatentLayer result = layer_of_original(model, layer, pairs, kSeqLen);
+    const LatentShape shape = model.config.latent_shape(result.shape.rope_dim, kv_rank, Factorization::whitened);
     const AttentionView& view = model.layer(layer).original_attention();
     const Matrix kv = gather_kv(*view.k.weight, layer_rows(shape, pairs).key_nope, *view.v.weight);
     const Whitening whitening(MatrixD::Identity(shape.hidden, shape.hidden));
@@ -74,7 +74,7 @@ TEST_F(Align, AtFullRankALayerComputesWhatTheOriginalDoes) {
     Matrix input;
     norm(source.layer(0).attention_norm, hidden, input);
     LatentActivations at;
-    run_latent(latent, {rotary, kSeqLen}, input, at);
+    run_latent(latent, kSeqLen, input, at);
     Matrix after = hidden;
     LayerWorkspace work;
     forward_attention(source, 0, rotary, kSeqLen, after, work, {});
@@ -97,10 +97,10 @@ TEST_F(Align, TheGradientIsTheSlopeOfTheLoss) {
     const Matrix d_output = random_matrix(2 * kSeqLen, config.hidden_size, 3);
     LatentActivations at;
     LatentGradient gradient;
-    run_latent(latent, {rotary, kSeqLen}, input, at);
-    differentiate_latent(latent, {rotary, kSeqLen}, input, at, d_output, gradient);
+    run_latent(latent, kSeqLen, input, at);
+    differentiate_latent(latent, kSeqLen, input, at, d_output, gradient);
     const auto loss = [&] {
-        run_latent(latent, {rotary, kSeqLen}, input, at);
+        run_latent(latent, kSeqLen, input, at);
         return at.output.cast<double>().cwiseProduct(d_output.cast<double>()).sum();
     };
     const auto weights = matrices(latent.weights);
@@ -135,9 +135,9 @@ TEST_F(Align, TheGradientThroughBlocksAndTheHeadIsTheSlopeOfTheDivergence) {
     const TokenHead head{source.config.rules, head_of(source)};
     const auto forward = [&] {
         blocks[0].input = input;
-        run_block({source, 0, layers[0], {rotary, kSeqLen}}, blocks[0]);
+        run_block({source, 0, layers[0], kSeqLen}, blocks[0]);
         blocks[1].input = blocks[0].output;
-        run_block({source, 1, layers[1], {rotary, kSeqLen}}, blocks[1]);
+        run_block({source, 1, layers[1], kSeqLen}, blocks[1]);
     };
     const auto loss = [&] {
         forward();
@@ -152,7 +152,7 @@ TEST_F(Align, TheGradientThroughBlocksAndTheHeadIsTheSlopeOfTheDivergence) {
     (void)distribution_loss(head, blocks[1].output, wanted, d_hidden);
     std::array<LatentGradient, 2> gradient;
     for (std::size_t i = 2; i-- > 0;) {
-        differentiate_block({source, static_cast<std::int64_t>(i), layers[i], {rotary, kSeqLen}}, blocks[i], d_hidden,
+        differentiate_block({source, static_cast<std::int64_t>(i), layers[i], kSeqLen}, blocks[i], d_hidden,
                             gradient[i]);
     }
     for (std::size_t layer = 0; layer < 2; ++layer) {

@@ -318,29 +318,31 @@ struct ExactLatent {
 
     explicit ExactLatent(const LatentLayer& layer) {
         for (const Matrix* w : matrices(layer.weights)) weights.push_back(w->cast<double>());
-        for (const Vector* b : {&layer.q_bias, &layer.k_rope_bias, &layer.up_k_bias, &layer.up_v_bias}) {
+        for (const Vector* b : biases(layer.weights)) {
             weights.push_back(b->transpose().cast<double>());
         }
     }
     [[nodiscard]] MatrixD run(const LatentLayer& layer, const RotaryRule& rotary, std::int64_t seq_len,
                               const MatrixD& x) const {
-        const std::int64_t rope = layer.rope_dim, nope = layer.head_dim - rope, dim = layer.head_dim;
+        const LatentShape& shape = layer.shape;
+        const std::int64_t rope = shape.rope_dim, nope = shape.nope_dim(), dim = shape.head_dim;
         MatrixD q = affine(x, weights[0], weights[6]), k_rope = affine(x, weights[1], weights[7]);
         const MatrixD latent = x * weights[2].transpose();
         const MatrixD k_nope = affine(latent, weights[3], weights[8]), v = affine(latent, weights[4], weights[9]);
-        rotate_by_definition(rotary, seq_len, layer.heads, rope, layer.pairs, q);
-        rotate_by_definition(rotary, seq_len, layer.kv_heads, rope, layer.pairs, k_rope);
-        MatrixD mixed(x.rows(), layer.heads * dim);
+        rotate_by_definition(rotary, seq_len, shape.num_heads, rope, layer.pairs, q);
+        rotate_by_definition(rotary, seq_len, shape.rope_keys(), rope, layer.pairs, k_rope);
+        MatrixD mixed(x.rows(), shape.num_heads * dim);
         for (Eigen::Index first = 0; first < x.rows(); first += seq_len) {
-            for (std::int64_t head = 0; head < layer.heads; ++head) {
-                const std::int64_t kv = head / (layer.heads / layer.kv_heads);
+            for (std::int64_t head = 0; head < shape.num_heads; ++head) {
+                const std::int64_t up = head * shape.up_heads() / shape.num_heads;
+                const std::int64_t key = head * shape.rope_keys() / shape.num_heads;
                 const MatrixD logits =
                     double(layer.rule.scale) * (q.block(first, head * rope, seq_len, rope) *
-                                                    k_rope.block(first, kv * rope, seq_len, rope).transpose() +
-                                                q.block(first, layer.heads * rope + head * nope, seq_len, nope) *
-                                                    k_nope.block(first, kv * nope, seq_len, nope).transpose());
+                                                    k_rope.block(first, key * rope, seq_len, rope).transpose() +
+                                                q.block(first, shape.num_heads * rope + head * nope, seq_len, nope) *
+                                                    k_nope.block(first, up * nope, seq_len, nope).transpose());
                 mixed.block(first, head * dim, seq_len, dim) =
-                    softmax_by_definition(layer.rule, logits) * v.block(first, kv * dim, seq_len, dim);
+                    softmax_by_definition(layer.rule, logits) * v.block(first, up * dim, seq_len, dim);
             }
         }
         return mixed * weights[5].transpose();
@@ -351,44 +353,57 @@ TEST(Gradient, OfALayerInLatentForm) {
     constexpr std::int64_t kSeqLen = 7, kHidden = 6;
     const std::array<AttentionRule, 3> rules = {AttentionRule{0.5F}, AttentionRule{0.3F, 0.0F, 3},
                                                 AttentionRule{0.7F, 2.0F, 4}};
-    for (const AttentionRule& rule : rules) {
-        const std::string what = "window " + std::to_string(rule.window) + ", ";
-        LatentLayer layer;
-        layer.heads = 4, layer.kv_heads = 2, layer.head_dim = 6, layer.rope_dim = 4;
-        layer.pairs = {{0, 2}, {1, 2}};
-        layer.rule = rule;
-        layer.weights = {normal_matrix(24, kHidden, 1), normal_matrix(8, kHidden, 2), normal_matrix(5, kHidden, 3),
-                         normal_matrix(4, 5, 4),        normal_matrix(12, 5, 5),      normal_matrix(kHidden, 24, 6)};
-        for (Matrix* weight : matrices(layer.weights)) *weight *= 0.5F;
-        layer.q_bias = normal_matrix(24, 1, 7), layer.k_rope_bias = normal_matrix(8, 1, 8);
-        layer.up_k_bias = normal_matrix(4, 1, 9), layer.up_v_bias = normal_matrix(12, 1, 10);
-        const RotaryRule rotary{{1.0, 0.3, 0.05}, 1.1F};
-        const RotaryTable table(rotary, kSeqLen);
-        const Matrix x = normal_matrix(2 * kSeqLen, kHidden, 11), d_output = normal_matrix(2 * kSeqLen, kHidden, 12);
-        MatrixD exact = x.cast<double>();
-        ExactLatent twin(layer);
-        LatentActivations at;
-        run_latent(layer, {table, kSeqLen}, x, at);
-        expect_equal(what + "output", at.output, twin.run(layer, rotary, kSeqLen, exact));
-        LatentGradient gradient;
-        gradient.biases = true;
-        Matrix d_input;
-        const std::vector<Parameter> all = parameters(layer, gradient);
-        differentiate_latent(layer, {table, kSeqLen}, x, at, d_output, gradient, &d_input);
-        const auto loss = [&] { return dot(d_output, twin.run(layer, rotary, kSeqLen, exact)); };
-        expect_slopes(what + "input", exact, d_input.data(), loss);
-        ASSERT_EQ(all.size(), twin.weights.size());
-        for (std::size_t i = 0; i < all.size(); ++i) {
-            ASSERT_EQ(std::ssize(all[i].gradient), twin.weights[i].size());
-            if (all[i].name == "up_k_bias") {  // adds the same to all logits of a query, which changes nothing
-                if (rule.softcap == 0) {
-                    EXPECT_LT(gradient.up_k_bias.norm(), 1e-5 * gradient.weights.up_k.norm());
-                    continue;
+    for (const bool shared : {false, true})
+        for (const AttentionRule& rule : rules) {
+            const std::string what =
+                std::string(shared ? "one key, " : "") + "window " + std::to_string(rule.window) + ", ";
+            LatentLayer layer;
+            layer.shape = {
+                {4, 2, 6, kHidden}, 4, 0, Factorization::joint, shared ? &deepseek_layout() : &reference_layout()};
+            if (!shared) layer.pairs = {{0, 2}, {1, 2}};
+            layer.rule = rule;
+            const LatentShape& shape = layer.shape;
+            const std::int64_t queries = shape.latent_query_rows(), keys = shape.up_key_rows();
+            const std::int64_t values = shape.up_value_rows();
+            layer.weights.q = normal_matrix(queries, kHidden, 1);
+            layer.weights.k_rope = normal_matrix(shape.rope_rows(), kHidden, 2);
+            layer.weights.down = normal_matrix(5, kHidden, 3);
+            layer.weights.up_k = normal_matrix(keys, 5, 4);
+            layer.weights.up_v = normal_matrix(values, 5, 5);
+            layer.weights.o = normal_matrix(kHidden, 24, 6);
+            for (Matrix* weight : matrices(layer.weights)) *weight *= 0.5F;
+            layer.weights.q_bias = normal_matrix(queries, 1, 7);
+            layer.weights.k_rope_bias = normal_matrix(shape.rope_rows(), 1, 8);
+            layer.weights.up_k_bias = normal_matrix(keys, 1, 9);
+            layer.weights.up_v_bias = normal_matrix(values, 1, 10);
+            const RotaryRule rotary{shared ? std::vector{1.0, 0.2} : std::vector{1.0, 0.3, 0.05}, 1.1F};
+            layer.rotary = std::make_shared<RotaryTable>(rotary, kSeqLen);
+            const Matrix x = normal_matrix(2 * kSeqLen, kHidden, 11),
+                         d_output = normal_matrix(2 * kSeqLen, kHidden, 12);
+            MatrixD exact = x.cast<double>();
+            ExactLatent twin(layer);
+            LatentActivations at;
+            run_latent(layer, kSeqLen, x, at);
+            expect_equal(what + "output", at.output, twin.run(layer, rotary, kSeqLen, exact));
+            LatentGradient gradient;
+            gradient.biases = true;
+            Matrix d_input;
+            const std::vector<Parameter> all = parameters(layer, gradient);
+            differentiate_latent(layer, kSeqLen, x, at, d_output, gradient, &d_input);
+            const auto loss = [&] { return dot(d_output, twin.run(layer, rotary, kSeqLen, exact)); };
+            expect_slopes(what + "input", exact, d_input.data(), loss);
+            ASSERT_EQ(all.size(), twin.weights.size());
+            for (std::size_t i = 0; i < all.size(); ++i) {
+                ASSERT_EQ(std::ssize(all[i].gradient), twin.weights[i].size());
+                if (all[i].name == "up_k_bias") {  // adds the same to all logits of a query, which changes nothing
+                    if (rule.softcap == 0) {
+                        EXPECT_LT(gradient.weights.up_k_bias.norm(), 1e-5 * gradient.weights.up_k.norm());
+                        continue;
+                    }
                 }
+                expect_slopes(what + all[i].name, twin.weights[i], all[i].gradient.data(), loss);
             }
-            expect_slopes(what + all[i].name, twin.weights[i], all[i].gradient.data(), loss);
         }
-    }
 }
 
 TEST(Adam, MovesEachParameterByItsOwnMeasure) {

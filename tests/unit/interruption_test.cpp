@@ -39,22 +39,23 @@ std::map<std::string, std::string> files_in(const fs::path& directory) {
 class Interruption : public testing::Test {
 protected:
     Interruption() {
-        write_tiny_model(directory_ / "model", {.layers = 3});
+        write_tiny_model(directory_ / "model", {.layers = 3, .attention_bias = true});
         source_ = std::make_unique<Model>(Model::open(directory_ / "model"));
         std::mt19937 random(7);
         for (int i = 0; i < 8 * kSeqLen; ++i) windows_.push_back(static_cast<TokenId>(random() % 64));
     }
 
     /// Converts, or resumes what there is.
-    void run(bool aligned, const fs::path& out, bool resume, Observer& observer) const {
+    /// @param layout of an aligned conversion; null: stages.
+    void run(const LatentLayout* layout, const fs::path& out, bool resume, Observer& observer) const {
         const RunLimits limits{.resume = resume};
-        if (!aligned) {
+        if (layout == nullptr) {
             StagedPlan stages;
             stages.rope = {"uniform", 4, 0};
             stages.kv_rank = 4;
             return void(convert(*source_, out, {stages}, {}, observer, limits));
         }
-        const AlignRequest request{{0, 4, 3, {"", 2, 4 * kSeqLen, ""}}, 8, kSeqLen};
+        const AlignRequest request{{0, 4, 3, {"", 2, 4 * kSeqLen, ""}, layout}, 8, kSeqLen};
         ConversionJob job(*source_, out, {request}, limits);
         if (job.state() == ConversionJob::State::finished) return;
         const auto aligner = job.make_aligner([&] { return windows_; }, observer);
@@ -62,16 +63,16 @@ protected:
     }
 
     /// @return number of events at which it was interrupted.
-    int interrupt_everywhere(bool aligned) const {
+    int interrupt_everywhere(const LatentLayout* layout) const {
         Observer patient;
-        run(aligned, directory_ / "whole", false, patient);
+        run(layout, directory_ / "whole", false, patient);
         const auto whole = files_in(directory_ / "whole");
         constexpr int kMost = 1000;
         for (int n = 1; n < kMost; ++n) {
             const fs::path out = directory_ / ("out" + std::to_string(n));
             CancelAt observer(n);
             try {
-                run(aligned, out, false, observer);
+                run(layout, out, false, observer);
                 EXPECT_EQ(files_in(out), whole);
                 return n - 1;
             } catch (const Error& error) {
@@ -84,7 +85,7 @@ protected:
                 }
                 EXPECT_THROW((void)Model::open(out), Error);
             }
-            run(aligned, out, true, patient);
+            run(layout, out, true, patient);
             EXPECT_EQ(files_in(out), whole) << "interrupted at event " << n;
             fs::remove_all(out);
         }
@@ -98,10 +99,16 @@ protected:
 };
 
 TEST_F(Interruption, AtEveryPieceOfAStagedConversion) {
-    EXPECT_GT(interrupt_everywhere(false), 20) << "there are 3 layers and 20 other tensors";
+    EXPECT_GT(interrupt_everywhere(nullptr), 20) << "there are 3 layers and 20 other tensors";
 }
 
-TEST_F(Interruption, AtEveryStepOfAnAlignedConversion) { EXPECT_GT(interrupt_everywhere(true), 30); }
+TEST_F(Interruption, AtEveryStepOfAnAlignedConversion) {
+    for (const LatentLayout& layout : latent_layouts()) {
+        SCOPED_TRACE(layout.name);
+        EXPECT_GT(interrupt_everywhere(&layout), 30);
+        fs::remove_all(directory_ / "whole");
+    }
+}
 
 }  // namespace
 }  // namespace mha2mla::test

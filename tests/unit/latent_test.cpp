@@ -187,7 +187,7 @@ TEST_F(Latent, ALayerOfAConvertedCheckpointComputesWhatTheRuntimeDoes) {
             Matrix expected = work.down;
             expected.rowwise() -= linear_of(converted.layer(1).latent_attention().o).bias.transpose().cast<float>();
             LatentActivations at;
-            run_latent(layer_of_converted(converted, 1), {rotary, kSeqLen}, input, at);
+            run_latent(layer_of_converted(converted, 1, kSeqLen), kSeqLen, input, at);
             EXPECT_LT((at.output - expected).norm(), 1e-5 * expected.norm()) << row.name << ' ' << rope_dim;
         }
     }
@@ -200,7 +200,7 @@ TEST_F(Latent, HeadWeightsAreTheMomentsOfNopeQueriesAndOfOutputProjections) {
     const Matrix sample = random_matrix(200, kHidden, 5).array() + 0.5F;  // whose mean is not zero
     const MatrixD x = sample.cast<double>();
     const HeadWeights weights =
-        head_weights(layer_of_original(source, 0, kPairs), Whitening(second_moment(sample)), sample);
+        head_weights(layer_of_original(source, 0, kPairs, kSeqLen), Whitening(second_moment(sample)), sample);
     // Both ridges belong to the definition: that of the inputs' moment, and that of M.
     const double ridge = Whitening::kRidge * (x.transpose() * x / 200.0).diagonal().mean();
     const auto expect_factor = [](const MatrixD& factor, MatrixD moment, std::int64_t kv_head) {
@@ -284,7 +284,7 @@ void expect_least_squares(const Model& source) {
     const Attention original = original_of(source);
     const Matrix sample = random_matrix(2 * kSeqLen, kHidden, 6);
     const MatrixD queries = original.q(sample.cast<double>()), keys = original.k(sample.cast<double>());
-    const LatentLayer before = layer_of_original(source, 0, kPairs);
+    const LatentLayer before = layer_of_original(source, 0, kPairs, kSeqLen);
     LatentLayer after = before;
     fit_nope_phases(source, 0, sample, kSeqLen, after);
     EXPECT_EQ(before.weights.q.topRows(kHeads * 4), after.weights.q.topRows(kHeads * 4));
@@ -330,7 +330,8 @@ void expect_least_squares(const Model& source) {
             EXPECT_LT((after.weights.q.row(place).cast<double>() - turned1).norm(), 1e-4 * scale)
                 << head << ' ' << pair;
             EXPECT_LT((after.weights.q.row(two).cast<double>() - turned2).norm(), 1e-4 * scale) << head << ' ' << pair;
-            EXPECT_NEAR(after.q_bias(place), solution(0) * before.q_bias(place) - solution(1) * before.q_bias(two),
+            EXPECT_NEAR(after.weights.q_bias(place),
+                        solution(0) * before.weights.q_bias(place) - solution(1) * before.weights.q_bias(two),
                         1e-4 * scale);
             // The slow pairs hardly turn within a sequence; the fast ones must.
             if (theta(pair) > 0.05) {
@@ -361,9 +362,9 @@ TEST_F(Latent, TheBalanceIsThatOfTheLeastErrorOfTheOutput) {
     const Matrix kv = gather_kv(*view.k.weight, rows.key_nope, *view.v.weight);
     const Whitening whitening(second_moment(sample));
     const FactorRequest request{shape.factorization, shape.widths(), {}, {{0.05, 0.3, 1.0, 3.0, 20.0}, true}};
-    const OutputTarget output{target, {rotary, kSeqLen, 2 * kSeqLen, sample.rows()}};
-    const FactoredLayer found =
-        factor_layer(layer_of_original(source, 0, kPairs), "layer", kv, request, {&whitening, 1, nullptr}, &output);
+    const OutputTarget output{target, {kSeqLen, 2 * kSeqLen, sample.rows()}};
+    const FactoredLayer found = factor_layer(layer_of_original(source, 0, kPairs, kSeqLen), "layer", kv, request,
+                                             {&whitening, 1, nullptr}, &output);
 
     const auto error_with = [&](const KvFactors& factors) {
         Attention latent = original;

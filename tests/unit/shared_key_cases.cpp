@@ -33,6 +33,15 @@ MatrixD causal_softmax(MatrixD logits) {
     return logits;
 }
 
+/// θ^(−2j/rope_dim), which engines compute from config.json.
+std::vector<double> engine_frequencies(double rope_theta, std::int64_t rope_dim) {
+    std::vector<double> result;
+    for (std::int64_t j = 0; 2 * j < rope_dim; ++j) {
+        result.push_back(std::pow(rope_theta, -2.0 * static_cast<double>(j) / static_cast<double>(rope_dim)));
+    }
+    return result;
+}
+
 }  // namespace
 
 const std::vector<SharedKeyShape>& shared_key_shapes() {
@@ -186,10 +195,23 @@ ChosenSharedKey choose(const SharedKeyCase& c, const SharedKeyChoice& choice) {
     return {blocks, slots, SharedKeyMap(c.original, blocks, slots, c.stats.attention, choice.turn)};
 }
 
-SharedKeyFactorizer::Result factorized(const SharedKeyCase& c, const SharedKeyMap& map,
-                                       const SharedKeyFactorizer::Options& options, KeyWeighting weighting) {
+FactorizedSharedKey factorized(const SharedKeyCase& c, const SharedKeyMap& map, std::int64_t kv_rank, double balance,
+                               KeyWeighting weighting) {
     const Whitening whitening(centred_moment(c.stats));
-    return SharedKeyFactorizer(c.original, map, c.stats, c.moments, whitening, weighting).factorize(options);
+    const auto [w, total, retained] =
+        SharedKeyFactorizer(c.original, map, c.moments, whitening, weighting).factorize(kv_rank, balance);
+    const std::int64_t nope = c.original.q.rows(), rope = w.q.rows() - nope;
+    FactorizedSharedKey result{{}, total, retained};
+    SharedKeyLayer& layer = result.layer;
+    layer.heads = c.original.heads, layer.head_dim = c.original.head_dim;
+    layer.frequencies = map.frequencies();
+    layer.q = w.q.bottomRows(nope), layer.q_rope = w.q.topRows(rope);
+    layer.k_rope = w.k_rope, layer.down = w.down, layer.up_k = w.up_k, layer.up_v = w.up_v, layer.o = w.o;
+    if (w.q_bias.size() > 0) layer.q_bias = w.q_bias.tail(nope), layer.q_rope_bias = w.q_bias.head(rope);
+    layer.k_rope_bias = w.k_rope_bias;
+    layer.o_bias = c.original.o_bias;
+    if (w.up_v_bias.size() > 0) layer.o_bias += w.o * w.up_v_bias;  // the softmax sums up to 1
+    return result;
 }
 
 std::int64_t full_rank(const SharedKeyCase& c, const SharedKeyMap& map) {

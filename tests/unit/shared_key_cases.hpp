@@ -36,6 +36,16 @@ struct SharedKeyCase {
 /// Of its inputs, attention by the original's own softmax.
 [[nodiscard]] AttentionInputStats stats_of(const SharedKeyCase& c);
 
+/// What a factorisation gives, and the rotation of its slots: the score of head h is (rotated q_rope_h · rotated k_rope
+/// + q_hᵀ · up_k_h · latent) / √head_dim, and the output Σ_h o_h · up_v_h · Σ softmax · latent + o_bias.
+struct SharedKeyLayer {
+    std::int64_t heads = 0, head_dim = 0;
+    std::vector<double> frequencies;                // of each slot, radians per token
+    Matrix q, q_rope, k_rope, down, up_k, up_v, o;  // slot j of a head is rows (j, j + slots) of its rope rows
+    Vector q_bias, q_rope_bias, k_rope_bias, o_bias;
+    [[nodiscard]] std::int64_t rope_dim() const { return k_rope.rows(); }
+};
+
 /// rows · weightᵀ + bias
 [[nodiscard]] MatrixD projected(const MatrixD& rows, const Matrix& weight, const Vector& bias);
 /// Original logits of a head, by the rule itself. [queries, keys]
@@ -58,9 +68,12 @@ struct ChosenSharedKey {
 };
 [[nodiscard]] ChosenSharedKey choose(const SharedKeyCase& c, const SharedKeyChoice& choice);
 
-[[nodiscard]] SharedKeyFactorizer::Result factorized(const SharedKeyCase& c, const SharedKeyMap& map,
-                                                     const SharedKeyFactorizer::Options& options,
-                                                     KeyWeighting weighting = KeyWeighting::moment);
+struct FactorizedSharedKey {
+    SharedKeyLayer layer;
+    double total_energy = 0, retained_energy = 0;
+};
+[[nodiscard]] FactorizedSharedKey factorized(const SharedKeyCase& c, const SharedKeyMap& map, std::int64_t kv_rank,
+                                             double balance = 1, KeyWeighting weighting = KeyWeighting::moment);
 [[nodiscard]] std::int64_t full_rank(const SharedKeyCase& c, const SharedKeyMap& map);
 
 }  // namespace mha2mla::test

@@ -45,7 +45,7 @@ TEST(SharedKey, ErrorOfATruncatedLatentIsTheTailOfItsSpectrum) {
         const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> spectrum(half * (weight * key_energy + value_energy) *
                                                                       half);
         for (const std::int64_t rank : {3, 8}) {
-            const auto result = factorized(c, chosen.map, {.kv_rank = rank, .balance = balance});
+            const auto result = factorized(c, chosen.map, rank, balance);
             const double tail = spectrum.eigenvalues().head(shape.hidden - rank).sum();
             EXPECT_NEAR((result.total_energy - result.retained_energy) / tail, 1, 5e-3) << shape.name;
             const SharedKeyLayer& layer = result.layer;
@@ -71,7 +71,7 @@ TEST(SharedKey, DegenerateKeysAndShortTextsStayFinite) {
         for (const bool engine : {false, true}) {
             for (const std::int64_t fold : {1, 2, 4}) {
                 const ChosenSharedKey chosen = choose(c, {fold, 8, QueryTurn::mean, engine});
-                const SharedKeyLayer layer = factorized(c, chosen.map, {.kv_rank = 8}).layer;
+                const SharedKeyLayer layer = factorized(c, chosen.map, 8).layer;
                 for (const Matrix* matrix : {&layer.q_rope, &layer.k_rope, &layer.down, &layer.up_k, &layer.up_v}) {
                     EXPECT_TRUE(matrix->allFinite()) << name << ", fold " << fold;
                 }

@@ -19,7 +19,7 @@ TEST(SharedKey, IsTheOriginalWhenAllComponentsRotateAndTheRankIsFull) {
     for (const SharedKeyShape& shape : shared_key_shapes()) {
         const SharedKeyCase c = random_case(shape);
         const ChosenSharedKey chosen = choose(c, {1, shape.kv_heads * shape.head_dim});
-        const SharedKeyLayer layer = factorized(c, chosen.map, {.kv_rank = full_rank(c, chosen.map)}).layer;
+        const SharedKeyLayer layer = factorized(c, chosen.map, full_rank(c, chosen.map)).layer;
         std::vector<MatrixD> logits;
         for (std::int64_t head = 0; head < shape.heads; ++head) {
             logits.push_back(original_logits(c, head));
@@ -84,8 +84,7 @@ TEST(SharedKey, ComponentsOutsideTheRopeKeyStopRotating) {
         for (const SharedKeyChoice& choice : choices) {
             const ChosenSharedKey chosen = choose(c, choice);
             for (const KeyWeighting weighting : {KeyWeighting::rms, KeyWeighting::moment}) {
-                const SharedKeyLayer layer =
-                    factorized(c, chosen.map, {.kv_rank = full_rank(c, chosen.map)}, weighting).layer;
+                const SharedKeyLayer layer = factorized(c, chosen.map, full_rank(c, chosen.map), 1, weighting).layer;
                 ASSERT_EQ(layer.rope_dim(), choice.rope_dim);
                 std::vector<MatrixD> defined;
                 for (std::int64_t head = 0; head < shape.heads; ++head) {
@@ -160,8 +159,7 @@ TEST(SharedKey, ImpossibleSizesNameThoseThatArePossible) {
         static_cast<void>(choose(c, {1, 18, QueryTurn::mean, true}));
     });
     const ChosenSharedKey chosen = choose(c, {1, 4});
-    expect_error(ErrorCode::usage, {"choose from 1 to 28"},
-                 [&] { static_cast<void>(factorized(c, chosen.map, {.kv_rank = 29})); });
+    expect_error(ErrorCode::usage, {"choose from 1 to 28"}, [&] { static_cast<void>(factorized(c, chosen.map, 29)); });
 }
 
 }  // namespace

@@ -26,6 +26,10 @@ Used used(const ConversionPlan& plan, const ConvertReport* report, const ModelCo
 }
 
 std::string method_text(const ConversionPlan& plan, const Used& split) {
+    if (plan.layout().shared_rope_key) {
+        return "one rotated key, rope-dim " + split.rope_dim + ", one latent, kv-rank " + split.kv_rank +
+               ", weights aligned on text";
+    }
     return plan.rope(0).strategy + " selection, rope-dim " + split.rope_dim + ", " +
            std::string(row_of(plan.factorization()).name) + " SVD, kv-rank " + split.kv_rank +
            (plan.aligned() != nullptr ? ", weights aligned on text" : "");
@@ -45,6 +49,7 @@ Json plan_as_json(const Conversion& conversion) {
     const ConversionPlan& plan = conversion.plan;
     const StagedPlan* stages = plan.staged();
     Json json = plan_json(conversion.cost, 16);
+    json["layout"] = plan.layout().name;
     json["rope"] = plan.rope(0).strategy;
     json["rope_dim"] = stages != nullptr ? Json(stages->rope.rope_dim) : Json();
     json["kv_rank"] = stages != nullptr ? Json(stages->kv_rank) : Json();
@@ -59,6 +64,7 @@ Json plan_as_json(const Conversion& conversion) {
 Json report_as_json(const ConvertFlags& flags, const Conversion& conversion, const ConvertReport& report) {
     const ConversionPlan& plan = conversion.plan;
     Json json = plan_json(report.plan, 16);
+    json["layout"] = plan.layout().name;
     json["rope"] = plan.rope(0).strategy;
     json["rope_dim"] = report.selection.rope_dim;
     json["kv_rank"] = report.kv_rank;
@@ -172,6 +178,8 @@ void add_convert(CLI::App& app, Context& context) {
         "records\nwhat was chosen.",
         {{"", "mha2mla convert ./model ./model-mla --calibration-text corpus.txt"},
          {"half the cache", "mha2mla convert ./model ./model-mla --calibration-text corpus.txt --kv-reduction 0.5"},
+         {"as DeepSeek-V3, which engines load",
+          "mha2mla convert ./model ./model-mla --calibration-text corpus.txt --layout deepseek"},
          {"the paper's method", "mha2mla convert ./model ./model-mla --calibration-text corpus.txt --method mha2mla"},
          {"stages by name, with statistics that calibrate saved",
           "mha2mla convert ./model ./model-mla --stats stats.safetensors --rope attention --svd whitened --rope-dim "

@@ -27,6 +27,10 @@ std::string describe(const ModelConfig& config) {
 }
 
 std::string attention_kind(const ModelConfig& config) {
+    if (config.latent && config.latent->layout->shared_rope_key) {
+        return "MLA (one rotated key of " + std::to_string(config.latent->rope.rope_dim) + " and one latent of " +
+               std::to_string(config.latent->kv_rank) + " numbers for all heads)";
+    }
     if (config.latent) {
         return "MLA (" + config.latent->rope.strategy + " selection, rope-dim " +
                std::to_string(config.latent->rope.rope_dim) + ", " +

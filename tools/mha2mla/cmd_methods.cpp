@@ -21,6 +21,8 @@ void print_entry(std::string_view name, const std::string& text) {
 void print_all() {
     std::printf("Methods (--method), used if no stage is named\n");
     for (const auto& row : kMethods) print_entry(row.name, std::string(row.what));
+    std::printf("\nLayouts (--layout): the form of the output\n");
+    for (const auto& row : latent_layouts()) print_entry(row.name, std::string(row.what));
     std::printf("\nSelections (--rope): which rotary pairs of a head keep RoPE\n");
     for (const auto& row : rope_strategies()) {
         print_entry(row.name, std::string(row.good_for) + (row.needs_ranks() ? kNeedsText : ""));
@@ -41,6 +43,7 @@ void print_all() {
 void print_all_as_json() {
     nlohmann::ordered_json json;
     for (const auto& row : kMethods) json["method"].push_back({{"name", row.name}, {"text", row.what}});
+    for (const auto& row : latent_layouts()) json["layout"].push_back({{"name", row.name}, {"text", row.what}});
     for (const auto& row : rope_strategies()) {
         json["rope"].push_back({{"name", row.name}, {"needs_statistics", row.needs_ranks()}, {"text", row.good_for}});
     }
@@ -61,7 +64,8 @@ void print_all_as_json() {
 
 void add_methods(CLI::App& app, Context&) {
     auto json = std::make_shared<bool>(false);
-    auto* command = app.add_subcommand("methods", "Methods, selections and factorisations, and what they are good for");
+    auto* command =
+        app.add_subcommand("methods", "Methods, layouts, selections and factorisations, and what they are good for");
     add_json_option(*command, *json);
     set_footer(*command, "docs/method.md has the equations, docs/choosing.md measured curves.",
                {{"", "mha2mla methods"}, {"for scripts", "mha2mla methods --json"}});

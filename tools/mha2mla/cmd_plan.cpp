@@ -10,27 +10,45 @@ namespace {
 
 struct PlanFlags {
     std::filesystem::path source;
-    /// As of convert; of its options only --method, --kv-reduction, --rope-dim, --kv-rank and --svd are here.
+    /// As of convert; of its options only --method, --kv-reduction, --layout, --rope-dim, --kv-rank and --svd are here.
     ConvertFlags conversion;
     int kv_bits = 16;
     bool json = false;
 };
 
-/// The plan of convert, of which only the widths are asked here: the paper's without any budget.
+/// The plan of convert, of which only the widths are asked here: the paper's without any budget or layout.
 ConversionPlan plan_of_widths(const ConvertFlags& flags, const ModelConfig& config) {
     ConvertFlags asked = flags;
-    if (!asked.request.kv_reduction && !asked.request.method) asked.request.method = Method::mha2mla;
+    if (!asked.request.kv_reduction && !asked.request.method && !asked.request.layout) {
+        asked.request.method = Method::mha2mla;
+    }
     return plan_of(asked, config);
 }
 
 struct PlanOfSplit {
+    const LatentLayout* layout;
     Split split;
     Plan plan;
 };
 
+/// What convert would choose from, each width once.
+std::vector<PlanOfSplit> plans_of(const ConversionPlan& asked, const ModelConfig& config, int kv_bits) {
+    std::vector<PlanOfSplit> plans;
+    for (const Split& split : asked.splits(config)) {
+        if (!plans.empty() && plans.back().split.rope_dim == split.rope_dim) continue;
+        plans.push_back({&asked.layout(), split,
+                         plan_conversion(config, {split.rope_dim, split.kv_rank, asked.factorization(), kv_bits,
+                                                  &asked.layout()})});
+    }
+    return plans;
+}
+
 std::vector<std::string> cells(const PlanOfSplit& row, int kv_bits) {
     const Plan& plan = row.plan;
-    return {std::to_string(row.split.rope_dim), std::to_string(row.split.kv_rank), std::to_string(plan.latent_width),
+    return {std::string(row.layout->name),
+            std::to_string(row.split.rope_dim),
+            std::to_string(row.split.kv_rank),
+            std::to_string(plan.latent_width),
             human_count(plan.parameters_original) + " -> " + human_count(plan.parameters_converted),
             human_bytes(plan.original_bytes_per_token) + " -> " + human_bytes(plan.converted_bytes_per_token) +
                 " bytes (16 -> " + std::to_string(kv_bits) + " bit), " + human_reduction(plan.reduction())};
@@ -38,17 +56,20 @@ std::vector<std::string> cells(const PlanOfSplit& row, int kv_bits) {
 
 void print_single(const PlanOfSplit& row, const ModelConfig& config, int kv_bits) {
     const auto text = cells(row, kv_bits);
+    const bool shared = row.layout->shared_rope_key;
     print_table({
-        {"rope-dim", text[0] + " of " + std::to_string(config.head_dim) + " per head"},
-        {"kv-rank", text[1] + " per KV head, latent width " + text[2]},
-        {"parameters", text[3]},
-        {"KV cache per token", text[4]},
+        {"layout", text[0]},
+        {"rope-dim", text[1] + (shared ? ", for all heads" : " of " + std::to_string(config.head_dim) + " per head")},
+        {"kv-rank", text[2] + (shared ? ", for all heads" : " per KV head, latent width " + text[3])},
+        {"parameters", text[4]},
+        {"KV cache per token", text[5]},
     });
 }
 
 nlohmann::ordered_json as_json(const std::vector<PlanOfSplit>& plans, Factorization factorization, int kv_bits) {
     const auto of_one = [&](const PlanOfSplit& row) {
         auto json = plan_json(row.plan, kv_bits);
+        json["layout"] = row.layout->name;
         json["rope_dim"] = row.split.rope_dim;
         json["kv_rank"] = row.split.kv_rank;
         json["svd"] = row_of(factorization).name;
@@ -66,16 +87,23 @@ void run(const PlanFlags& flags) {
     const bool directory = std::filesystem::is_directory(flags.source, ignored);
     const ModelConfig config = read_config(directory ? flags.source / "config.json" : flags.source);
     const ConversionPlan asked = plan_of_widths(flags.conversion, config);
-    const Factorization factorization = asked.factorization();
-    std::vector<PlanOfSplit> plans;
-    for (const Split& split : asked.splits(config)) {
-        plans.push_back(
-            {split, plan_conversion(config, {split.rope_dim, split.kv_rank, factorization, flags.kv_bits})});
+    std::vector<PlanOfSplit> plans = plans_of(asked, config, flags.kv_bits);
+    if (asked.aligned() != nullptr && !flags.conversion.request.layout) {
+        // The same budget in the other layouts.
+        for (const LatentLayout& layout : latent_layouts()) {
+            if (&layout == &asked.layout() || flags.conversion.request.kv_rank || flags.conversion.request.rope_dim) {
+                continue;
+            }
+            ConvertFlags other = flags.conversion;
+            other.request.layout = layout.name;
+            const auto more = plans_of(plan_of_widths(other, config), config, flags.kv_bits);
+            plans.insert(plans.end(), more.begin(), more.end());
+        }
     }
-    if (flags.json) return print_json(as_json(plans, factorization, flags.kv_bits));
+    if (flags.json) return print_json(as_json(plans, asked.factorization(), flags.kv_bits));
     if (plans.size() == 1) return print_single(plans.front(), config, flags.kv_bits);
     std::vector<std::vector<std::string>> rows = {
-        {"rope-dim", "kv-rank", "latent width", "parameters", "KV cache per token"}};
+        {"layout", "rope-dim", "kv-rank", "latent width", "parameters", "KV cache per token"}};
     for (const auto& row : plans) rows.push_back(cells(row, flags.kv_bits));
     print_columns(rows);
 }

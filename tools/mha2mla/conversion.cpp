@@ -66,8 +66,10 @@ ConvertReport run_aligned(ConversionJob& job, const Conversion& conversion, cons
     if (aligner->layer() > 0) spdlog::info("going on with layer {}: those before it are aligned", aligner->layer());
     const Split chosen = aligner->chosen();
     for (const Split& split : aligner->tried()) {
-        const bool is_chosen = split.rope_dim == chosen.rope_dim && split.kv_rank == chosen.kv_rank;
-        spdlog::info("rope-dim {} with kv-rank {}: error {:.6f}{}", split.rope_dim, split.kv_rank, split.error,
+        const bool is_chosen =
+            split.rope_dim == chosen.rope_dim && split.kv_rank == chosen.kv_rank && split.fold == chosen.fold;
+        spdlog::info("rope-dim {} with kv-rank {}{}: error {:.6f}{}", split.rope_dim, split.kv_rank,
+                     split.fold > 1 ? " in blocks of " + std::to_string(split.fold) + " pairs" : "", split.error,
                      is_chosen ? ", chosen" : "");
     }
     return job.run({nullptr, nullptr, aligner.get()}, context.observer);
@@ -102,8 +104,9 @@ Conversion prepare(const ConvertFlags& flags, Context& context, const fs::path& 
         conversion.provenance.ranks_from = describe_statistics(stages, flags.statistics, config);
     }
     const Split split = conversion.plan.splits(config).front();
-    conversion.cost = plan_conversion(config, {split.rope_dim, split.kv_rank, conversion.plan.factorization(), 16});
-    check_rope_dim(config, split.rope_dim);
+    conversion.cost = plan_conversion(
+        config, {split.rope_dim, split.kv_rank, conversion.plan.factorization(), 16, &conversion.plan.layout()});
+    if (conversion.plan.staged() != nullptr) check_rope_dim(config, split.rope_dim);
     conversion.fingerprint =
         conversion_fingerprint(conversion.model, conversion.plan, conversion.limits, conversion.provenance);
     if (conversion.plan.staged() != nullptr && !shared.empty()) {

@@ -63,6 +63,11 @@ void add_budget_options(CLI::App& command, ConvertFlags& flags) {
         ->check(CLI::Range(0.0, 1.0).description(""))
         ->type_name("X")
         ->group(kMethod);
+    std::string layouts = "Form of the output:";
+    for (const auto& row : latent_layouts()) layouts += "\n  " + std::string(row.name) + ": " + std::string(row.what);
+    add_choice(command, "--layout", flags.request.layout, latent_layouts(), &LatentLayout::name, layouts)
+        ->default_str(std::string(reference_layout().name))
+        ->group(kMethod);
 }
 
 void add_conversion_options(CLI::App& command, ConvertFlags& flags) {

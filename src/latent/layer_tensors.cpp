@@ -1,0 +1,136 @@
+#include "layer_tensors.hpp"
+
+#include <cmath>
+
+namespace mha2mla {
+namespace {
+
+// A norm of a latent c computes w ∘ c / √(eps + mean c²). If c comes times t = 2^-30, mean c² vanishes beside eps =
+// 1e-6, so that the norm divides by the constant √eps. With w = 2^20 the latent that is cached is c · 2^-10 / √eps,
+// near c, and the next projection takes 2^10 · √eps. Powers of two lose nothing; BF16 and F32 hold them, F16 does not.
+constexpr float kTinyLatent = 0x1p-30F;
+constexpr float kNormWeight = 0x1p20F;
+const float kBehindNorm = static_cast<float>(0x1p10 * std::sqrt(1e-6));
+
+/// The place of a component of a rotated vector in the layout, from that in halves.
+std::int64_t rope_place(const LatentShape& shape, std::int64_t component) {
+    const std::int64_t half = shape.rope_dim / 2;
+    if (!shape.layout->interleaved) return component;
+    return component < half ? 2 * component : 2 * (component - half) + 1;
+}
+
+/// Puts heads that lie side by side where the layout has them. @param first row of the first head in `from`.
+template <typename Rows>
+void place_heads(const LatentShape& shape, const Rows& from, std::int64_t first, const HeadRows& at, std::int64_t heads,
+                 std::int64_t dim, bool rotated, Rows& to) {
+    for (std::int64_t head = 0; head < heads; ++head) {
+        for (std::int64_t i = 0; i < dim; ++i) {
+            const std::int64_t place = rotated ? rope_place(shape, i) : i;
+            to.row(at.first + head * at.stride + place) = from.row(first + head * dim + i);
+        }
+    }
+}
+
+template <typename Rows>
+Rows queries(const LayerContent& layer, const Rows& from) {
+    const LatentShape& shape = layer.shape;
+    const LatentRows rows = shape.layout->rows(shape);
+    Rows to(from.rows(), from.cols());
+    place_heads(shape, from, 0, rows.query_rope, shape.num_heads, shape.rope_dim, true, to);
+    place_heads(shape, from, shape.num_heads * shape.rope_dim, rows.query_nope, shape.num_heads, shape.nope_dim(),
+                false, to);
+    if (!shape.layout->scales_by_query_dims) return to;
+    const auto dims = static_cast<float>(shape.rope_dim + shape.nope_dim());
+    to *= layer.scale * std::sqrt(dims);
+    return to;
+}
+
+/// Queries that read their own latent: the hidden state and a constant, by which they get their bias.
+Matrix queries_of_latent(const LayerContent& layer) {
+    const Matrix weight = queries(layer, layer.weights.q);
+    Matrix to = Matrix::Zero(weight.rows(), layer.shape.query_rank);
+    to.leftCols(weight.cols()) = weight;
+    to.col(weight.cols()) = queries(layer, layer.weights.q_bias);
+    return to * kBehindNorm;
+}
+
+TensorContent query_latent(const LayerContent& layer) {
+    const std::int64_t hidden = layer.shape.hidden;
+    TensorContent to{Matrix::Zero(layer.shape.query_rank, hidden), Vector::Zero(layer.shape.query_rank)};
+    to.weight.topRows(hidden).diagonal().setConstant(kTinyLatent);
+    to.bias(hidden) = kTinyLatent;
+    return to;
+}
+
+TensorContent down_and_key_rope(const LayerContent& layer) {
+    const LatentShape& shape = layer.shape;
+    const LatentWeights& w = layer.weights;
+    TensorContent to{Matrix(w.down.rows() + w.k_rope.rows(), w.down.cols()), {}};
+    to.weight.topRows(w.down.rows()) = w.down * kTinyLatent;
+    place_heads(shape, w.k_rope, 0, {w.down.rows(), 0}, 1, shape.rope_dim, true, to.weight);
+    to.bias.setZero(to.weight.rows());
+    if (w.k_rope_bias.size() > 0) {
+        place_heads(shape, w.k_rope_bias, 0, {w.down.rows(), 0}, 1, shape.rope_dim, true, to.bias);
+    }
+    return to;
+}
+
+Matrix both_ups(const LayerContent& layer) {
+    const LatentShape& shape = layer.shape;
+    const LatentRows rows = shape.layout->rows(shape);
+    const auto& [q, k_rope, down, up_k, up_v, o, q_bias, k_rope_bias, up_k_bias, up_v_bias] = layer.weights;
+    Matrix to(up_k.rows() + up_v.rows(), up_k.cols());
+    place_heads(shape, up_k, 0, rows.up_key, shape.up_heads(), shape.nope_dim(), false, to);
+    place_heads(shape, up_v, 0, rows.up_value, shape.up_heads(), shape.head_dim, false, to);
+    return to * kBehindNorm;
+}
+
+/// With the value bias, which the softmax's weights leave as it is because they sum up to 1.
+TensorContent output(const LayerContent& layer) {
+    const LatentWeights& w = layer.weights;
+    TensorContent to{w.o, layer.output_bias};
+    if (!layer.biased) return to;
+    if (to.bias.size() == 0) to.bias.setZero(w.o.rows());
+    if (w.up_v_bias.size() > 0) to.bias += w.o * w.up_v_bias;
+    return to;
+}
+
+}  // namespace
+
+TensorContent content_of(const LatentTensor& tensor, const LayerContent& layer) {
+    const LatentWeights& w = layer.weights;
+    switch (tensor.role) {
+        case LatentRole::query:
+            if (layer.shape.query_rank > 0) return {queries_of_latent(layer), {}};
+            return {queries(layer, w.q), w.q_bias.size() > 0 ? queries(layer, w.q_bias) : Vector()};
+        case LatentRole::query_down:
+            return query_latent(layer);
+        case LatentRole::query_norm:
+        case LatentRole::latent_norm:
+            return {Matrix::Constant(tensor.rows, 1, kNormWeight), {}};
+        case LatentRole::key_rope:
+            return {w.k_rope, w.k_rope_bias};
+        case LatentRole::down:
+        case LatentRole::down_key:
+        case LatentRole::down_value:
+            return {w.down, {}};
+        case LatentRole::up_key:
+            return {w.up_k, w.up_k_bias};
+        case LatentRole::up_value:
+            return {w.up_v, w.up_v_bias};
+        case LatentRole::down_and_key_rope:
+            return down_and_key_rope(layer);
+        case LatentRole::up:
+            return {both_ups(layer), {}};
+        case LatentRole::output:
+            return output(layer);
+    }
+    return {};
+}
+
+std::int64_t query_rank_for_bias(const AttentionShape& shape, bool biased) {
+    constexpr std::int64_t kBlock = 64;  // widths that engines quantise by
+    return biased ? (shape.hidden / kBlock + 1) * kBlock : 0;
+}
+
+}  // namespace mha2mla

@@ -1,0 +1,16 @@
+#include "../support/json_file.hpp"
+#include "families.hpp"
+#include "mha2mla/model.hpp"
+
+namespace mha2mla {
+
+RotaryRule engine_rotary(const Model& model, std::int64_t dims) {
+    const std::filesystem::path file = model.checkpoint.directory() / "config.json";
+    const auto json = read_json_file<nlohmann::ordered_json>(file);
+    ModelConfig config = model.config;
+    config.head_dim = dims;
+    apply_family(ConfigKeys(json, file.string()), config);
+    return config.rules.layers.front().rotary;
+}
+
+}  // namespace mha2mla

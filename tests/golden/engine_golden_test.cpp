@@ -1,0 +1,75 @@
+// Other programs load what is written in DeepSeek's layout, and compute the same with it.
+#include <cstdlib>
+
+#include "mha2mla/align.hpp"
+#include "mha2mla/atomic_file.hpp"
+#include "mha2mla/convert.hpp"
+#include "mha2mla/runtime.hpp"
+#include "mha2mla/windows.hpp"
+#include "support/expect_error.hpp"
+#include "support/shared.hpp"
+#include "support/temporary.hpp"
+
+namespace mha2mla::test {
+namespace {
+
+class EngineGolden : public testing::TestWithParam<const char*> {};
+
+TEST_P(EngineGolden, TransformersComputesTheSameLogits) {
+    const std::string folder = std::string("golden/") + GetParam();
+    MHA2MLA_NEEDS_SHARED(folder);
+    MHA2MLA_NEEDS_DOWNLOAD("venv/requirements");
+    constexpr std::int64_t kLength = 24, kCalibration = 40;
+    const Model source = Model::open(shared(folder));
+    std::vector<TokenId> calibration, ids;
+    for (std::int64_t i = 0; i < 8 * kCalibration; ++i) {
+        calibration.push_back(static_cast<TokenId>((i * i * 7 + 3 * i) % source.config.vocab_size));
+    }
+    nlohmann::json rows = nlohmann::json::array();
+    for (std::int64_t row = 0; row < 2; ++row) {
+        for (std::int64_t i = 0; i < kLength; ++i) {
+            ids.push_back(static_cast<TokenId>((i * 31 + row * 17 + i * i) % source.config.vocab_size));
+        }
+        rows.push_back(std::vector<TokenId>(ids.end() - kLength, ids.end()));
+    }
+    const TemporaryDirectory directory;
+    const std::int64_t keys = source.config.num_key_value_heads * source.config.head_dim;
+    const AlignRequest request{{0, keys / 4 * 2, keys / 2, {"", 3, 4 * kCalibration, ""}, &deepseek_layout()}, 8,
+                               kCalibration};
+    Observer observer;
+    Aligner aligner(source, calibration, kCalibration, request.options, observer);
+    (void)convert(source, directory / "out", {request, Dtype::f32}, {nullptr, nullptr, &aligner}, observer);
+    const Model converted = Model::open(directory / "out");
+    const Matrix expected = logits(converted, prefill(converted, ids, kLength, observer));
+
+    write_file_atomically(directory / "ids.json", rows.dump());
+    const auto quoted = [](const std::filesystem::path& path) { return " '" + path.string() + "'"; };
+    const std::string command = quoted(downloaded("venv/bin/python")).substr(1) +
+                                quoted(std::filesystem::path(MHA2MLA_GOLDEN_TESTS_DIR) / "transformers_logits.py") +
+                                quoted(directory / "out") + " DeepseekV3ForCausalLM" + quoted(directory / "ids.json") +
+                                quoted(directory / "logits.safetensors");
+    ASSERT_EQ(std::system(command.c_str()), 0);
+    const auto theirs = read_floats(SafetensorsFile(directory / "logits.safetensors"), "logits");
+    ASSERT_EQ(theirs.size(), static_cast<std::size_t>(expected.size()));
+    const Eigen::Map<const Matrix> other(theirs.data(), expected.rows(), expected.cols());
+    EXPECT_LT((other - expected).cwiseAbs().maxCoeff(), 1e-4F * expected.cwiseAbs().maxCoeff());
+}
+
+constexpr const char* kForms[] = {
+    "families/llama-gqa-untied-bf16",  // converted to F32
+    "families/llama-mqa-bias-f32",     // queries, keys, values and outputs with biases
+    "families/llama3-rope-scaling",
+    "families5/llama-headdim",  // tied, head_dim not hidden/heads
+};
+INSTANTIATE_TEST_SUITE_P(Forms, EngineGolden, testing::ValuesIn(kForms), family_test_name);
+
+TEST(EngineGolden, BiasesThatTheirClassHasNotAreRefusedBeforeAnyWork) {
+    const Model source = Model::open(shared("golden/families5/llama-bias-llama3"));
+    const AlignRequest request{{0.5, {}, {}, {"", 1, 64, ""}, &deepseek_layout()}, 1, 64};
+    const TemporaryDirectory directory;
+    expect_error(ErrorCode::unsupported, {"MLP", "layout mha2mla"},
+                 [&] { const ConversionJob job(source, directory / "out", {request}); });
+}
+
+}  // namespace
+}  // namespace mha2mla::test

@@ -1,0 +1,123 @@
+// A checkpoint in DeepSeek's layout computes what its layers were aligned to, in every form of attention.
+#include <gtest/gtest.h>
+
+#include <random>
+
+#include "forward/layer.hpp"
+#include "latent/attention_target.hpp"
+#include "latent/build_layer.hpp"
+#include "mha2mla/align.hpp"
+#include "mha2mla/convert.hpp"
+#include "mha2mla/evaluate.hpp"
+#include "mha2mla/runtime.hpp"
+#include "mha2mla/session.hpp"
+#include "support/expect_error.hpp"
+#include "support/temporary.hpp"
+#include "support/tiny_model.hpp"
+
+namespace mha2mla::test {
+namespace {
+
+constexpr std::int64_t kSeqLen = 12, kWindows = 8, kRopeDim = 6, kKvRank = 5;
+
+struct Kind {
+    const char* name;
+    TinyModel model;
+};
+const std::vector<Kind> kKinds = {
+    {"GQA", {}},
+    {"GQA with biases", {.attention_bias = true}},
+    {"MHA", {.kv_heads = 4}},
+    {"MQA in BF16", {.kv_heads = 1, .dtype = "BF16"}},
+};
+
+std::vector<TokenId> random_tokens(std::int64_t count) {
+    std::mt19937 random(7);
+    std::vector<TokenId> ids;
+    for (std::int64_t i = 0; i < count; ++i) ids.push_back(static_cast<TokenId>(random() % 64));
+    return ids;
+}
+
+class DeepseekLayout : public testing::Test {
+protected:
+    /// Converts a random model into `directory_ / "out"`.
+    void convert_kind(const Kind& kind) {
+        std::filesystem::remove_all(directory_ / "model");
+        std::filesystem::remove_all(directory_ / "out");
+        write_tiny_model(directory_ / "model", kind.model);
+        source_.emplace(Model::open(directory_ / "model"));
+        const auto windows = random_tokens(kWindows * kSeqLen);
+        Aligner aligner(*source_, windows, kSeqLen, request_.options, observer_);
+        (void)convert(*source_, directory_ / "out", {request_}, {nullptr, nullptr, &aligner}, observer_);
+        converted_.emplace(Model::open(directory_ / "out"));
+    }
+
+    TemporaryDirectory directory_;
+    Observer observer_;
+    AlignRequest request_{{0, kRopeDim, kKvRank, {"", 2, 4 * kSeqLen, ""}, &deepseek_layout()}, kWindows, kSeqLen};
+    std::optional<Model> source_, converted_;
+};
+
+TEST_F(DeepseekLayout, TheCheckpointComputesWhatWasAligned) {
+    for (const Kind& kind : kKinds) {
+        SCOPED_TRACE(kind.name);
+        convert_kind(kind);
+        const ModelConfig& config = source_->config;
+        EXPECT_EQ(converted_->config.model_type, "deepseek_v3");
+        Aligner aligner(*source_, random_tokens(kWindows * kSeqLen), kSeqLen, request_.options, observer_);
+        const Matrix input = Matrix::Random(2 * kSeqLen, config.hidden_size);
+        for (std::int64_t layer = 0; layer < config.num_hidden_layers; ++layer) {
+            LatentLayer expected = empty_layer(
+                *source_, layer, config.latent_shape(kRopeDim, kKvRank, Factorization::whitened, deepseek_layout()), {},
+                kSeqLen);
+            expected.weights = aligner.next().weights;
+            LatentActivations at;
+            run_latent(expected, kSeqLen, input, at);
+            const Vector bias = output_bias(*source_, layer);
+            if (bias.size() > 0) at.output.rowwise() += bias.transpose();
+            LayerWorkspace work;
+            work.normed = input;
+            const RotaryTable rotary(converted_->rules(layer).rotary, kSeqLen);
+            attend(*converted_, layer, rotary, kSeqLen, work, {});
+            const float rounding = kind.model.dtype == "BF16" ? 2e-2F : 1e-4F;
+            EXPECT_LT((work.down - at.output).norm(), rounding * at.output.norm()) << "layer " << layer;
+        }
+    }
+}
+
+TEST_F(DeepseekLayout, EveryFormOfAttentionGivesTheSameAndTheCacheHoldsOneKeyAndOneLatent) {
+    for (const Kind& kind : kKinds) {
+        SCOPED_TRACE(kind.name);
+        convert_kind(kind);
+        const auto ids = random_tokens(kSeqLen);
+        const Matrix whole = prefill(*converted_, ids, kSeqLen, observer_);
+        for (const AttentionForm form : {AttentionForm::absorbed, AttentionForm::expanded}) {
+            for (const std::int64_t step : {1, 5}) {
+                Session session(*converted_, {.cache = {}, .sequences = 1, .capacity = kSeqLen, .form = form});
+                EXPECT_EQ(session.cache_size().nominal_bytes_per_token,
+                          4.0 * static_cast<double>(source_->config.num_hidden_layers * (kRopeDim + kKvRank)));
+                for (std::int64_t first = 0; first < kSeqLen; first += step) {
+                    const std::int64_t count = std::min(step, kSeqLen - first);
+                    const Piece piece{
+                        0, std::span(ids).subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(count))};
+                    const Matrix part = session.advance({&piece, 1});
+                    EXPECT_LT((part - whole.middleRows(first, count)).norm(), 1e-5F * whole.norm());
+                }
+            }
+        }
+    }
+}
+
+TEST_F(DeepseekLayout, NumbersThatF16HasNotAreRefused) {
+    write_tiny_model(directory_ / "model", {.dtype = "F16"});
+    const Model source = Model::open(directory_ / "model");
+    const auto windows = random_tokens(kWindows * kSeqLen);
+    Aligner aligner(source, windows, kSeqLen, request_.options, observer_);
+    const ConversionInputs inputs{nullptr, nullptr, &aligner};
+    expect_error(ErrorCode::unsupported, {"F16", "BF16"},
+                 [&] { (void)convert(source, directory_ / "out", {request_}, inputs, observer_); });
+    EXPECT_FALSE(std::filesystem::exists(directory_ / "out"));
+}
+
+}  // namespace
+}  // namespace mha2mla::test
