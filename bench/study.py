@@ -16,6 +16,7 @@ Parts:
                also without refinement on the same texts
   pieces       the attention order from disjoint pieces of the calibration text
   best         --quality best at each budget, which takes the longest time
+  layouts      --layout deepseek with every quality
 """
 import argparse
 import itertools
@@ -30,6 +31,7 @@ import study_models
 import study_report
 
 BUDGETS = (0.6875, 0.5, 0.8125)  # shares of the KV cache that are saved
+SHARED_KEY_BUDGETS = (0.5, 0.6875, 0.8125, 0.875)
 SELECTIONS = ("high", "low", "uniform", "2-norm", "attention")
 FACTORISATIONS = {
     "joint": ("--svd", "joint"),
@@ -117,6 +119,14 @@ class Study:
                             contexts=contexts, part="aligned", quality=quality, budget=budget, text=text.name,
                             samples=None if quality == "best" else samples, seq_len=seq_len)
 
+    def shared_key(self, quality, budget):
+        """Measures the layout with one rotated key, on the text and tokens of aligned()."""
+        text = self.model.calibration
+        return self.convert(f"deepseek {quality} {budget}", *text.options("calibration-"), "--layout", "deepseek",
+                            "--seq-len", SEQ_LEN, "--kv-reduction", budget, "--quality", quality,
+                            *([] if quality == "best" else ["--samples", ALIGN_SAMPLES]), part="shared key",
+                            quality=quality, budget=budget)
+
     def aligned_split(self, budget, rope_dim):
         """Measures `fast` with a given split."""
         return self.convert(f"aligned fast {budget} rope-dim {rope_dim}", *self.model.calibration.options("calibration-"),
@@ -203,8 +213,17 @@ def measure_pieces(study):
                           pairs=True, part="pieces")
 
 
+def measure_layouts(study):
+    """Measures one rotated key for all heads beside one for each KV head, at the budgets that both can spend."""
+    for budget in SHARED_KEY_BUDGETS:
+        for quality in ("none", "fast"):
+            study.shared_key(quality, budget)
+        if budget in study.best_budgets:
+            study.shared_key("best", budget)
+
+
 PARTS = {"fast": measure_fast, "stages": measure_stages, "sensitivity": measure_sensitivity, "pieces": measure_pieces,
-         "best": measure_best}
+         "best": measure_best, "layouts": measure_layouts}
 
 
 def main():

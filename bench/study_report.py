@@ -76,6 +76,22 @@ def cell(data, row, base):
     return [nll(row), f"{gap(data, row) / gap(data, base):.3f}" if row else "–"]
 
 
+def layout_table(studies):
+    """One rotated key for all heads against one for each KV head at the same cache."""
+    rows = []
+    for data in studies:
+        for budget in sorted({row["budget"] for row in select(data, part="shared key")}):
+            by_quality = [one(data, part="shared key", quality=q, budget=budget) for q in ("none", "fast", "best")]
+            base = fast(data, budget)
+            chosen = by_quality[1]
+            ratio = f"{gap(data, chosen) / gap(data, base):.2f}" if chosen and base else "–"
+            rows.append([data["model"], percent(budget), f"{data['original'][CONTEXT]:.4f}", nll(paper(data, budget)),
+                         nll(base), nll(thorough(data, budget)), split(chosen) if chosen else "–",
+                         *map(nll, by_quality), ratio, *(f"{row['seconds']:.0f} s" if row else "–" for row in (base, chosen))])
+    return table(["model", "KV", "original", "paper's default", "`mha2mla` fast", "best", "`deepseek` split", "none", "fast", "best",
+                  "gap of fast against fast", "`mha2mla` fast takes", "`deepseek` fast"], rows)
+
+
 def main_table(studies):
     rows = []
     for data in studies:
@@ -210,7 +226,7 @@ def piece_table(studies):
 def tables(studies):
     refined = [data for data in studies if select(data, part="aligned", quality="fast")]
     staged = [data for data in refined if has_stages(data)]
-    parts = [main_table(staged), comparison_table(staged) if staged else "", *map(stage_table, staged),
+    parts = [main_table(staged), layout_table(studies), comparison_table(staged) if staged else "", *map(stage_table, staged),
              *(every_budget_table(data) for data in staged if len(budgets_of(data, every=True)) > 3), text_table(refined),
              split_table(refined), context_table(refined), piece_table(studies)]
     return "\n".join(filter(None, parts))
