@@ -14,7 +14,8 @@ namespace mha2mla {
 namespace {
 
 constexpr std::array<AlignQuality, 3> kQualities = {{
-    {"fast", 60, 2048, "60 steps of gradient descent on each layer's own output"},
+    {"fast", 60, 2048, "60 steps of gradient descent on each layer's own output; twice as many in layout deepseek, and 60 more of the last "
+     "layer towards the next-token distributions"},
     {"best", 60, 2048,
      "as fast, then 400 steps on every two neighbouring layers together, the last two towards the next-token "
      "distributions; for small models, since its time grows with layers and vocabulary",
@@ -90,6 +91,8 @@ std::vector<Split> possible_splits(const ModelConfig& config, const AlignOptions
     std::vector<Split> all;
     const std::int64_t widest = config.num_key_value_heads * config.head_dim / keys;
     for (std::int64_t rope_dim = 2; rope_dim <= widest && (both || rope_dim < budget); rope_dim += 2) {
+        // A latent that is given leaves what is left of the budget to rotated dimensions.
+        if (!both && options.kv_rank && rope_dim != (budget - *options.kv_rank) / 2 * 2) continue;
         Split split{options.rope_dim.value_or(rope_dim), 0};
         split.kv_rank = options.kv_rank.value_or(budget - split.rope_dim);
         const auto largest =
@@ -98,10 +101,17 @@ std::vector<Split> possible_splits(const ModelConfig& config, const AlignOptions
         if (fits && (all.empty() || all.back().rope_dim != split.rope_dim)) all.push_back(split);
     }
     if (all.empty()) {
-        throw Error(ErrorCode::usage, "kv-reduction leaves " + std::to_string(budget) + " numbers per token and " +
-                                          (shared ? "layer" : "KV head") +
-                                          ", with which there is no split into rotated "
-                                          "and latent dimensions; the least is 3");
+        const std::string left = "kv-reduction leaves " + std::to_string(budget) + " numbers per token and " +
+                                 (shared ? "layer" : "KV head");
+        if (options.rope_dim || options.kv_rank) {
+            throw Error(ErrorCode::usage, left + ", too few or too many beside " +
+                                              (options.rope_dim ? "rope-dim " + std::to_string(*options.rope_dim)
+                                                                : "kv-rank " + std::to_string(*options.kv_rank)) +
+                                              "; choose another, or leave it out");
+        }
+        throw Error(ErrorCode::usage, left +
+                                          ", with which there is no split into rotated and latent dimensions; the "
+                                          "least is 3");
     }
     return shared ? with_folds(all, budget, config.num_pairs()) : evenly_spaced(all);
 }
@@ -150,6 +160,9 @@ std::uint64_t align_bytes(const ModelConfig& config, const AlignRequest& request
     // Second moment, its root in both precisions, and the factorisation of the joint matrix.
     sum +=
         bytes(5 * hidden * hidden) + svd_bytes(static_cast<std::uint64_t>(2 * key), static_cast<std::uint64_t>(hidden));
+    if (request.options.layout->shared_rope_key) {  // in double: moments of keys, the map of queries, the fit of W_o
+        sum += 2 * bytes(4 * key * key + query * key + 3 * key * hidden + query * query + query * hidden);
+    }
     // The order of pairs: queries, keys and values, W_o, and for each thread the sampled logits of a group.
     sum += bytes(kAlignOrderTokens * (query + 2 * key) + hidden * query);
     sum += bytes(threads * (kOrderRows * (request.seq_len + 4 * config.head_dim) +

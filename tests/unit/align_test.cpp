@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <random>
 
@@ -291,6 +292,38 @@ TEST_F(Align, ImpossibleRequestsSayWhatIsPossible) {
     };
     expect_error(ErrorCode::usage, {"between 0 and 1"}, attempt(1.5));
     expect_error(ErrorCode::usage, {"the least is 3"}, attempt(0.99));
+}
+
+TEST_F(Align, SplitsKeepToTheBudgetWhateverElseIsGiven) {
+    const ModelConfig config = model().config;  // 2 KV heads of 8: 32 numbers per token and layer
+    for (const LatentLayout& layout : latent_layouts()) {
+        const std::int64_t budget = 16;
+        for (const bool rope_given : {false, true}) {
+            for (const bool rank_given : {false, true}) {
+                if (rope_given && rank_given) continue;
+                AlignOptions options{0.5, {}, {}, align_qualities().front(), &layout};
+                if (rope_given) options.rope_dim = 4;
+                if (rank_given) options.kv_rank = layout.shared_rope_key ? 10 : 5;
+                const auto splits = possible_splits(config, options);
+                for (const Split& split : splits) {
+                    const std::int64_t numbers =
+                        config.latent_shape(split.rope_dim, split.kv_rank, Factorization::whitened, layout)
+                            .cached_numbers();
+                    EXPECT_LE(numbers, budget) << layout.name;
+                    EXPECT_GE(numbers, budget - 2 * config.num_key_value_heads) << layout.name;
+                    EXPECT_TRUE(!rope_given || split.rope_dim == 4);
+                    EXPECT_TRUE(!rank_given || split.kv_rank == *options.kv_rank);
+                }
+                EXPECT_EQ(std::adjacent_find(splits.begin(), splits.end(),
+                                             [](const Split& a, const Split& b) {
+                                                 return a.rope_dim == b.rope_dim && a.fold == b.fold;
+                                             }),
+                          splits.end());
+            }
+        }
+        AlignOptions too_wide{0.5, 40, {}, align_qualities().front(), &layout};
+        expect_error(ErrorCode::usage, {"rope-dim 40"}, [&] { (void)possible_splits(config, too_wide); });
+    }
 }
 
 }  // namespace
