@@ -87,9 +87,9 @@ def layout_table(studies):
             ratio = f"{gap(data, chosen) / gap(data, base):.2f}" if chosen and base else "–"
             rows.append([data["model"], percent(budget), f"{data['original'][CONTEXT]:.4f}", nll(paper(data, budget)),
                          nll(base), nll(thorough(data, budget)), split(chosen) if chosen else "–",
-                         *map(nll, by_quality), ratio, *(f"{row['seconds']:.0f} s" if row else "–" for row in (base, chosen))])
+                         *map(nll, by_quality), ratio])
     return table(["model", "KV", "original", "paper's default", "`mha2mla` fast", "best", "`deepseek` split", "none", "fast", "best",
-                  "gap of fast against fast", "`mha2mla` fast takes", "`deepseek` fast"], rows)
+                  "gap of fast against fast"], rows)
 
 
 def main_table(studies):

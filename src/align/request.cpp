@@ -14,7 +14,9 @@ namespace mha2mla {
 namespace {
 
 constexpr std::array<AlignQuality, 3> kQualities = {{
-    {"fast", 60, 2048, "60 steps of gradient descent on each layer's own output; twice as many in layout deepseek, and 60 more of the last "
+    {"fast", 60, 2048,
+     "60 steps of gradient descent on each layer's own output; twice as many in layout deepseek, and 60 more of the "
+     "last "
      "layer towards the next-token distributions"},
     {"best", 60, 2048,
      "as fast, then 400 steps on every two neighbouring layers together, the last two towards the next-token "

@@ -34,8 +34,8 @@ TEST_P(EngineGolden, TransformersComputesTheSameLogits) {
     }
     const TemporaryDirectory directory;
     const std::int64_t keys = source.config.num_key_value_heads * source.config.head_dim;
-    const AlignRequest request{{0, keys / 4 * 2, keys / 2, {"", 3, 4 * kCalibration, ""}, &deepseek_layout()}, 8,
-                               kCalibration};
+    const AlignRequest request{
+        {0, keys / 4 * 2, keys / 2, {"", 3, 4 * kCalibration, ""}, &deepseek_layout()}, 8, kCalibration};
     Observer observer;
     Aligner aligner(source, calibration, kCalibration, request.options, observer);
     (void)convert(source, directory / "out", {request, Dtype::f32}, {nullptr, nullptr, &aligner}, observer);

@@ -117,12 +117,16 @@ void add_latent_options(CLI::App& command, std::optional<std::int64_t>& rope_dim
     const std::string otherwise = by_method ? " with --method mha2mla, chosen by aligned" : "";
     command
         .add_option("--rope-dim", rope_dim,
-                    "Dimensions of each head that keep RoPE (d_r), or of the one rotated key of layout deepseek; default: head_dim/8, "
+                    "Dimensions of each head that keep RoPE (d_r), or of the one rotated key of layout deepseek; "
+                    "default: head_dim/8, "
                     "at least 2" +
                         otherwise)
         ->type_name("N")
         ->group(kMethod);
-    command.add_option("--kv-rank", kv_rank, "Latent width per KV head (d_kv), or for all heads in layout deepseek; default: head_dim/2" + otherwise)
+    command
+        .add_option(
+            "--kv-rank", kv_rank,
+            "Latent width per KV head (d_kv), or for all heads in layout deepseek; default: head_dim/2" + otherwise)
         ->type_name("N")
         ->group(kMethod);
     std::string help = "Factorisation of NoPE keys and values:";
