@@ -83,9 +83,6 @@ std::optional<LatentConfig> read_deepseek_config(const Json& config, const Atten
     LatentConfig latent;
     latent.rope.strategy = "shared key";
     latent.rope.rope_dim = needed(config, "qk_rope_head_dim", kMost, file);
-    if (latent.rope.rope_dim % 2 != 0) {
-        throw Error(ErrorCode::format, file + ": key 'qk_rope_head_dim' must be even");
-    }
     latent.kv_rank = needed(config, "kv_lora_rank", kMost, file);
     latent.query_rank = number(config, "q_lora_rank", 1, kMost, file).value_or(0);
     const std::int64_t nope = needed(config, "qk_nope_head_dim", kMost, file);

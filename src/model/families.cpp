@@ -380,6 +380,7 @@ void seed_oss(const ConfigKeys& keys, ModelConfig& config) {
 /// rotate.
 void deepseek(const ConfigKeys& keys, ModelConfig& config, bool interleaved) {
     const std::int64_t rotated = keys.dimension("qk_rope_head_dim", 512);
+    if (rotated % 2 != 0) keys.fail("qk_rope_head_dim", "must be even, not " + std::to_string(rotated));
     config.head_dim = rotated;
     start(keys, config);
     config.head_dim = keys.dimension("v_head_dim", 512);

@@ -177,7 +177,7 @@ TEST(BadConfig, RealNumbersAndFlags) {
 }
 
 TEST(BadConfig, FamiliesAndFeaturesAreRefusedByName) {
-    for (const char* family : {"gpt2", "qwen3_moe", "deepseek_v3", "Llama", "llama4"}) {
+    for (const char* family : {"gpt2", "qwen3_moe", "deepseek_v32", "Llama", "llama4"}) {
         expect_config_error(ErrorCode::unsupported, "model_type", family,
                             {"model_type", "'" + std::string(family) + "'", "supported: llama"});
     }
@@ -191,6 +191,42 @@ TEST(BadConfig, FamiliesAndFeaturesAreRefusedByName) {
     expect_config_error(ErrorCode::unsupported, "partial_rotary_factor", 0.5, {"partial_rotary_factor"});
     expect_config_error(ErrorCode::unsupported, "rope_parameters.partial_rotary_factor", 0.5,
                         {"partial_rotary_factor"});
+}
+
+TEST(BadConfig, MultiHeadLatentAttention) {
+    Json config = tiny_config();
+    config.update({{"model_type", "deepseek_v3"},
+                   {"num_key_value_heads", 4},
+                   {"kv_lora_rank", 6},
+                   {"q_lora_rank", nullptr},
+                   {"qk_rope_head_dim", 4},
+                   {"qk_nope_head_dim", 8},
+                   {"v_head_dim", 8},
+                   {"first_k_dense_replace", 2}});
+    const auto expect = [&](ErrorCode code, const char* key, const Json& value,
+                            const std::vector<std::string_view>& needles) {
+        SCOPED_TRACE(std::string(key) + ": " + value.dump());
+        Json changed = config;
+        changed[key] = value;
+        expect_config_text_error(code, needles, changed.dump());
+    };
+    for (const char* key : {"qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim"}) {
+        expect(ErrorCode::format, key, nullptr, {key, "missing"});
+        for (const Json& value : {Json(0), Json(-8), Json(1000000), Json("8"), Json(8.5)}) {
+            expect(ErrorCode::format, key, value, {key});
+        }
+    }
+    expect(ErrorCode::format, "qk_rope_head_dim", 5, {"qk_rope_head_dim"});
+    for (const char* key : {"kv_lora_rank", "q_lora_rank"}) {
+        for (const Json& value : {Json(0), Json(-1), Json(1'000'000'000'000), Json("6")}) {
+            expect(ErrorCode::format, key, value, {key, "whole number"});
+        }
+    }
+    expect(ErrorCode::format, "kv_lora_rank", nullptr, {"kv_lora_rank", "missing"});
+    expect(ErrorCode::unsupported, "qk_nope_head_dim", 16, {"qk_nope_head_dim", "v_head_dim"});
+    expect(ErrorCode::unsupported, "first_k_dense_replace", 1, {"experts", "first_k_dense_replace"});
+    expect(ErrorCode::unsupported, "rope_scaling", {{"rope_type", "yarn"}, {"factor", 4.0}}, {"yarn"});
+    expect(ErrorCode::format, "rope_interleave", 1, {"rope_interleave", "true or false"});
 }
 
 TEST(BadConfig, RopeScaling) {
