@@ -87,9 +87,9 @@ std::vector<Split> possible_splits(const ModelConfig& config, const AlignOptions
     const bool shared = options.layout->shared_rope_key;
     if (both && !shared) return {{*options.rope_dim, *options.kv_rank}};
     const std::int64_t keys = shared ? 1 : config.num_key_value_heads;  // that share the budget
-    const auto budget = static_cast<std::int64_t>(std::floor(
-        static_cast<double>(2 * config.num_key_value_heads * config.head_dim / keys) * (1 - options.kv_reduction) +
-        1e-9));
+    const std::int64_t numbers = 2 * config.num_key_value_heads * config.head_dim / keys;
+    const auto budget =
+        static_cast<std::int64_t>(std::floor(static_cast<double>(numbers) * (1 - options.kv_reduction) + 1e-9));
     std::vector<Split> all;
     const std::int64_t widest = config.num_key_value_heads * config.head_dim / keys;
     for (std::int64_t rope_dim = 2; rope_dim <= widest && (both || rope_dim < budget); rope_dim += 2) {

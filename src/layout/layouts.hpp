@@ -15,7 +15,7 @@ std::vector<LatentTensor> deepseek_tensors(const LatentShape& shape);
 LatentRows deepseek_rows(const LatentShape& shape);
 std::optional<LatentConfig> read_deepseek_config(const nlohmann::ordered_json& config, const AttentionShape& attention,
                                                  std::int64_t layers, const std::string& file);
-std::string deepseek_config_text(const nlohmann::ordered_json& config, const LatentConfig& latent,
+std::string deepseek_config_text(const nlohmann::ordered_json& original, const LatentConfig& latent,
                                  const LayoutNotes& notes);
 
 }  // namespace mha2mla
