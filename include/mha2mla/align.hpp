@@ -2,6 +2,7 @@
 /// Conversion guided by text: what each layer of the converted model computes is brought close to what the original
 /// computes there, so that the model lives before any fine-tuning.
 
+#include <array>
 #include <cstdint>
 #include <filesystem>
 #include <memory>
@@ -14,6 +15,7 @@
 #include "mha2mla/model.hpp"
 #include "mha2mla/observer.hpp"
 #include "mha2mla/rope.hpp"
+#include "mha2mla/table.hpp"
 #include "mha2mla/token_id.hpp"
 
 namespace mha2mla {
@@ -31,12 +33,37 @@ struct AlignQuality {
 /// @throws Error{usage} listing them.
 [[nodiscard]] const AlignQuality& find_align_quality(std::string_view name);
 
+/// At which frequencies the components of a rotated key that all heads share turn.
+enum class RopeFrequencies : std::uint8_t { engine, shared, free };
+struct RopeFrequenciesRow {
+    RopeFrequencies frequencies;
+    std::string_view name, what;
+};
+inline constexpr std::array<RopeFrequenciesRow, 3> kRopeFrequencies = {{
+    {RopeFrequencies::engine, "engine", "those that every engine computes for a key of that width from config.json"},
+    {RopeFrequencies::shared, "shared",
+     "those that serve all layers best, written as the factors of rope_type longrope, which transformers reads"},
+    {RopeFrequencies::free, "free", "each layer's own, which only this program's runtime reads"},
+}};
+static_assert(in_order(kRopeFrequencies, &RopeFrequenciesRow::frequencies));
+
+/// What a key for all heads and a latent are made of (docs/method.md).
+enum class SharedKeyBasis : std::uint8_t {
+    balanced,             ///< the balanced complex basis, and a factorisation with weighted errors
+    transmla,             ///< TransMLA (Meng et al. 2025): RoRoPE, FreqFold and balanced PCA of keys and values
+    replicated,           ///< every KV head's pairs; a latent as wide as the values, by the SVD of each head's copy
+    replicated_identity,  ///< the same; values are the latent themselves
+};
+
 struct AlignOptions {
     double kv_reduction = 0;  // share of the cache that goes, such as 0.6875; unused if both below are given
     std::optional<std::int64_t> rope_dim;  // d_r; absent: chosen
     std::optional<std::int64_t> kv_rank;   // d_kv; absent: chosen
     AlignQuality quality = align_qualities().front();
     const LatentLayout* layout = &reference_layout();
+    // Of a layout with one rotated key:
+    RopeFrequencies frequencies = RopeFrequencies::engine;
+    SharedKeyBasis basis = SharedKeyBasis::balanced;
 };
 
 /// Tokens of calibration text that are worth taking: no more than gradient descent looks at, or than take 128 MB for
@@ -105,6 +132,9 @@ public:
     /// The pairs that keep RoPE with the chosen split, under the name of this selection, "attention"; of a layout with
     /// one rotated key its width alone, as "shared key".
     [[nodiscard]] RopeSelection selection() const;
+    /// The frequencies of a rotated key that all heads share, radians per token: one list for all layers, or one for
+    /// each layer that was started; empty where they are the engines'. [1 or layers, rope_dim / 2]
+    [[nodiscard]] std::vector<std::vector<double>> frequencies() const;
     /// The next layer, starting with layer 0; each is fitted to what those before it got wrong.
     [[nodiscard]] AlignedLayer next();
     /// The layer that comes next.

@@ -14,15 +14,26 @@
 namespace mha2mla {
 
 /// The conversion method where no stage is named.
-enum class Method : std::uint8_t { aligned, mha2mla };
+enum class Method : std::uint8_t { aligned, mha2mla, transmla, transmla_v1, transmla_v1_identity };
 struct MethodRow {
     Method method;
     std::string_view name, what;
+    /// Of a published method whose only layout has one rotated key for all heads.
+    std::optional<SharedKeyBasis> basis = std::nullopt;
 };
-inline constexpr std::array<MethodRow, 2> kMethods = {{
+inline constexpr std::array<MethodRow, 5> kMethods = {{
     {Method::aligned, "aligned",
      "chooses pairs, rope-dim and kv-rank on your text, and aligns each layer with the original's"},
     {Method::mha2mla, "mha2mla", "the paper's: 2-norm pairs, rope-dim head_dim/8, kv-rank head_dim/2, joint SVD"},
+    {Method::transmla, "transmla",
+     "TransMLA's: principal components of the keys of all heads rotate, balanced PCA of the others and the values; "
+     "layout deepseek",
+     SharedKeyBasis::transmla},
+    {Method::transmla_v1, "transmla-v1",
+     "the first TransMLA's: an MLA of the same cache that computes what the original computes; layout deepseek",
+     SharedKeyBasis::replicated},
+    {Method::transmla_v1_identity, "transmla-v1-identity",
+     "as transmla-v1, without the SVD: the latent is the values themselves", SharedKeyBasis::replicated_identity},
 }};
 static_assert(in_order(kMethods, &MethodRow::method));
 
@@ -36,6 +47,7 @@ struct ConversionRequest {
     std::optional<std::int64_t> rope_dim, kv_rank;
     std::optional<std::string_view> quality;       // of aligned
     std::optional<std::string_view> layout;        // LatentLayout::name; absent: the method's
+    std::optional<RopeFrequencies> frequencies;    // of a rotated key that all heads share
     std::optional<std::int64_t> samples, seq_len;  // of text, for aligned
     std::optional<Dtype> dtype;
     // Stages: to give one selects mha2mla with that stage replaced.
@@ -49,8 +61,12 @@ struct ConversionRequest {
     std::optional<NopePhase> nope_phase;
     bool from_stats = false, from_ranks = false;  // not from text, but from statistics or ranks that are there
 
-    /// Whether layers are aligned, and the plan is chosen on text.
-    [[nodiscard]] bool aligned() const;
+    /// The method that is named, or what the stages that are named select.
+    [[nodiscard]] const MethodRow& method_row() const;
+    /// Whether layers come from an Aligner: all methods but mha2mla.
+    [[nodiscard]] bool aligned() const { return method_row().method != Method::mha2mla; }
+    /// The layout that is named, or the method's. @throws Error{usage}
+    [[nodiscard]] const LatentLayout& latent_layout() const;
     /// The stages of a conversion that is not aligned: what is given, or the paper's.
     [[nodiscard]] std::string selection() const { return rope.value_or("2-norm"); }
     [[nodiscard]] Factorization joint_or_given() const { return factorization.value_or(Factorization::joint); }
@@ -80,6 +96,9 @@ struct SettingRule {
 /// @throws Error{usage} for settings that do not go together: a budget that is given twice, a stage with the method
 /// aligned, a setting that has no effect.
 void check_request(const ConversionRequest& request);
+
+/// The method of a plan.
+[[nodiscard]] const MethodRow& method_of(const ConversionPlan& plan);
 
 /// The plan for a model of this shape. @throws Error{usage} as check_request(), and for a budget that leaves too
 /// little.

@@ -48,6 +48,10 @@ struct ConversionPlan {
     [[nodiscard]] const StagedPlan* staged() const { return std::get_if<StagedPlan>(&weights); }
     /// Null where stages are named.
     [[nodiscard]] const AlignRequest* aligned() const { return std::get_if<AlignRequest>(&weights); }
+    /// Whether layers were fitted on text to what the original computes; published methods do not do that.
+    [[nodiscard]] bool refined() const {
+        return aligned() != nullptr && aligned()->options.basis == SharedKeyBasis::balanced;
+    }
     [[nodiscard]] Factorization factorization() const {
         return staged() != nullptr ? staged()->factorization : Factorization::whitened;
     }
@@ -81,7 +85,8 @@ struct Provenance {
 struct ConvertReport {
     Plan plan;
     RopeSelection selection;
-    std::int64_t kv_rank = 0;             // d_kv
+    std::int64_t kv_rank = 0;                      // d_kv
+    std::vector<std::vector<double>> frequencies;  // of a rotated key, see Aligner::frequencies()
     std::vector<double> retained_energy;  // per layer, share of ‖A‖² that its truncated SVD keeps; 1 with `none`
     std::vector<double> balance;          // per layer, the KvBalance::factor that was used; empty where there is none
     std::vector<double> alignment_error;  // per layer, see AlignedLayer; empty without an aligner

@@ -127,6 +127,9 @@ struct LatentConfig {
     std::int64_t kv_rank = 0;     // d_kv, see LatentShape
     std::int64_t query_rank = 0;  // see LatentShape
     const LatentLayout* layout = &reference_layout();
+    /// Of a rotated key that all heads share, radians per token: a list for all layers or one for each, to be written;
+    /// empty: engines compute them from the rest of config.json. Read ones are in ModelConfig::rules.
+    std::vector<std::vector<double>> frequencies = {};
 
     /// The kept pairs of each KV head of a layer; empty: all pairs of the rotated keys, in order.
     [[nodiscard]] std::span<const std::vector<std::int64_t>> layer_pairs(std::int64_t layer) const {

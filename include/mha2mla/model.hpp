@@ -172,9 +172,9 @@ struct Model {
     static Model open(const std::filesystem::path& directory);
 };
 
-/// The rotary embedding that the config.json of an original describes for vectors of `dims` dimensions, as engines
-/// compute it for the rotated key of DeepSeek's layout.
-[[nodiscard]] RotaryRule engine_rotary(const Model& model, std::int64_t dims);
+/// The frequencies of rotary pairs that the config.json of an original describes for vectors of `dims` dimensions, as
+/// engines compute them for the rotated key of DeepSeek's layout. Reads config.json. [dims / 2], radians per token
+[[nodiscard]] std::vector<double> engine_frequencies(const Model& model, std::int64_t dims);
 
 /// "model.layers.<layer>."
 [[nodiscard]] std::string layer_prefix(std::int64_t layer);

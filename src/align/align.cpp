@@ -2,12 +2,14 @@
 
 #include <algorithm>
 #include <array>
+#include <functional>
 
 #include "../forward/forward.hpp"
 #include "../forward/layer.hpp"
 #include "../forward/norm.hpp"
 #include "../latent/refit_output.hpp"
 #include "../rope/attention_order.hpp"
+#include "../rope/shared_key_slots.hpp"
 #include "../train/descent.hpp"
 #include "layer_start.hpp"
 #include "mha2mla/error.hpp"
@@ -29,7 +31,9 @@ struct Aligner::State {
           options(asked),
           observer(reports),
           rotary(source.config, length),
-          window(std::clamp<std::int64_t>(asked.quality.window, 1, source.config.num_hidden_layers)) {}
+          window(std::clamp<std::int64_t>(asked.quality.window, 1, source.config.num_hidden_layers)) {
+        slots.kind = asked.frequencies;
+    }
 
     const Model& model;
     std::int64_t seq_len;
@@ -38,6 +42,7 @@ struct Aligner::State {
     RotaryTable rotary;
     std::int64_t window;  // layers that are fitted together
     AlignProgress progress;
+    SlotFrequencies slots;
     LayerWorkspace work;
     LatentActivations activations;
 
@@ -71,13 +76,37 @@ struct Aligner::State {
     }
 
     [[nodiscard]] bool shared_key() const { return options.layout->shared_rope_key; }
+    /// Whether layers are fitted to what those before them got wrong; published methods do not.
+    [[nodiscard]] bool corrects() const { return options.basis == SharedKeyBasis::balanced; }
+    [[nodiscard]] bool is_replicated() const {
+        return options.basis == SharedKeyBasis::replicated || options.basis == SharedKeyBasis::replicated_identity;
+    }
 
     /// What a layer starts from. @param target must outlive it.
     [[nodiscard]] std::unique_ptr<LayerStart> start(std::int64_t at, const AttentionTarget& target) const {
-        const std::int64_t tokens = shared_key() ? kAlignChoiceTokens / 2 : kAlignChoiceTokens;
-        const StartInputs inputs{model, at, target, measure(tokens_up_to(tokens))};
-        return shared_key() ? shared_key_start(inputs, tokens_up_to(kAlignOrderTokens))
-                            : per_head_start(inputs, progress.ranks);
+        const StartInputs inputs{model, at, target, start_measure()};
+        if (!shared_key()) return per_head_start(inputs, progress.ranks);
+        if (is_replicated()) {
+            return replicated_start(inputs, options.basis == SharedKeyBasis::replicated_identity);
+        }
+        if (options.basis == SharedKeyBasis::transmla) return transmla_start(inputs, slots);
+        return shared_key_start(inputs, tokens_up_to(kAlignOrderTokens), slots);
+    }
+    [[nodiscard]] OutputMeasure start_measure() const {
+        return measure(tokens_up_to(shared_key() ? kAlignChoiceTokens / 2 : kAlignChoiceTokens));
+    }
+
+    /// Runs the beginning of the text through the original. @param body is given each layer and its target.
+    template <typename Body>
+    void for_each_layer(const Body& body) {
+        const std::int64_t layers = model.config.num_hidden_layers;
+        Matrix states = progress.original.topRows(tokens_up_to(kAlignChoiceTokens));
+        for (std::int64_t at = 0; at < layers; ++at) {
+            observer.step("choose", at, layers);
+            const Matrix before = states;
+            body(at, move_behind_attention(at, before, states));
+            move_behind_mlp(at, states);
+        }
     }
 
     /// Ranks the pairs of every layer, where it has a key for each KV head, and chooses the split with the least error.
@@ -86,26 +115,67 @@ struct Aligner::State {
         PairRanks& ranks = progress.ranks;
         progress.tried = possible_splits(config, options);
         ranks = {shared_key() ? 0 : config.num_hidden_layers, config.num_key_value_heads, config.head_dim, {}};
-        Matrix states = progress.original.topRows(tokens_up_to(kAlignChoiceTokens));
-        for (std::int64_t at = 0; at < config.num_hidden_layers; ++at) {
-            observer.step("choose", at, config.num_hidden_layers);
-            const Matrix before = states;
-            const AttentionTarget target = move_behind_attention(at, before, states);
-            if (!shared_key()) {
-                append_ranks(
-                    attention_order(model, at, rotary, seq_len, target.input.topRows(tokens_up_to(kAlignOrderTokens))),
-                    ranks);
+        if (shared_key()) {
+            for (const Split& split : progress.tried) {
+                slots.engine.try_emplace(split.rope_dim, engine_frequencies(model, split.rope_dim));
             }
-            if (progress.tried.size() > 1) {
+        }
+        if (!shared_key() || progress.tried.size() > 1) {
+            for_each_layer([&](std::int64_t at, const AttentionTarget& target) {
+                if (!shared_key()) {
+                    append_ranks(attention_order(model, at, rotary, seq_len,
+                                                 target.input.topRows(tokens_up_to(kAlignOrderTokens))),
+                                 ranks);
+                }
+                if (progress.tried.size() == 1) return;
                 const auto from = start(at, target);
                 for (Split& split : progress.tried) {
                     split.error += from->with(split, balances()).error / static_cast<double>(config.num_hidden_layers);
                 }
-            }
-            move_behind_mlp(at, states);
+            });
         }
         progress.chosen = *std::min_element(progress.tried.begin(), progress.tried.end(),
                                             [](const Split& a, const Split& b) { return a.error < b.error; });
+        if (!shared_key() || options.frequencies == RopeFrequencies::free) return;
+        if (options.frequencies == RopeFrequencies::shared) choose_frequencies();
+        if (!is_replicated()) {
+            const bool engines = options.frequencies == RopeFrequencies::engine;
+            progress.frequencies = {engines ? slots.engine.at(progress.chosen.rope_dim) : slots.shared};
+        }
+    }
+
+    /// Those that serve all layers best; each layer's rotation counts alike.
+    void choose_frequencies() {
+        const std::vector<double> own = frequencies_of(head_pairs(model.rules(0).rotary, model.config.head_dim));
+        const std::int64_t count = progress.chosen.rope_dim / 2;
+        std::vector<MatrixD> values;
+        std::vector<double> weights;
+        for_each_layer([&](std::int64_t at, const AttentionTarget& target) {
+            values.push_back(shared_key_values({model, at, target, start_measure()}, tokens_up_to(kAlignOrderTokens),
+                                               progress.chosen.fold));
+            Eigen::VectorXd best = values.back().colwise().maxCoeff().transpose();
+            std::partial_sort(best.begin(), best.begin() + count, best.end(), std::greater<>());
+            const double sum = best.head(count).sum();
+            weights.push_back(sum > 0 ? 1 / sum : 0);
+        });
+        slots.shared = shared_frequencies(values, weights, own, count);
+    }
+
+    /// What choose() found, from the progress.
+    void restore_slots() {
+        if (!shared_key()) return;
+        const std::int64_t rope_dim = progress.chosen.rope_dim;
+        slots.engine.try_emplace(rope_dim, engine_frequencies(model, rope_dim));
+        if (options.frequencies == RopeFrequencies::shared) slots.shared = progress.frequencies.front();
+    }
+
+    /// Keeps what a new layer turns at, so that it can be reported and restored.
+    void note_frequencies(const LatentLayer& layer) {
+        auto& lists = progress.frequencies;
+        if (!shared_key()) return;
+        if (lists.empty() || options.frequencies == RopeFrequencies::free) {
+            lists.push_back(layer.rotary->frequencies());
+        }
     }
 
     /// Of keys against values, that are tried for every split.
@@ -155,12 +225,14 @@ struct Aligner::State {
                 advance(progress.layer + static_cast<std::int64_t>(i), open[i].latent, moved);
             }
         }
+        if (!corrects()) moved = progress.original;
         const AttentionTarget target =
-            move_behind_attention(at, open.empty() ? progress.converted : moved, progress.original);
+            move_behind_attention(at, open.empty() && corrects() ? progress.converted : moved, progress.original);
         auto& next = open.emplace_back();
         next.behind_attention = progress.original.topRows(tokens_up_to(kAlignChoiceTokens));
         next.latent = start(at, target)->with(progress.chosen, kBalances).layer;
-        if (shared_key()) refit_output(next.latent, target, measure(target.input.rows()));
+        note_frequencies(next.latent);
+        if (shared_key() && corrects()) refit_output(next.latent, target, measure(target.input.rows()));
         if (steps_of_layer() > 0) {
             descent(steps_of_layer()).on_own_output(next.latent, target);
             progress.steps_done += steps_of_layer();
@@ -224,6 +296,7 @@ std::unique_ptr<Aligner> Aligner::restore(const std::filesystem::path& path, con
                                           const AlignOptions& options, Observer& observer) {
     auto state = std::make_unique<State>(model, seq_len, options, observer);
     if (!load_progress(path, model, seq_len, *options.layout, state->progress)) return nullptr;
+    state->restore_slots();
     return std::unique_ptr<Aligner>(new Aligner(std::move(state)));
 }
 
@@ -240,6 +313,10 @@ RopeSelection Aligner::selection() const {
         selection.pairs.push_back(kept_pairs(progress.ranks, layer, selection.rope_dim));
     }
     return selection;
+}
+std::vector<std::vector<double>> Aligner::frequencies() const {
+    const bool engines = state_->options.frequencies == RopeFrequencies::engine && !state_->is_replicated();
+    return engines ? std::vector<std::vector<double>>() : state_->progress.frequencies;
 }
 AlignedLayer Aligner::next() { return state_->align_next(); }
 

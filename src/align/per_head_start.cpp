@@ -11,7 +11,7 @@ public:
     PerHeadStart(const StartInputs& inputs, const PairRanks& ranks)
         : inputs_(inputs), ranks_(ranks), whitening_(second_moment(inputs.target.input)) {}
 
-    [[nodiscard]] StartedLayer with(const Split& split, std::span<const double> balances) const override {
+    [[nodiscard]] StartedLayer with(const Split& split, std::span<const double> balances) override {
         const auto& [model, at, target, measure] = inputs_;
         const LatentShape shape = model.config.latent_shape(split.rope_dim, split.kv_rank, Factorization::whitened);
         const LayerPairs pairs = kept_pairs(ranks_, at, split.rope_dim);

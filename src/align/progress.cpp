@@ -17,7 +17,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr const char* kFormat = "mha2mla alignment 2";
+constexpr const char* kFormat = "mha2mla alignment 3";
 constexpr std::array<const char*, 6> kWeightNames = {"q", "k_rope", "down", "up_k", "up_v", "o"};
 constexpr std::array<const char*, 4> kBiasNames = {"q_bias", "k_rope_bias", "up_k_bias", "up_v_bias"};
 
@@ -94,8 +94,9 @@ void read_open_layer(Reader& reader, const Model& model, std::int64_t seq_len, c
     const LatentShape shape = config.latent_shape(rope_dim, kv_rank, Factorization::whitened, layout);
     const std::int64_t rank = shape.widths().key;
     auto& open = progress.open.emplace_back();
-    open.latent = empty_layer(
-        model, at, shape, layout.shared_rope_key ? LayerPairs() : kept_pairs(progress.ranks, at, rope_dim), seq_len);
+    open.latent = layout.shared_rope_key
+                      ? empty_shared_key_layer(model, at, shape, progress.frequencies_of(at), seq_len)
+                      : empty_layer(model, at, shape, kept_pairs(progress.ranks, at, rope_dim), seq_len);
     LatentWeights& weights = open.latent.weights;
     const std::array<std::pair<std::int64_t, std::int64_t>, 6> shapes = {{{shape.latent_query_rows(), shape.hidden},
                                                                           {shape.rope_rows(), shape.hidden},
@@ -134,7 +135,15 @@ void read_progress(const SafetensorsFile& file, const Model& model, std::int64_t
     const bool fits = progress.layer >= 0 && open >= 0 && progress.layer <= config.num_hidden_layers - open &&
                       rope_dim > 0 && rope_dim <= keys && rope_dim % 2 == 0 && kv_rank > 0 && kv_rank <= 2 * keys &&
                       tokens > 0 && tokens % seq_len == 0;
-    if (reader.metadata("format") != kFormat || !fits) {
+    progress.frequencies = json.at("frequencies").get<std::vector<std::vector<double>>>();
+    const auto lists = std::ssize(progress.frequencies);
+    const bool listed =
+        layout.shared_rope_key
+            ? (lists <= 1 || lists == progress.layer + open) && (lists > 0 || progress.layer + open == 0) &&
+                  std::all_of(progress.frequencies.begin(), progress.frequencies.end(),
+                              [&](const auto& list) { return 2 * std::ssize(list) == progress.chosen.rope_dim; })
+            : lists == 0;
+    if (reader.metadata("format") != kFormat || !fits || !listed) {
         throw Error(ErrorCode::format, file.path().string() + ": does not fit the model");
     }
     PairRanks& ranks = progress.ranks;
@@ -159,6 +168,7 @@ void save_progress(const std::filesystem::path& path, const AlignProgress& progr
     json["open"] = progress.open.size();
     json["steps"] = progress.steps_done;
     json["chosen"] = split_json(progress.chosen);
+    json["frequencies"] = progress.frequencies;
     json["tried"] = Json::array();
     for (const Split& split : progress.tried) json["tried"].push_back(split_json(split));
     Contents contents;

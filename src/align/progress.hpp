@@ -20,9 +20,14 @@ struct AlignProgress {
     PairRanks ranks;
     std::vector<Split> tried;
     Split chosen;
-    std::int64_t layer = 0;       // the next that is handed out
-    std::deque<OpenLayer> open;   // from `layer` on: aligned, but not handed out
-    std::int64_t steps_done = 0;  // of gradient descent
+    std::vector<std::vector<double>> frequencies;  // of a rotated key that all heads share: for all layers, or each
+    std::int64_t layer = 0;                        // the next that is handed out
+    std::deque<OpenLayer> open;                    // from `layer` on: aligned, but not handed out
+    std::int64_t steps_done = 0;                   // of gradient descent
+
+    [[nodiscard]] const std::vector<double>& frequencies_of(std::int64_t at) const {
+        return frequencies[frequencies.size() == 1 ? 0 : static_cast<std::size_t>(at)];
+    }
 };
 
 /// One safetensors file, flushed to disk before it gets its name. @throws Error{io}

@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <array>
-#include <cmath>
 
 #include "../forward/layer.hpp"
 #include "../rope/attention_order.hpp"
@@ -27,44 +26,7 @@ constexpr std::array<AlignQuality, 3> kQualities = {{
 }};
 
 constexpr std::int64_t kSeqLen = 512;
-constexpr std::int64_t kMostSplits = 8;
-constexpr std::array<std::int64_t, 3> kFolds = {1, 2, 4};
-constexpr std::array<double, 5> kRopeShares = {0.2, 0.27, 0.33, 0.4, 0.45};  // of the budget, docs/study.md
 constexpr std::int64_t kLayerCopies = 7;  // weights, gradient, two moments of Adam, a candidate, a copy of its rows
-
-/// At most kMostSplits of them.
-std::vector<Split> evenly_spaced(const std::vector<Split>& all) {
-    std::vector<Split> some;
-    const auto count = static_cast<std::int64_t>(all.size());
-    const std::int64_t wanted = std::min(count, kMostSplits);
-    for (std::int64_t i = 0; i < wanted; ++i) {
-        some.push_back(all[static_cast<std::size_t>(wanted == 1 ? 0 : i * (count - 1) / (wanted - 1))]);
-    }
-    return some;
-}
-
-/// Of splits that share a budget with one rotated key, those that give it about as much as was best on other models,
-/// each with every fold.
-std::vector<Split> with_folds(const std::vector<Split>& all, std::int64_t budget, std::int64_t pairs) {
-    std::vector<Split> some;
-    for (const double share : kRopeShares) {
-        const auto wanted = static_cast<double>(budget) * share;
-        const Split& nearest = *std::min_element(all.begin(), all.end(), [&](const Split& a, const Split& b) {
-            return std::abs(static_cast<double>(a.rope_dim) - wanted) <
-                   std::abs(static_cast<double>(b.rope_dim) - wanted);
-        });
-        if (some.empty() || some.back().rope_dim != nearest.rope_dim) some.push_back(nearest);
-    }
-    std::vector<Split> result;
-    for (const Split& split : some) {
-        for (const std::int64_t fold : kFolds) {
-            if (fold > pairs) continue;
-            result.push_back(split);
-            result.back().fold = fold;
-        }
-    }
-    return result;
-}
 
 }  // namespace
 
@@ -77,45 +39,6 @@ const AlignQuality& find_align_quality(std::string_view name) {
         known += (known.empty() ? "" : ", ") + std::string(quality.name);
     }
     throw Error(ErrorCode::usage, "unknown quality '" + std::string(name) + "'; choose one of " + known);
-}
-
-std::vector<Split> possible_splits(const ModelConfig& config, const AlignOptions& options) {
-    const bool both = options.rope_dim && options.kv_rank;
-    if (!both && !(options.kv_reduction > 0 && options.kv_reduction < 1)) {
-        throw Error(ErrorCode::usage, "kv-reduction must lie between 0 and 1, such as 0.6875");
-    }
-    const bool shared = options.layout->shared_rope_key;
-    if (both && !shared) return {{*options.rope_dim, *options.kv_rank}};
-    const std::int64_t keys = shared ? 1 : config.num_key_value_heads;  // that share the budget
-    const std::int64_t numbers = 2 * config.num_key_value_heads * config.head_dim / keys;
-    const auto budget =
-        static_cast<std::int64_t>(std::floor(static_cast<double>(numbers) * (1 - options.kv_reduction) + 1e-9));
-    std::vector<Split> all;
-    const std::int64_t widest = config.num_key_value_heads * config.head_dim / keys;
-    for (std::int64_t rope_dim = 2; rope_dim <= widest && (both || rope_dim < budget); rope_dim += 2) {
-        // A latent that is given leaves what is left of the budget to rotated dimensions.
-        if (!both && options.kv_rank && rope_dim != (budget - *options.kv_rank) / 2 * 2) continue;
-        Split split{options.rope_dim.value_or(rope_dim), 0};
-        split.kv_rank = options.kv_rank.value_or(budget - split.rope_dim);
-        const auto largest =
-            config.latent_shape(split.rope_dim, 0, Factorization::whitened, *options.layout).largest_kv_rank();
-        const bool fits = split.kv_rank >= 1 && split.kv_rank <= largest;
-        if (fits && (all.empty() || all.back().rope_dim != split.rope_dim)) all.push_back(split);
-    }
-    if (all.empty()) {
-        const std::string left = "kv-reduction leaves " + std::to_string(budget) + " numbers per token and " +
-                                 (shared ? "layer" : "KV head");
-        if (options.rope_dim || options.kv_rank) {
-            throw Error(ErrorCode::usage, left + ", too few or too many beside " +
-                                              (options.rope_dim ? "rope-dim " + std::to_string(*options.rope_dim)
-                                                                : "kv-rank " + std::to_string(*options.kv_rank)) +
-                                              "; choose another, or leave it out");
-        }
-        throw Error(ErrorCode::usage, left +
-                                          ", with which there is no split into rotated and latent dimensions; the "
-                                          "least is 3");
-    }
-    return shared ? with_folds(all, budget, config.num_pairs()) : evenly_spaced(all);
 }
 
 std::int64_t align_tokens(const ModelConfig& config, const AlignQuality& quality) {

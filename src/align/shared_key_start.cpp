@@ -22,32 +22,48 @@ AttentionInputStats stats_of(const StartInputs& inputs, std::int64_t sample_toke
     return stats;
 }
 
+/// What does not depend on the split.
+struct LayerBasis {
+    LayerBasis(const StartInputs& inputs, std::int64_t sample_tokens)
+        : original(read_original_attention(inputs.model, inputs.layer)),
+          stats(stats_of(inputs, sample_tokens)),
+          moments(query_key_moments(original, stats)) {}
+
+    OriginalAttention original;
+    AttentionInputStats stats;
+    QueryKeyMoments moments;
+
+    static constexpr QueryTurn kTurn = QueryTurn::mean;
+    [[nodiscard]] MatrixD values(const std::vector<SharedKeyBlock>& blocks,
+                                 const std::vector<double>& frequencies) const {
+        return rotation_values(original, blocks, moments, stats.attention, kTurn, frequencies);
+    }
+};
+
 class SharedKeyStart final : public LayerStart {
 public:
-    SharedKeyStart(const StartInputs& inputs, std::int64_t sample_tokens)
+    SharedKeyStart(const StartInputs& inputs, std::int64_t sample_tokens, const SlotFrequencies& frequencies)
         : inputs_(inputs),
-          original_(read_original_attention(inputs.model, inputs.layer)),
-          stats_(stats_of(inputs, sample_tokens)),
-          moments_(query_key_moments(original_, stats_)),
-          whitening_(centred_moment(stats_)) {}
+          frequencies_(frequencies),
+          basis_(inputs, sample_tokens),
+          whitening_(centred_moment(basis_.stats)) {}
 
-    [[nodiscard]] StartedLayer with(const Split& split, std::span<const double> balances) const override {
+    [[nodiscard]] StartedLayer with(const Split& split, std::span<const double> balances) override {
         const auto& [model, at, target, measure] = inputs_;
         const LatentShape shape =
             model.config.latent_shape(split.rope_dim, split.kv_rank, Factorization::whitened, deepseek_layout());
-        const LatentLayer empty = empty_layer(model, at, shape, {}, measure.seq_len);
-        const std::vector<double>& frequencies = empty.rotary->frequencies();
-        const auto blocks = balanced_blocks(original_, moments_, split.fold);
-        const MatrixD values = rotation_values(original_, blocks, moments_, stats_.attention, kTurn, frequencies);
-        const SharedKeyMap map(original_, blocks, fixed_slots(blocks, values, frequencies), stats_.attention, kTurn);
-        const SharedKeyFactorizer factorizer(original_, map, moments_, whitening_, KeyWeighting::moment);
+        auto& blocks = blocks_[split.fold];
+        if (blocks.empty()) blocks = balanced_blocks(basis_.original, basis_.moments, split.fold);
+        const SharedKeyMap map(basis_.original, blocks, slots(blocks, split.rope_dim), basis_.stats.attention,
+                               LayerBasis::kTurn);
+        const LatentLayer empty = empty_shared_key_layer(model, at, shape, map.frequencies(), measure.seq_len);
+        const SharedKeyFactorizer factorizer(basis_.original, map, basis_.moments, whitening_, KeyWeighting::moment);
         StartedLayer best;
         best.error = std::numeric_limits<double>::infinity();
         for (const double balance : balances) {
             StartedLayer candidate{empty, 0};
             candidate.layer.weights = factorizer.factorize(split.kv_rank, balance).weights;
-            refit_output(candidate.layer, target, measure);
-            candidate.error = output_error(candidate.layer, target, measure);
+            candidate.error = refit_output(candidate.layer, target, measure);
             if (candidate.error < best.error) best = std::move(candidate);
         }
         if (!std::isfinite(best.error)) {
@@ -57,19 +73,35 @@ public:
     }
 
 private:
-    static constexpr QueryTurn kTurn = QueryTurn::mean;
+    [[nodiscard]] std::vector<SharedKeySlot> slots(const std::vector<SharedKeyBlock>& blocks,
+                                                   std::int64_t rope_dim) const {
+        const auto fixed = [&](const std::vector<double>& list) {
+            return fixed_slots(blocks, basis_.values(blocks, list), list);
+        };
+        if (frequencies_.kind == RopeFrequencies::engine) return fixed(frequencies_.engine.at(rope_dim));
+        if (!frequencies_.shared.empty()) return fixed(frequencies_.shared);
+        const auto& pairs = basis_.original.pairs;
+        const std::vector<double> own = frequencies_of(pairs);
+        return free_slots(pairs, blocks, basis_.values(blocks, own), own, rope_dim / 2);
+    }
 
     StartInputs inputs_;
-    OriginalAttention original_;
-    AttentionInputStats stats_;
-    QueryKeyMoments moments_;
+    const SlotFrequencies& frequencies_;
+    LayerBasis basis_;
     Whitening whitening_;
+    std::map<std::int64_t, std::vector<SharedKeyBlock>> blocks_;  // by fold
 };
 
 }  // namespace
 
-std::unique_ptr<LayerStart> shared_key_start(const StartInputs& inputs, std::int64_t sample_tokens) {
-    return std::make_unique<SharedKeyStart>(inputs, sample_tokens);
+std::unique_ptr<LayerStart> shared_key_start(const StartInputs& inputs, std::int64_t sample_tokens,
+                                             const SlotFrequencies& frequencies) {
+    return std::make_unique<SharedKeyStart>(inputs, sample_tokens, frequencies);
+}
+
+MatrixD shared_key_values(const StartInputs& inputs, std::int64_t sample_tokens, std::int64_t fold) {
+    const LayerBasis basis(inputs, sample_tokens);
+    return basis.values(balanced_blocks(basis.original, basis.moments, fold), frequencies_of(basis.original.pairs));
 }
 
 }  // namespace mha2mla

@@ -28,13 +28,19 @@ constexpr std::array<StageSetting, 10> kStages = {{
 bool factorises(const Request& request) { return request.joint_or_given() != Factorization::none; }
 
 constexpr std::string_view kSvd = "svd other than none";
-bool is_per_head(const Request& request) { return find_layout(*request.layout).model_type.empty(); }
+bool is_refined(const Request& request) { return request.method_row().method == Method::aligned; }
+bool has_shared_key(const Request& request) { return request.latent_layout().shared_rope_key; }
 
-constexpr std::array<SettingRule, 8> kRules = {{
+constexpr std::array<SettingRule, 9> kRules = {{
     {"layout", [](const Request& request) { return request.layout.has_value(); },
-     [](const Request& request) { return request.aligned() || is_per_head(request); }, "method aligned"},
-    {"quality", [](const Request& request) { return request.quality.has_value(); },
-     [](const Request& request) { return request.aligned(); }, "method aligned"},
+     [](const Request& request) {
+         return is_refined(request) || has_shared_key(request) == request.method_row().basis.has_value();
+     },
+     "method aligned"},
+    {"quality", [](const Request& request) { return request.quality.has_value(); }, is_refined, "method aligned"},
+    {"rope-frequencies", [](const Request& request) { return request.frequencies.has_value(); },
+     [](const Request& request) { return is_refined(request) && has_shared_key(request); },
+     "method aligned and layout deepseek"},
     {"uniform-start", [](const Request& request) { return request.uniform_start.has_value(); },
      [](const Request& request) { return request.selection() == "uniform"; }, "rope uniform"},
     {"kv-rank", [](const Request& request) { return request.kv_rank.has_value(); }, factorises, kSvd},
@@ -59,12 +65,20 @@ void check_budget(const Request& request) {
     }
 }
 
+bool saves_nothing(const Request& request) {
+    const auto basis = request.method_row().basis;
+    return basis == SharedKeyBasis::replicated || basis == SharedKeyBasis::replicated_identity;
+}
+
 AlignRequest align_request(const Request& asked, const ModelConfig& config) {
-    const AlignQuality& quality = asked.quality ? find_align_quality(*asked.quality) : align_qualities().front();
-    const LatentLayout& layout = asked.layout ? find_layout(*asked.layout) : reference_layout();
+    const auto basis = asked.method_row().basis;
+    const std::string_view usual = basis ? "none" : align_qualities().front().name;
+    const AlignQuality& quality = find_align_quality(asked.quality.value_or(usual));
     const bool both = asked.rope_dim && asked.kv_rank;
-    AlignRequest request = usual_request(config, {both ? 0 : asked.kv_reduction.value_or(kDefaultReduction),
-                                                  asked.rope_dim, asked.kv_rank, quality, &layout});
+    AlignRequest request = usual_request(
+        config, {both || saves_nothing(asked) ? 0 : asked.kv_reduction.value_or(kDefaultReduction), asked.rope_dim,
+                 asked.kv_rank, quality, &asked.latent_layout(), asked.frequencies.value_or(RopeFrequencies::engine),
+                 basis.value_or(SharedKeyBasis::balanced)});
     if (asked.seq_len) {
         const std::int64_t tokens = request.windows * request.seq_len;
         request.seq_len = *asked.seq_len;
@@ -98,7 +112,15 @@ Split split_of(const Request& request, const ModelConfig& config) {
 
 }  // namespace
 
-bool ConversionRequest::aligned() const { return method ? *method == Method::aligned : named_stage(*this) == nullptr; }
+const MethodRow& ConversionRequest::method_row() const {
+    const Method used = method.value_or(named_stage(*this) == nullptr ? Method::aligned : Method::mha2mla);
+    return kMethods.at(static_cast<std::size_t>(used));
+}
+
+const LatentLayout& ConversionRequest::latent_layout() const {
+    if (layout) return find_layout(*layout);
+    return method_row().basis ? deepseek_layout() : reference_layout();
+}
 
 SvdOptions ConversionRequest::svd() const {
     const SvdOptions usual;
@@ -120,9 +142,14 @@ std::span<const SettingRule> setting_rules() { return kRules; }
 void check_request(const ConversionRequest& request) {
     const StageSetting* stage = named_stage(request);
     if (request.aligned() && stage != nullptr) {
-        throw Error(ErrorCode::usage, std::string(stage->name) +
-                                          " does not go with method aligned, which chooses and refines on text "
-                                          "itself; leave it out, or name method mha2mla");
+        throw Error(ErrorCode::usage, std::string(stage->name) + " does not go with method " +
+                                          std::string(request.method_row().name) +
+                                          ", which decides that itself; leave it out, or name method mha2mla");
+    }
+    if (saves_nothing(request) && (request.kv_reduction || request.rope_dim || request.kv_rank)) {
+        throw Error(ErrorCode::usage, "method " + std::string(request.method_row().name) +
+                                          " leaves the KV cache as large as it is; leave out kv-reduction, rope-dim "
+                                          "and kv-rank, or choose another method");
     }
     check_budget(request);
     for (const SettingRule& rule : kRules) {
@@ -130,6 +157,15 @@ void check_request(const ConversionRequest& request) {
         throw Error(ErrorCode::usage, std::string(rule.name) + " has no effect here: it needs " +
                                           std::string(rule.needs) + "; add that, or leave it out");
     }
+}
+
+const MethodRow& method_of(const ConversionPlan& plan) {
+    const auto same = [&](const MethodRow& row) {
+        if (plan.staged() != nullptr) return row.method == Method::mha2mla;
+        if (plan.refined()) return row.method == Method::aligned;
+        return row.basis == plan.aligned()->options.basis;
+    };
+    return *std::find_if(kMethods.begin(), kMethods.end(), same);
 }
 
 ConversionPlan decide(const ConversionRequest& request, const ModelConfig& config) {

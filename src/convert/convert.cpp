@@ -148,6 +148,7 @@ private:
             aligner.save(alignment_path(settings_.destination));
             stop_if_cancelled(observer);
         }
+        report_.frequencies = aligner.frequencies();
     }
 
     static std::string layer_name(std::int64_t layer) { return "layer " + std::to_string(layer); }

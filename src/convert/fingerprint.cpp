@@ -4,6 +4,7 @@
 
 #include "../support/hash.hpp"
 #include "../support/json_file.hpp"
+#include "mha2mla/conversion_request.hpp"
 #include "mha2mla/version.hpp"
 #include "output_files.hpp"
 
@@ -61,11 +62,15 @@ Json stages_json(const StagedPlan& stages) {
 }
 
 /// The choices follow from these settings and the text.
-Json request_json(const AlignOptions& options) {
-    const auto& [reduction, rope_dim, kv_rank, quality, layout] = options;
+Json request_json(const AlignOptions& options, std::string_view method) {
+    const auto& [reduction, rope_dim, kv_rank, quality, layout, frequencies, basis] = options;
     Json json;
-    json["method"] = "aligned";
+    (void)basis;  // the method's
+    json["method"] = method;
     json["layout"] = layout->name;
+    if (layout->shared_rope_key) {
+        json["rope-frequencies"] = kRopeFrequencies.at(static_cast<std::size_t>(frequencies)).name;
+    }
     json["kv-reduction"] = reduction;
     json["quality"] = quality.name;
     json["rope-dim"] = rope_dim ? Json(*rope_dim) : Json("chosen");
@@ -75,7 +80,8 @@ Json request_json(const AlignOptions& options) {
 
 Json settings_json(const ConversionPlan& plan, const RunLimits& limits) {
     const auto& [weights, dtype] = plan;
-    Json json = plan.staged() != nullptr ? stages_json(*plan.staged()) : request_json(plan.aligned()->options);
+    Json json = plan.staged() != nullptr ? stages_json(*plan.staged())
+                                         : request_json(plan.aligned()->options, method_of(plan).name);
     (void)weights;
     json["dtype"] = dtype ? dtype_name(*dtype) : "auto";
     json["max-shard-size"] = limits.max_shard_bytes;

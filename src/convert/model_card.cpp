@@ -66,7 +66,9 @@ void settings(std::ostream& card, const Json& record) {
     if (used.value("layout", std::string(reference_layout().name)) == deepseek_layout().name) {
         card << "- one rotated key of " << used.at("rope_dim") << " numbers and one latent of " << used.at("kv_rank")
              << " numbers for all heads of a layer\n"
-                "- each layer's attention, including `o_proj`, was aligned with the original's output on text\n";
+             << (used.at("aligned") ? std::string("- each layer's attention, including `o_proj`, was aligned with the "
+                                                  "original's output on text\n")
+                                    : "- method `" + used.at("name").get<std::string>() + "`, nothing was refined\n");
         return measurement(card, record);
     }
     card << "- RoPE is kept on " << used.at("rope_dim") << " of " << record.at("head_dim")

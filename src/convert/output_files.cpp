@@ -51,8 +51,8 @@ std::string config_text(const Model& source, const ConversionPlan& plan, const O
                                                              : "bfloat16";
         config[config.contains("dtype") ? "dtype" : "torch_dtype"] = name;
     }
-    const LatentConfig latent{report.selection, plan.factorization(), report.kv_rank, form.shape.query_rank,
-                              form.shape.layout};
+    const LatentConfig latent{report.selection,      plan.factorization(), report.kv_rank,
+                              form.shape.query_rank, form.shape.layout,    report.frequencies};
     return latent.layout->config_text(config, latent,
                                       {rank_file, plan.rope(0).uniform_start, plan.aligned() != nullptr, form.biased});
 }

@@ -5,6 +5,7 @@
 #include "../support/json_file.hpp"
 #include "journal.hpp"
 #include "mha2mla/atomic_file.hpp"
+#include "mha2mla/conversion_request.hpp"
 #include "mha2mla/error.hpp"
 #include "mha2mla/fingerprint.hpp"
 #include "mha2mla/record.hpp"
@@ -52,13 +53,14 @@ Json conversion_record(const Model& source, const ConversionPlan& plan, const Pr
     record["front_matter"] = inherited_front_matter(directory / "README.md");
     record["command"] = provenance.command;
     record["recipe"] = provenance.recipe;
-    record["method"] = {{"layout", plan.layout().name},
+    record["method"] = {{"name", method_of(plan).name},
+                        {"layout", plan.layout().name},
                         {"rope", report.selection.strategy},
                         {"rope_dim", report.selection.rope_dim},
                         {"svd", row_of(plan.factorization()).name},
                         {"kv_rank", report.kv_rank},
                         {"nope_phase", kNopePhases.at(static_cast<std::size_t>(phase)).name},
-                        {"aligned", plan.aligned() != nullptr}};
+                        {"aligned", plan.refined()}};
     record["head_dim"] = source.config.head_dim;
     record["parameters"] = {{"original", cost.parameters_original}, {"converted", cost.parameters_converted}};
     record["kv_cache"] = {{"original_numbers_per_token", cost.original_numbers_per_token},

@@ -51,11 +51,17 @@ LatentLayer empty_layer(const Model& model, std::int64_t layer, const LatentShap
     result.shape = shape;
     result.pairs = pairs;
     result.rule = model.rules(layer).attention;
-    RotaryRule rotary = model.rules(layer).rotary;
-    if (shape.layout->shared_rope_key) {
-        rotary = engine_rotary(model, shape.rope_dim);
-        rotary.interleaved = false;
-    }
+    result.rotary = std::make_shared<const RotaryTable>(model.rules(layer).rotary, positions);
+    return result;
+}
+
+LatentLayer empty_shared_key_layer(const Model& model, std::int64_t layer, const LatentShape& shape,
+                                   const std::vector<double>& frequencies, std::int64_t positions) {
+    LatentLayer result;
+    result.shape = shape;
+    result.rule = model.rules(layer).attention;
+    RotaryRule rotary;
+    rotary.frequencies = frequencies;
     result.rotary = std::make_shared<const RotaryTable>(rotary, positions);
     return result;
 }

@@ -5,10 +5,13 @@
 
 namespace mha2mla {
 
-/// A layer without weights: its sizes, rules and rotation, which for one rotated key is engine_rotary().
-/// @param pairs empty for one rotated key. @param positions of the longest sequence that it will run on.
+/// A layer without weights: its sizes, rules and rotation.
+/// @param positions of the longest sequence that it will run on.
 [[nodiscard]] LatentLayer empty_layer(const Model& model, std::int64_t layer, const LatentShape& shape,
                                       const LayerPairs& pairs, std::int64_t positions);
+/// The same with one rotated key for all heads. @param frequencies of its pairs, radians per token.
+[[nodiscard]] LatentLayer empty_shared_key_layer(const Model& model, std::int64_t layer, const LatentShape& shape,
+                                                 const std::vector<double>& frequencies, std::int64_t positions);
 
 /// A layer of an original model in MLA form with a rotated key for each KV head, all but down, up_k and up_v.
 /// @param pairs that keep RoPE, by KV head, ascending. @param positions of the longest sequence that it will run on.

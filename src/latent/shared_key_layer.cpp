@@ -56,8 +56,8 @@ MatrixD met_queries(const std::vector<MatrixD>& maps, const QueryKeyMoments& mom
 }
 
 /// Solves Lᵀ·X = rows.
-Matrix without_weight(const MatrixD& factor, const Eigen::Ref<const Matrix>& rows) {
-    return factor.transpose().triangularView<Eigen::Upper>().solve(rows.cast<double>().eval()).cast<float>();
+MatrixD without_weight(const MatrixD& factor, const Eigen::Ref<const Matrix>& rows) {
+    return factor.transpose().triangularView<Eigen::Upper>().solve(rows.cast<double>().eval());
 }
 
 /// By how much keys are multiplied, so that they have `balance` times the energy's root of the values.
@@ -78,37 +78,13 @@ MatrixD centred_moment(const AttentionInputStats& stats) {
 SharedKeyFactorizer::SharedKeyFactorizer(const OriginalAttention& layer, const SharedKeyMap& map,
                                          const QueryKeyMoments& moments, const Whitening& whitening,
                                          KeyWeighting weighting)
-    : original_(layer), whitening_(whitening) {
-    const std::int64_t dim = layer.head_dim, rope = map.rope_dim(), nope = map.nope_rows();
-    const bool biased = layer.q_bias.size() > 0;
-    const std::int64_t nope_queries = layer.heads * rope;  // where they begin
-    weights_.o = layer.o;
-    weights_.q.resize(nope_queries + layer.q.rows(), layer.q.cols());
-    weights_.q.bottomRows(layer.q.rows()) = layer.q;
-    if (biased) {
-        weights_.q_bias.resize(weights_.q.rows());
-        weights_.q_bias.tail(layer.q_bias.size()) = layer.q_bias;
-    }
-    query_maps_.resize(static_cast<std::size_t>(layer.heads));
-    parallel_for(layer.heads, [&](std::int64_t head, std::vector<float>&) {
-        const MatrixD to = map.query_map(head);
-        const MatrixD rows = to.topRows(rope) * layer.q.middleRows(head * dim, dim).cast<double>();
-        weights_.q.middleRows(head * rope, rope) = rows.cast<float>();
-        if (biased) {
-            const Eigen::VectorXd bias = to.topRows(rope) * layer.q_bias.segment(head * dim, dim).cast<double>();
-            weights_.q_bias.segment(head * rope, rope) = bias.cast<float>();
-        }
-        query_maps_[static_cast<std::size_t>(head)] = to.bottomRows(nope);
-    });
-    MatrixD met = met_queries(query_maps_, moments);
+    : original_(layer), whitening_(whitening), frame_(shared_key_frame(layer, map)) {
+    const std::int64_t dim = layer.head_dim;
+    MatrixD met = met_queries(frame_.query_maps, moments);
     if (weighting == KeyWeighting::rms) met = MatrixD(met.diagonal().asDiagonal());
     key_factor_ = root_of_moment(met);
-    const MatrixD keys = map.map_keys(layer.k.cast<double>());
-    weights_.k_rope = keys.topRows(rope).cast<float>();
-    if (layer.k_bias.size() > 0) {
-        weights_.k_rope_bias = map.map_keys(layer.k_bias.cast<double>()).col(0).head(rope).cast<float>();
-    }
-    keys_ = whitening.apply((key_factor_.transpose() * keys.bottomRows(nope)).cast<float>());
+    const MatrixD keys = map.map_keys(layer.k.cast<double>()).bottomRows(map.nope_rows());
+    keys_ = whitening.apply((key_factor_.transpose() * keys).cast<float>());
     Matrix values(layer.v.rows(), layer.v.cols());
     for (std::int64_t head = 0; head < layer.kv_heads; ++head) {
         value_factors_.push_back(root_of_moment(output_gram(layer, head)));
@@ -116,39 +92,25 @@ SharedKeyFactorizer::SharedKeyFactorizer(const OriginalAttention& layer, const S
         values.middleRows(head * dim, dim) = rows.cast<float>();
     }
     values_ = whitening.apply(values);
-    if (layer.v_bias.size() == 0) return;
-    weights_.up_v_bias.resize(layer.heads * dim);
-    for (std::int64_t head = 0; head < layer.heads; ++head) {
-        weights_.up_v_bias.segment(head * dim, dim) = layer.v_bias.segment(head / layer.group_size() * dim, dim);
-    }
 }
 
-SharedKeyFactorizer::Result SharedKeyFactorizer::factorize(std::int64_t kv_rank, double balance,
-                                                           const SvdOptions& svd) const {
+SharedKeyFactorizer::Result SharedKeyFactorizer::factorize(std::int64_t kv_rank, double balance) const {
     const double weight = key_weight(keys_, values_, balance);
     Matrix weighted(keys_.rows() + values_.rows(), keys_.cols());
     weighted << keys_ * static_cast<float>(weight), values_;
-    SvdOptions options = svd;
+    SvdOptions options;
     options.sigma = SigmaPlacement::up;
-    LowRank factors = truncated_svd(weighted, kv_rank, options);
-    Result result{weights_, factors.total_energy, factors.retained_energy};
+    const LowRank factors = truncated_svd(weighted, kv_rank, options);
+    Result result{frame_.weights, factors.total_energy, factors.retained_energy};
     result.weights.down = whitening_.revert(factors.down);
-    place_up(factors.up, weight, result.weights);
+    const std::int64_t dim = original_.head_dim, nope = keys_.rows();
+    MatrixD values(values_.rows(), kv_rank);
+    for (std::int64_t head = 0; head < original_.kv_heads; ++head) {
+        values.middleRows(head * dim, dim) = without_weight(value_factors_[static_cast<std::size_t>(head)],
+                                                            factors.up.middleRows(nope + head * dim, dim));
+    }
+    place_up(original_, frame_, without_weight(key_factor_, factors.up.topRows(nope)) / weight, values, result.weights);
     return result;
-}
-
-void SharedKeyFactorizer::place_up(const Matrix& up, double key_weight, LatentWeights& to) const {
-    const std::int64_t dim = original_.head_dim, heads = original_.heads, nope = keys_.rows();
-    const MatrixD keys = without_weight(key_factor_, up.topRows(nope)).cast<double>() / key_weight;
-    to.up_k.resize(heads * dim, up.cols());
-    to.up_v.resize(heads * dim, up.cols());
-    parallel_for(heads, [&](std::int64_t head, std::vector<float>&) {
-        const std::int64_t kv_head = head / original_.group_size();
-        const MatrixD rows = query_maps_[static_cast<std::size_t>(head)].transpose() * keys;
-        to.up_k.middleRows(head * dim, dim) = rows.cast<float>();
-        to.up_v.middleRows(head * dim, dim) =
-            without_weight(value_factors_[static_cast<std::size_t>(kv_head)], up.middleRows(nope + kv_head * dim, dim));
-    });
 }
 
 }  // namespace mha2mla

@@ -3,9 +3,8 @@
 
 #include <vector>
 
-#include "../rope/shared_key.hpp"
 #include "mha2mla/factorize.hpp"
-#include "mha2mla/latent.hpp"
+#include "shared_key_frame.hpp"
 
 namespace mha2mla {
 
@@ -29,25 +28,17 @@ public:
         LatentWeights weights;                         // of the layout with one rotated key
         double total_energy = 0, retained_energy = 0;  // of the weighted matrix
     };
-    /// Rows of the map for queries and the rotated key, and the truncated SVD of unrotated keys and values with their
-    /// errors weighted: keys by the queries that they meet, values by W_oᵀW_o over their group, both by the centred
-    /// inputs. All singular values go into the up projections, so that on the text every channel of the latent has unit
-    /// variance.
-    ///
-    /// The key bias vanishes on unrotated components, because it adds the same to all scores of a query, and stays on
-    /// the rotated key; each head gets the value bias of its KV head.
+    /// The frame of the map, and the truncated SVD of unrotated keys and values with their errors weighted: keys by
+    /// the queries that they meet, values by W_oᵀW_o over their group, both by the centred inputs. All singular values
+    /// go into the up projections, so that on the text every channel of the latent has unit variance.
     /// @param balance errors count as if unrotated keys had this many times the root mean square of the values.
     /// @throws Error{usage} naming the largest possible rank, Error{numeric}.
-    [[nodiscard]] Result factorize(std::int64_t kv_rank, double balance, const SvdOptions& svd = {}) const;
+    [[nodiscard]] Result factorize(std::int64_t kv_rank, double balance) const;
 
 private:
-    /// The rows of the up projections as the layer has them, from those for weighted rows.
-    void place_up(const Matrix& up, double key_weight, LatentWeights& to) const;
-
     const OriginalAttention& original_;
     const Whitening& whitening_;
-    LatentWeights weights_;               // what does not depend on the factors
-    std::vector<MatrixD> query_maps_;     // of unrotated components, by head, [nope_rows, head_dim]
+    SharedKeyFrame frame_;
     MatrixD key_factor_;                  // L with L·Lᵀ the weighting of keys, [nope_rows, nope_rows]
     std::vector<MatrixD> value_factors_;  // the same of values, by KV head
     Matrix keys_, values_;                // weighted, [nope_rows, hidden], [kv_heads * head_dim, hidden]

@@ -1,5 +1,6 @@
 // Layout `deepseek`: tensor names and config.json of transformers' DeepseekV3ForCausalLM (DeepSeek-AI 2024,
 // section 2.1.1), which engines load. Every layer's MLP is dense.
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "layouts.hpp"
@@ -40,6 +41,23 @@ Json rope_parameters(const Json& original) {
     if (!rope.contains("rope_theta")) rope["rope_theta"] = original.value("rope_theta", Json(10000.0));
     if (!rope.contains("rope_type")) rope["rope_type"] = rope.value("type", "default");
     return rope;
+}
+
+/// A list of frequencies that all layers share, as divisors of those that an engine starts from.
+Json as_longrope(const Json& rope, const std::vector<double>& frequencies, const Json& positions) {
+    const double theta = rope.at("rope_theta").get<double>();
+    std::vector<double> factors;
+    for (const double frequency : frequencies) {
+        const auto exponent = static_cast<double>(factors.size()) / static_cast<double>(frequencies.size());
+        factors.push_back(std::pow(theta, -exponent) / frequency);
+    }
+    return {{"rope_type", "longrope"},
+            {"rope_theta", theta},
+            {"short_factor", factors},
+            {"long_factor", factors},
+            {"factor", 1.0},
+            {"attention_factor", 1.0},
+            {"original_max_position_embeddings", positions}};
 }
 
 }  // namespace
@@ -95,8 +113,9 @@ std::optional<LatentConfig> read_deepseek_config(const Json& config, const Atten
 
 std::string deepseek_config_text(const Json& original, const LatentConfig& latent, const LayoutNotes& notes) {
     Json config;
-    config["architectures"] = {"DeepseekV3ForCausalLM"};
-    config["model_type"] = deepseek_layout().model_type;
+    const bool own_frequencies = latent.frequencies.size() > 1;  // of each layer, which no other loader reads
+    config["architectures"] = {own_frequencies ? "Mha2mlaDeepseekForCausalLM" : "DeepseekV3ForCausalLM"};
+    config["model_type"] = own_frequencies ? "mha2mla_deepseek" : "deepseek_v3";
     const auto keep = [&](std::initializer_list<const char*> keys) {
         for (const char* key : keys) {
             if (const auto found = original.find(key); found != original.end()) config[key] = *found;
@@ -120,7 +139,11 @@ std::string deepseek_config_text(const Json& original, const LatentConfig& laten
     config["attention_bias"] = notes.biased;
     keep({"hidden_act", "max_position_embeddings", "rms_norm_eps", "initializer_range", "attention_dropout"});
     config["tie_word_embeddings"] = original.value("tie_word_embeddings", false);
-    const Json rope = rope_parameters(original);
+    Json rope = rope_parameters(original);
+    if (latent.frequencies.size() == 1) {
+        rope = as_longrope(rope, latent.frequencies.front(), original.value("max_position_embeddings", Json(2048)));
+    }
+    if (own_frequencies) config["rope_frequencies"] = latent.frequencies;
     config["rope_interleave"] = true;
     config["rope_parameters"] = rope;
     // transformers 4 reads these two.

@@ -402,11 +402,34 @@ void deepseek_v3(const ConfigKeys& keys, ModelConfig& config) {
     deepseek(keys, config, keys.flag("rope_interleave", true));
 }
 
+/// DeepSeek-V3 with frequencies of each layer's own.
+void mha2mla_deepseek(const ConfigKeys& keys, ModelConfig& config) {
+    deepseek_v3(keys, config);
+    const auto* const lists = keys.find("rope_frequencies");
+    const std::size_t pairs = config.rules.layers.front().rotary.frequencies.size();
+    const std::string wanted = "must list " + std::to_string(pairs) + " positive numbers for each of " +
+                               std::to_string(config.num_hidden_layers) + " layers";
+    if (lists == nullptr || !lists->is_array() || lists->size() != config.rules.layers.size()) {
+        keys.fail("rope_frequencies", wanted);
+    }
+    for (std::size_t layer = 0; layer < lists->size(); ++layer) {
+        const auto& list = (*lists)[layer];
+        RotaryRule& rotary = config.rules.layers[layer].rotary;
+        if (!list.is_array() || list.size() != pairs) keys.fail("rope_frequencies", wanted);
+        for (std::size_t k = 0; k < pairs; ++k) {
+            const double frequency = list[k].is_number() ? list[k].get<double>() : 0;
+            if (!(frequency > 0 && frequency <= 4)) keys.fail("rope_frequencies", wanted);
+            rotary.frequencies[k] = frequency;
+        }
+        rotary.trained_length = 0;
+    }
+}
+
 struct Family {
     ModelFamily row;
     void (*fill)(const ConfigKeys&, ModelConfig&);
 };
-constexpr std::array<Family, 26> kFamilies = {{
+constexpr std::array<Family, 27> kFamilies = {{
     {{"llama", "Llama 1-3, SmolLM, TinyStories and others of the same architecture", true}, llama},
     {{"mistral", "Mistral 7B, with or without a sliding window", true}, mistral},
     {{"ministral", "Ministral 8B", true}, ministral},
@@ -433,6 +456,7 @@ constexpr std::array<Family, 26> kFamilies = {{
     {{"seed_oss", "Seed-OSS"}, seed_oss},
     {{"deepseek_v2", "DeepSeek-V2 without experts"}, deepseek_v2},
     {{"deepseek_v3", "DeepSeek-V3 without experts, and what layout deepseek writes"}, deepseek_v3},
+    {{"mha2mla_deepseek", "what layout deepseek writes with free rope-frequencies"}, mha2mla_deepseek},
 }};
 constexpr auto kRows = [] {
     std::array<ModelFamily, kFamilies.size()> rows;

@@ -1,6 +1,7 @@
 #include "shared_key.hpp"
 
 #include <Eigen/Cholesky>
+#include <Eigen/Eigenvalues>
 #include <Eigen/SVD>
 #include <algorithm>
 #include <cmath>
@@ -31,6 +32,36 @@ MatrixC complex_moment(const MatrixD& moment, std::int64_t channels, const RowOf
         }
     }
     return result;
+}
+
+/// The dimensions of a channel of a block: its KV head's first and second.
+struct ChannelRows {
+    const OriginalAttention& layer;
+    const SharedKeyBlock& block;
+
+    std::pair<std::int64_t, std::int64_t> operator()(std::int64_t channel) const {
+        const HeadPair& pair = layer.pairs[static_cast<std::size_t>(block.first_pair + channel % block.pairs)];
+        const std::int64_t head = channel / block.pairs * layer.head_dim;
+        return {head + pair.first, head + pair.second};
+    }
+};
+
+/// Blocks of `fold` neighbouring pairs, the last one of what is left. @param fill is given each with its pairs.
+template <typename Fill>
+std::vector<SharedKeyBlock> blocks_of(const OriginalAttention& layer, std::int64_t fold, const Fill& fill) {
+    const auto pairs = static_cast<std::int64_t>(layer.pairs.size());
+    if (fold < 1 || fold > pairs) {
+        throw Error(ErrorCode::usage, "blocks of " + std::to_string(fold) +
+                                          " rotary pairs are not possible; choose from 1 to " + std::to_string(pairs));
+    }
+    std::vector<SharedKeyBlock> blocks(static_cast<std::size_t>((pairs + fold - 1) / fold));
+    parallel_for(static_cast<std::int64_t>(blocks.size()), [&](std::int64_t number, std::vector<float>&) {
+        SharedKeyBlock& block = blocks[static_cast<std::size_t>(number)];
+        block.first_pair = number * fold;
+        block.pairs = std::min(fold, pairs - block.first_pair);
+        fill(block);
+    });
+    return blocks;
 }
 
 /// The lower Cholesky factor of a moment and its ridge.
@@ -70,21 +101,8 @@ std::complex<double> mean_turn(const Eigen::VectorXd& p, double delta) {
 
 std::vector<SharedKeyBlock> balanced_blocks(const OriginalAttention& layer, const QueryKeyMoments& moments,
                                             std::int64_t fold) {
-    const auto pairs = static_cast<std::int64_t>(layer.pairs.size());
-    if (fold < 1 || fold > pairs) {
-        throw Error(ErrorCode::usage, "blocks of " + std::to_string(fold) +
-                                          " rotary pairs are not possible; choose from 1 to " + std::to_string(pairs));
-    }
-    std::vector<SharedKeyBlock> blocks(static_cast<std::size_t>((pairs + fold - 1) / fold));
-    parallel_for(static_cast<std::int64_t>(blocks.size()), [&](std::int64_t number, std::vector<float>&) {
-        SharedKeyBlock& block = blocks[static_cast<std::size_t>(number)];
-        block.first_pair = number * fold;
-        block.pairs = std::min(fold, pairs - block.first_pair);
-        const auto rows_of = [&](std::int64_t channel) {
-            const HeadPair& pair = layer.pairs[static_cast<std::size_t>(block.first_pair + channel % block.pairs)];
-            const std::int64_t head = channel / block.pairs * layer.head_dim;
-            return std::pair(head + pair.first, head + pair.second);
-        };
+    return blocks_of(layer, fold, [&](SharedKeyBlock& block) {
+        const auto rows_of = ChannelRows{layer, block};
         const MatrixC key = complex_moment(moments.key, layer.kv_heads * block.pairs, rows_of);
         MatrixC query = MatrixC::Zero(key.rows(), key.cols());
         for (std::int64_t head = 0; head < layer.heads; ++head) {
@@ -94,7 +112,26 @@ std::vector<SharedKeyBlock> balanced_blocks(const OriginalAttention& layer, cons
         }
         balance(block, key, query);
     });
-    return blocks;
+}
+
+std::vector<SharedKeyBlock> principal_blocks(const OriginalAttention& layer, const QueryKeyMoments& moments,
+                                             std::int64_t fold) {
+    return blocks_of(layer, fold, [&](SharedKeyBlock& block) {
+        const MatrixC key = complex_moment(moments.key, layer.kv_heads * block.pairs, ChannelRows{layer, block});
+        const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> eigen(key.real());
+        if (eigen.info() != Eigen::Success || !key.allFinite()) refuse_block_moments();
+        block.strength = eigen.eigenvalues().reverse();
+        const Eigen::MatrixXd components = eigen.eigenvectors().rowwise().reverse();
+        block.from = components.cast<std::complex<double>>();
+        block.to = block.from.transpose();
+    });
+}
+
+std::vector<SharedKeyBlock> plain_blocks(const OriginalAttention& layer) {
+    return blocks_of(layer, 1, [&](SharedKeyBlock& block) {
+        block.to = block.from = MatrixC::Identity(layer.kv_heads, layer.kv_heads);
+        block.strength.setOnes(layer.kv_heads);
+    });
 }
 
 std::vector<SharedKeyComponent> components_of(const std::vector<SharedKeyBlock>& blocks) {

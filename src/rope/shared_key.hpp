@@ -38,6 +38,15 @@ struct SharedKeyBlock {
 inline constexpr double kBasisRidge = 1e-6;
 inline constexpr double kLeastBasisRidge = 1e-30;
 
+/// RoRoPE with FreqFold (TransMLA, Meng et al. 2025, section 4.2): a real orthogonal basis of every block, the
+/// principal components of its keys, whose first and second halves of heads count as samples alike. `strength` are the
+/// variances.
+/// @throws Error{usage} if fold is not in [1, pairs of a head], Error{numeric}.
+[[nodiscard]] std::vector<SharedKeyBlock> principal_blocks(const OriginalAttention& layer,
+                                                           const QueryKeyMoments& moments, std::int64_t fold);
+/// Every head's keys as they are, in a block for each pair.
+[[nodiscard]] std::vector<SharedKeyBlock> plain_blocks(const OriginalAttention& layer);
+
 /// Where a component is.
 struct SharedKeyComponent {
     std::int64_t block = 0, index = 0;

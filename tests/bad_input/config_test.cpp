@@ -227,6 +227,13 @@ TEST(BadConfig, MultiHeadLatentAttention) {
     expect(ErrorCode::unsupported, "first_k_dense_replace", 1, {"experts", "first_k_dense_replace"});
     expect(ErrorCode::unsupported, "rope_scaling", {{"rope_type", "yarn"}, {"factor", 4.0}}, {"yarn"});
     expect(ErrorCode::format, "rope_interleave", 1, {"rope_interleave", "true or false"});
+    config["model_type"] = "mha2mla_deepseek";
+    const Json list = {1.0, 0.1};
+    for (const Json& value : {Json(nullptr), Json(1.0), Json::array({list}), Json::array({list, list, list}),
+                              Json::array({list, 1}), Json::array({list, {1.0}}), Json::array({list, {1.0, 0.0}}),
+                              Json::array({list, {1.0, "x"}}), Json::array({list, {1.0, 1e30}})}) {
+        expect(ErrorCode::format, "rope_frequencies", value, {"rope_frequencies", "2 positive numbers", "2 layers"});
+    }
 }
 
 TEST(BadConfig, RopeScaling) {

@@ -135,7 +135,32 @@ TEST_F(MethodCli, ADefaultValueThatIsGivenNamesItsStage) {
     EXPECT_EQ(uniform.at("aligned"), false);
 }
 
+TEST_F(MethodCli, TransmlaSaysWhatItIsAndRefinesNothing) {
+    const auto json = converted("transmla", {"--method", "transmla", "--kv-reduction", "0.6875"});
+    EXPECT_EQ(json.at("method"), "transmla");
+    EXPECT_EQ(json.at("layout"), "deepseek");
+    EXPECT_EQ(json.at("rope_dim"), 16) << "half of head_dim";
+    EXPECT_EQ(json.at("rope_dim").get<int>() + json.at("kv_rank").get<int>(), 60);
+    EXPECT_EQ(json.at("aligned"), false);
+    EXPECT_FALSE(is_aligned(directory_ / "transmla"));
+    EXPECT_NE(read_text(directory_ / "transmla/README.md").find("method `transmla`"), std::string::npos);
+    EXPECT_EQ(converted("quarter", {"--method", "transmla", "--rope-dim", "8", "--kv-rank", "52"}).at("rope_dim"), 8);
+
+    const auto exact = converted("exact", {"--method", "transmla-v1"});
+    EXPECT_EQ(exact.at("kv_cache").at("reduction"), 0.0);
+    for (const auto& error : exact.at("alignment_error")) EXPECT_LT(error.get<double>(), 1e-5);
+    expect_refused({"--method", "transmla-v1", "--kv-reduction", "0.5"}, {"transmla-v1", "--kv-reduction"});
+    expect_refused({"--method", "transmla", "--rope-dim", "10"}, {"--rope-dim", "head_dim of 32"});
+    expect_refused({"--method", "transmla", "--kv-reduction", "0.99"}, {"transmla", "--rope-dim"});
+    expect_refused({"--method", "transmla", "--layout", "mha2mla"}, {"--layout", "--method aligned"});
+    expect_refused({"--method", "transmla", "--quality", "best"}, {"--quality", "--method aligned"});
+    expect_refused({"--method", "transmla", "--rope", "high"}, {"--rope", "--method transmla"});
+}
+
 TEST_F(MethodCli, OptionsWithoutEffectNameTheOneTheyNeed) {
+    expect_refused({"--rope-frequencies", "free", "--method", "mha2mla"}, {"--rope-frequencies", "--layout deepseek"});
+    expect_refused({"--rope-frequencies", "free", "--layout", "mha2mla"}, {"--rope-frequencies", "--layout deepseek"});
+
     expect_refused({"--svd-excess", "0.1"}, {"--svd-excess", "--svd-method fast"});
     expect_refused({"--svd-excess", "0.001", "--svd-method", "strict"}, {"--svd-excess", "--svd-method fast"});
     expect_refused({"--svd", "none", "--sigma", "balanced"}, {"--sigma", "--svd other than none"});

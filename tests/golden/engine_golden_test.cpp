@@ -13,10 +13,16 @@
 namespace mha2mla::test {
 namespace {
 
-class EngineGolden : public testing::TestWithParam<const char*> {};
+struct Form {
+    const char* name;
+    const char* checkpoint;
+    RopeFrequencies frequencies = RopeFrequencies::engine;
+    SharedKeyBasis basis = SharedKeyBasis::balanced;
+};
+class EngineGolden : public testing::TestWithParam<Form> {};
 
 TEST_P(EngineGolden, TransformersComputesTheSameLogits) {
-    const std::string folder = std::string("golden/") + GetParam();
+    const std::string folder = std::string("golden/") + GetParam().checkpoint;
     MHA2MLA_NEEDS_SHARED(folder);
     MHA2MLA_NEEDS_DOWNLOAD("venv/requirements");
     constexpr std::int64_t kLength = 24, kCalibration = 40;
@@ -34,8 +40,12 @@ TEST_P(EngineGolden, TransformersComputesTheSameLogits) {
     }
     const TemporaryDirectory directory;
     const std::int64_t keys = source.config.num_key_value_heads * source.config.head_dim;
-    const AlignRequest request{
-        {0, keys / 4 * 2, keys / 2, {"", 3, 4 * kCalibration, ""}, &deepseek_layout()}, 8, kCalibration};
+    const bool published = GetParam().basis != SharedKeyBasis::balanced;
+    const AlignRequest request{{0, published ? source.config.head_dim / 2 : keys / 4 * 2, keys / 2,
+                                AlignQuality{"", published ? 0 : 3, 4 * kCalibration, ""}, &deepseek_layout(),
+                                GetParam().frequencies, GetParam().basis},
+                               8,
+                               kCalibration};
     Observer observer;
     Aligner aligner(source, calibration, kCalibration, request.options, observer);
     (void)convert(source, directory / "out", {request, Dtype::f32}, {nullptr, nullptr, &aligner}, observer);
@@ -55,13 +65,17 @@ TEST_P(EngineGolden, TransformersComputesTheSameLogits) {
     EXPECT_LT((other - expected).cwiseAbs().maxCoeff(), 1e-4F * expected.cwiseAbs().maxCoeff());
 }
 
-constexpr const char* kForms[] = {
-    "families/llama-gqa-untied-bf16",  // converted to F32
-    "families/llama-mqa-bias-f32",     // queries, keys, values and outputs with biases
-    "families/llama3-rope-scaling",
-    "families5/llama-headdim",  // tied, head_dim not hidden/heads
+constexpr Form kForms[] = {
+    {"BF16ToF32", "families/llama-gqa-untied-bf16"},
+    {"Biases", "families/llama-mqa-bias-f32"},  // of queries, keys, values and outputs
+    {"Llama3Scaling", "families/llama3-rope-scaling"},
+    {"TiedWithHeadDim", "families5/llama-headdim"},  // not hidden/heads
+    {"SharedFrequencies", "families/llama3-rope-scaling", RopeFrequencies::shared},
+    {"Transmla", "families/llama-gqa-untied-bf16", RopeFrequencies::engine, SharedKeyBasis::transmla},
+    {"TransmlaV1", "families/llama-gqa-untied-bf16", RopeFrequencies::engine, SharedKeyBasis::replicated},
 };
-INSTANTIATE_TEST_SUITE_P(Forms, EngineGolden, testing::ValuesIn(kForms), family_test_name);
+INSTANTIATE_TEST_SUITE_P(Forms, EngineGolden, testing::ValuesIn(kForms),
+                         [](const auto& info) { return std::string(info.param.name); });
 
 TEST(EngineGolden, BiasesThatTheirClassHasNotAreRefusedBeforeAnyWork) {
     const Model source = Model::open(shared("golden/families5/llama-bias-llama3"));

@@ -1,6 +1,7 @@
 // A checkpoint in DeepSeek's layout computes what its layers were aligned to, in every form of attention.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <random>
 
 #include "forward/layer.hpp"
@@ -67,9 +68,9 @@ TEST_F(DeepseekLayout, TheCheckpointComputesWhatWasAligned) {
         Aligner aligner(*source_, random_tokens(kWindows * kSeqLen), kSeqLen, request_.options, observer_);
         const Matrix input = Matrix::Random(2 * kSeqLen, config.hidden_size);
         for (std::int64_t layer = 0; layer < config.num_hidden_layers; ++layer) {
-            LatentLayer expected = empty_layer(
-                *source_, layer, config.latent_shape(kRopeDim, kKvRank, Factorization::whitened, deepseek_layout()), {},
-                kSeqLen);
+            LatentLayer expected = empty_shared_key_layer(
+                *source_, layer, config.latent_shape(kRopeDim, kKvRank, Factorization::whitened, deepseek_layout()),
+                engine_frequencies(*source_, kRopeDim), kSeqLen);
             expected.weights = aligner.next().weights;
             LatentActivations at;
             run_latent(expected, kSeqLen, input, at);
@@ -117,6 +118,67 @@ TEST_F(DeepseekLayout, NumbersThatF16HasNotAreRefused) {
     expect_error(ErrorCode::unsupported, {"F16", "BF16"},
                  [&] { (void)convert(source, directory_ / "out", {request_}, inputs, observer_); });
     EXPECT_FALSE(std::filesystem::exists(directory_ / "out"));
+}
+
+/// Conversions in which nothing is lost, and the kinds of models for which that is so.
+struct Lossless {
+    const char* name;
+    RopeFrequencies frequencies;
+    SharedKeyBasis basis;
+    bool mqa_only;  // with one KV head TransMLA's blocks of one pair are whole heads
+    const char* model_type;
+};
+constexpr Lossless kLossless[] = {
+    {"free frequencies", RopeFrequencies::free, SharedKeyBasis::balanced, false, "mha2mla_deepseek"},
+    {"shared frequencies", RopeFrequencies::shared, SharedKeyBasis::balanced, false, "deepseek_v3"},
+    {"TransMLA", RopeFrequencies::engine, SharedKeyBasis::transmla, true, "deepseek_v3"},
+    {"replicated heads", RopeFrequencies::engine, SharedKeyBasis::replicated, false, "deepseek_v3"},
+    {"identity", RopeFrequencies::engine, SharedKeyBasis::replicated_identity, false, "deepseek_v3"},
+};
+
+TEST_F(DeepseekLayout, WhereEverythingIsKeptNothingChanges) {
+    for (const Lossless& lossless : kLossless) {
+        for (const Kind& kind : kKinds) {
+            if (lossless.mqa_only && kind.model.kv_heads != 1) continue;
+            SCOPED_TRACE(std::string(lossless.name) + ", " + kind.name);
+            const std::int64_t keys = kind.model.kv_heads * 8;
+            request_.options.rope_dim = keys;
+            request_.options.kv_rank = keys;  // of values; all keys rotate
+            request_.options.quality = find_align_quality("none");
+            request_.options.frequencies = lossless.frequencies;
+            request_.options.basis = lossless.basis;
+            convert_kind(kind);
+            EXPECT_EQ(converted_->config.model_type, lossless.model_type);
+            const auto ids = random_tokens(2 * kSeqLen);
+            const Matrix before = prefill(*source_, ids, kSeqLen, observer_);
+            const Matrix after = prefill(*converted_, ids, kSeqLen, observer_);
+            const float rounding = kind.model.dtype == "BF16" ? 2e-2F : 2e-5F;
+            EXPECT_LT((after - before).norm(), rounding * before.norm());
+        }
+    }
+}
+
+TEST_F(DeepseekLayout, FrequenciesAreReadAsTheyWereChosen) {
+    request_.options.rope_dim = 8;
+    for (const RopeFrequencies kind : {RopeFrequencies::shared, RopeFrequencies::free}) {
+        request_.options.frequencies = kind;
+        convert_kind(kKinds.front());
+        Aligner aligner(*source_, random_tokens(kWindows * kSeqLen), kSeqLen, request_.options, observer_);
+        const std::int64_t layers = source_->config.num_hidden_layers;
+        for (std::int64_t layer = 0; layer < layers; ++layer) (void)aligner.next();
+        const auto lists = aligner.frequencies();
+        ASSERT_EQ(std::ssize(lists), kind == RopeFrequencies::shared ? 1 : layers);
+        const std::vector<double>& own = source_->config.rules.layers.front().rotary.frequencies;
+        for (std::int64_t layer = 0; layer < layers; ++layer) {
+            const auto& expected = lists[lists.size() == 1 ? 0 : static_cast<std::size_t>(layer)];
+            const auto& read = converted_->rules(layer).rotary.frequencies;
+            ASSERT_EQ(read.size(), expected.size());
+            for (std::size_t k = 0; k < read.size(); ++k) {
+                EXPECT_NEAR(read[k], expected[k], 1e-12);
+                EXPECT_TRUE(std::find(own.begin(), own.end(), expected[k]) != own.end());
+            }
+        }
+    }
 }
 
 }  // namespace

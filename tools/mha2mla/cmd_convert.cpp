@@ -28,7 +28,7 @@ Used used(const ConversionPlan& plan, const ConvertReport* report, const ModelCo
 std::string method_text(const ConversionPlan& plan, const Used& split) {
     if (plan.layout().shared_rope_key) {
         return "one rotated key, rope-dim " + split.rope_dim + ", one latent, kv-rank " + split.kv_rank +
-               ", weights aligned on text";
+               (plan.refined() ? ", weights aligned on text" : ", as " + std::string(method_of(plan).name));
     }
     return plan.rope(0).strategy + " selection, rope-dim " + split.rope_dim + ", " +
            std::string(row_of(plan.factorization()).name) + " SVD, kv-rank " + split.kv_rank +
@@ -49,12 +49,13 @@ Json plan_as_json(const Conversion& conversion) {
     const ConversionPlan& plan = conversion.plan;
     const StagedPlan* stages = plan.staged();
     Json json = plan_json(conversion.cost, 16);
+    json["method"] = method_of(plan).name;
     json["layout"] = plan.layout().name;
     json["rope"] = plan.rope(0).strategy;
     json["rope_dim"] = stages != nullptr ? Json(stages->rope.rope_dim) : Json();
     json["kv_rank"] = stages != nullptr ? Json(stages->kv_rank) : Json();
     json["svd"] = row_of(plan.factorization()).name;
-    json["aligned"] = stages == nullptr;
+    json["aligned"] = plan.refined();
     if (stages == nullptr) json["splits"] = splits_json(plan.splits(conversion.model.config));
     json["output_bytes"] = planned_output_bytes(conversion.model, plan);
     json["memory"] = planned_memory(conversion.model.config, plan, conversion.limits.max_memory);
@@ -64,12 +65,13 @@ Json plan_as_json(const Conversion& conversion) {
 Json report_as_json(const ConvertFlags& flags, const Conversion& conversion, const ConvertReport& report) {
     const ConversionPlan& plan = conversion.plan;
     Json json = plan_json(report.plan, 16);
+    json["method"] = method_of(plan).name;
     json["layout"] = plan.layout().name;
     json["rope"] = plan.rope(0).strategy;
     json["rope_dim"] = report.selection.rope_dim;
     json["kv_rank"] = report.kv_rank;
     json["svd"] = row_of(plan.factorization()).name;
-    json["aligned"] = plan.aligned() != nullptr;
+    json["aligned"] = plan.refined();
     json["retained_energy"] = report.retained_energy;
     if (!report.balance.empty()) json["kv_balance"] = report.balance;
     if (!report.alignment_error.empty()) json["alignment_error"] = report.alignment_error;

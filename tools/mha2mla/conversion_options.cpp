@@ -76,6 +76,13 @@ void add_conversion_options(CLI::App& command, ConvertFlags& flags) {
     add_choice(command, "--quality", flags.request.quality, align_qualities(), &AlignQuality::name,
                "Time that aligned takes for a better result:" + qualities())
         ->default_str(std::string(align_qualities().front().name));
+    std::string frequencies = "Frequencies at which the rotated key of layout deepseek turns:";
+    for (const auto& row : kRopeFrequencies) {
+        frequencies += "\n  " + std::string(row.name) + ": " + std::string(row.what);
+    }
+    add_choice(command, "--rope-frequencies", flags.request.frequencies, kRopeFrequencies,
+               &RopeFrequenciesRow::frequencies, frequencies)
+        ->default_str(std::string(kRopeFrequencies.front().name));
     std::string help = "Which rotary pairs of a head keep RoPE:";
     for (const auto& row : rope_strategies()) help += "\n  " + std::string(row.name) + ": " + std::string(row.good_for);
     add_choice(command, "--rope", flags.request.rope, rope_strategies(), &RopeStrategy::name, help)

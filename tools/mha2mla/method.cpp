@@ -53,13 +53,13 @@ void require_text(const ConvertFlags& flags) {
     if (!flags.statistics.text.given()) {
         throw Error(
             ErrorCode::usage,
-            "the default method aligns each layer on text: give --calibration-text FILE or "
-            "--calibration-tokens FILE; without any text there is --method mha2mla --rope uniform (or high, low)");
+            "method " + std::string(flags.asked().method_row().name) +
+                " works on text: give --calibration-text FILE or --calibration-tokens FILE; without any text there is "
+                "--method mha2mla --rope uniform (or high, low)");
     }
     if (flags.statistics.samples.until_settled) {
-        throw Error(ErrorCode::usage,
-                    "--samples auto watches the 2-norm selection and does not go with --method aligned; "
-                    "give a number");
+        throw Error(ErrorCode::usage, "--samples auto watches the 2-norm selection and does not go with --method " +
+                                          std::string(flags.asked().method_row().name) + "; give a number");
     }
 }
 

@@ -93,7 +93,7 @@ std::string human_bytes(double bytes) {
 
 std::string human_reduction(double reduction) {
     char text[32];
-    (void)std::snprintf(text, sizeof text, "%+.2f%%", -100 * reduction);
+    (void)std::snprintf(text, sizeof text, "%+.2f%%", 0.0 - 100 * reduction);  // 0, not -0
     return text;
 }
 

@@ -4,13 +4,13 @@
 
 namespace mha2mla {
 
-RotaryRule engine_rotary(const Model& model, std::int64_t dims) {
+std::vector<double> engine_frequencies(const Model& model, std::int64_t dims) {
     const std::filesystem::path file = model.checkpoint.directory() / "config.json";
     const auto json = read_json_file<nlohmann::ordered_json>(file);
     ModelConfig config = model.config;
     config.head_dim = dims;
     apply_family(ConfigKeys(json, file.string()), config);
-    return config.rules.layers.front().rotary;
+    return config.rules.layers.front().rotary.frequencies;
 }
 
 }  // namespace mha2mla
