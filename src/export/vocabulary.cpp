@@ -1,5 +1,7 @@
 // tokenizer.json as llama.cpp takes it: the tokens by id, what kind each is, and the merges; of a vocabulary with byte
 // fallback (Llama 2) scores instead of merges, of which the highest is merged first.
+#include <algorithm>
+
 #include "../support/json_file.hpp"
 #include "../tokenizer/tokenizer_file.hpp"
 #include "export_tensor.hpp"
@@ -148,10 +150,14 @@ std::vector<float> scores_of(const TokenizerFile& file, const Tokens& tokens) {
     return scores;
 }
 
-void mark_bytes(Tokens& tokens) {
+void mark_bytes(Tokens& tokens, const fs::path& path, Observer& observer) {
+    constexpr std::ptrdiff_t kBytes = 256;
     for (std::size_t id = 0; id < tokens.names.size(); ++id) {
         const std::string& name = tokens.names[id];
         if (name.size() == 6 && name.rfind("<0x", 0) == 0 && name.back() == '>') tokens.kinds[id] = byte;
+    }
+    if (std::count(tokens.kinds.begin(), tokens.kinds.end(), byte) < kBytes) {
+        observer.warn(path.string() + ": not every byte has a token, and llama.cpp fails at characters without one");
     }
 }
 
@@ -207,7 +213,7 @@ std::string add_vocabulary(const Model& model, GgufMetadata& metadata, Observer&
     const bool byte_fallback = file.rest.at("model").value("byte_fallback", false);
     Tokens tokens = tokens_of(file, model.config.vocab_size, path, observer);
     const SpecialIds ids(directory, file, tokens);
-    if (byte_fallback) mark_bytes(tokens);
+    if (byte_fallback) mark_bytes(tokens, path, observer);
     const auto unknown_id = ids.find("unk");
     if (byte_fallback && unknown_id) tokens.kinds[*unknown_id] = unknown;
 
