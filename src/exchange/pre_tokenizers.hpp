@@ -12,7 +12,12 @@ namespace mha2mla {
 [[nodiscard]] std::optional<std::string_view> pre_tokenizer_name(const nlohmann::json& pre_tokenizer,
                                                                  bool ignore_merges);
 
-/// What tokenizer.json says of a pre-tokenizer that has this name; null if there is none.
-[[nodiscard]] nlohmann::json pre_tokenizer_of(std::string_view name);
+/// What a name stands for.
+struct NamedPreTokenizer {
+    nlohmann::json pre_tokenizer;  // as in a tokenizer.json
+    bool ignore_merges = false;
+    bool adds_bos = false;  // unless the file says otherwise
+};
+[[nodiscard]] std::optional<NamedPreTokenizer> named_pre_tokenizer(std::string_view name);
 
 }  // namespace mha2mla

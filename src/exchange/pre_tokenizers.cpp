@@ -9,7 +9,7 @@ namespace {
 
 using Json = nlohmann::json;
 
-/// How words are found before merges apply.
+/// How words are found before merges apply. Those that ignore merges also begin a text with BOS.
 struct Row {
     std::string_view name;
     std::string_view regex;  // of a Split; empty: that of GPT-2, which ByteLevel has itself
@@ -81,7 +81,7 @@ std::optional<std::string_view> pre_tokenizer_name(const Json& pre_tokenizer, bo
     return std::nullopt;
 }
 
-Json pre_tokenizer_of(std::string_view name) {
+std::optional<NamedPreTokenizer> named_pre_tokenizer(std::string_view name) {
     for (const Row& row : kRows) {
         if (row.name != name) continue;
         const bool own = row.regex.empty();
@@ -93,10 +93,11 @@ Json pre_tokenizer_of(std::string_view name) {
         }
         steps.push_back(
             {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", own}});
-        if (steps.size() == 1) return steps.front();
-        return {{"type", "Sequence"}, {"pretokenizers", steps}};
+        const bool one = steps.size() == 1;
+        return NamedPreTokenizer{one ? steps.front() : Json{{"type", "Sequence"}, {"pretokenizers", steps}},
+                                 row.ignore_merges, row.ignore_merges};
     }
-    return nullptr;
+    return std::nullopt;
 }
 
 }  // namespace mha2mla
