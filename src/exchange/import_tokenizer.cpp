@@ -3,6 +3,7 @@
 
 #include "../tokenizer/utf8.hpp"
 #include "import_parts.hpp"
+#include "mha2mla/error.hpp"
 #include "mha2mla/tokenizer.hpp"
 #include "pre_tokenizers.hpp"
 
@@ -117,6 +118,10 @@ Json with_byte_fallback(const GgufFile& file, const TokenTable& table) {
             {"model", model_of(table, std::move(merges), true, false)}};
 }
 
+bool are_utf8(const std::vector<std::string_view>& texts) {
+    return std::none_of(texts.begin(), texts.end(), [](auto text) { return utf8::find_invalid(text).has_value(); });
+}
+
 TokenTable table_of(const GgufFile& file) {
     TokenTable table;
     table.names = file.texts("tokenizer.ggml.tokens");
@@ -190,10 +195,8 @@ ImportedTokenizer imported_tokenizer(const GgufFile& file, Observer& observer) {
         return to;
     };
     const TokenTable table = table_of(file);
-    if (!std::all_of(table.names.begin(), table.names.end(),
-                     [](std::string_view name) { return !utf8::find_invalid(name); })) {
+    if (!are_utf8(table.names) || !are_utf8(file.texts("tokenizer.ggml.merges")))
         return without("tokens are not UTF-8");
-    }
     Json tokenizer;
     bool starts = model == "llama";
     if (model == "llama") {
@@ -213,9 +216,15 @@ ImportedTokenizer imported_tokenizer(const GgufFile& file, Observer& observer) {
     tokenizer["version"] = "1.0";
     tokenizer["added_tokens"] = added_tokens_of(table);
     tokenizer["post_processor"] = post_processor_of(table, starts, ends);
-    to.tokenizer = tokenizer.dump();
+    std::string text = tokenizer.dump();
+    try {
+        (void)Tokenizer::parse(text, "its vocabulary");  // refuses names, ids and merges that do not fit
+    } catch (const Error& error) {
+        to.what = "none";
+        return without(error.what());
+    }
+    to.tokenizer = std::move(text);
     to.tokenizer_config = config_of(table, starts, ends);
-    (void)Tokenizer::parse(to.tokenizer, file.path().string());  // refuses ids and merges that do not fit
     return to;
 }
 
