@@ -9,7 +9,7 @@
 namespace mha2mla {
 namespace {
 
-using Json = nlohmann::ordered_json;
+using OrderedJson = nlohmann::ordered_json;
 
 constexpr std::array<ImportedArchitecture, 2> kArchitectures = {{
     {"llama", "llama", "LlamaForCausalLM", true, false},
@@ -73,7 +73,8 @@ std::optional<Llama3Scaling> llama3_scaling(const std::vector<float>& factors, d
     return std::nullopt;
 }
 
-Json rope_scaling(const GgufFile& file, const ImportedArchitecture& architecture, double theta, std::int64_t dims) {
+OrderedJson rope_scaling(const GgufFile& file, const ImportedArchitecture& architecture, double theta,
+                         std::int64_t dims) {
     const std::string key = key_of(architecture, "rope.scaling.type");
     const std::string_view type = file.text(key).value_or("none");
     if (const GgufTensor* factors = file.find("rope_freqs.weight")) {
@@ -143,12 +144,13 @@ ImportedShape shape_of(const GgufFile& file, const ImportedArchitecture& archite
     return shape;
 }
 
-Json imported_config(const GgufFile& file, const ImportedArchitecture& architecture, const ImportedShape& shape) {
+OrderedJson imported_config(const GgufFile& file, const ImportedArchitecture& architecture,
+                            const ImportedShape& shape) {
     const auto key = [&](std::string_view name) { return key_of(architecture, name); };
     const auto eps = file.number(key("attention.layer_norm_rms_epsilon"));
     if (!eps) file.fail(key("attention.layer_norm_rms_epsilon"), "is missing");
     const double theta = shortest(file.number(key("rope.freq_base")).value_or(10000.0F));
-    Json config;
+    OrderedJson config;
     config["architectures"] = {architecture.class_name};
     config["model_type"] = architecture.model_type;
     config["vocab_size"] = shape.vocab_size;

@@ -11,18 +11,18 @@ namespace {
 /// What a dimension of a tensor is.
 enum class Size : std::uint8_t { none, vocabulary, hidden, intermediate, queries, keys };
 
-struct Row {
+struct TensorRow {
     std::string_view from, to;  // without ".weight" or ".bias"; of a layer, behind its prefix
     Size rows, columns;         // no columns: a vector
     bool rotates = false;       // by heads
     bool may_have_bias = false;
 };
-constexpr std::array<Row, 3> kWhole = {{
+constexpr std::array<TensorRow, 3> kWhole = {{
     {"token_embd", "model.embed_tokens", Size::vocabulary, Size::hidden},
     {"output_norm", "model.norm", Size::hidden, Size::none},
     {"output", "lm_head", Size::vocabulary, Size::hidden},
 }};
-constexpr std::array<Row, 9> kOfLayer = {{
+constexpr std::array<TensorRow, 9> kOfLayer = {{
     {"attn_norm", "input_layernorm", Size::hidden, Size::none},
     {"ffn_norm", "post_attention_layernorm", Size::hidden, Size::none},
     {"attn_q", "self_attn.q_proj", Size::queries, Size::hidden, true, true},
@@ -83,7 +83,7 @@ void check_shape(const GgufTensor& tensor, const std::vector<std::int64_t>& expe
 }
 
 /// The weight of a row of a table and, where there is one, its bias.
-void add(Remaining& remaining, const Row& row, const std::string& from, const std::string& to,
+void add(Remaining& remaining, const TensorRow& row, const std::string& from, const std::string& to,
          const ImportedArchitecture& architecture, const ImportedShape& shape, std::vector<ImportedTensor>& tensors) {
     const std::int64_t rows = size_of(row.rows, shape), columns = size_of(row.columns, shape);
     const std::int64_t head = row.rotates && architecture.pairs_side_by_side ? shape.head_dim : 0;
@@ -108,13 +108,13 @@ std::vector<ImportedTensor> imported_tensors(const GgufFile& file, const Importe
                                              const ImportedShape& shape) {
     Remaining remaining(file);
     std::vector<ImportedTensor> tensors;
-    for (const Row& row : kWhole) {
+    for (const TensorRow& row : kWhole) {
         if (row.from == "output" && shape.tied) continue;
         add(remaining, row, std::string(row.from), std::string(row.to), architecture, shape, tensors);
     }
     for (std::int64_t layer = 0; layer < shape.layers; ++layer) {
         const std::string prefix = "blk." + std::to_string(layer) + ".";
-        for (const Row& row : kOfLayer) {
+        for (const TensorRow& row : kOfLayer) {
             add(remaining, row, prefix + std::string(row.from), layer_prefix(layer) + std::string(row.to), architecture,
                 shape, tensors);
         }

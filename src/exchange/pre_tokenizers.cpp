@@ -10,7 +10,7 @@ namespace {
 using Json = nlohmann::json;
 
 /// How words are found before merges apply. Those that ignore merges also begin a text with BOS.
-struct Row {
+struct PreTokenizerRow {
     std::string_view name;
     std::string_view regex;  // of a Split; empty: that of GPT-2, which ByteLevel has itself
     bool digits;             // each digit apart, before that
@@ -27,7 +27,7 @@ constexpr std::string_view kGpt4o =
     R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
 
 /// Of names for the same words, the first is written and all are read.
-constexpr std::array<Row, 11> kRows = {{
+constexpr std::array<PreTokenizerRow, 11> kRows = {{
     {"gpt-2", "", false, false},
     {"smollm", "", true, false},
     {"starcoder", "", true, false},
@@ -75,14 +75,14 @@ std::optional<std::string_view> pre_tokenizer_name(const Json& pre_tokenizer, bo
     } else if (!steps.empty()) {
         return std::nullopt;
     }
-    for (const Row& row : kRows) {
+    for (const PreTokenizerRow& row : kRows) {
         if (row.regex == regex && row.digits == digits && row.ignore_merges == ignore_merges) return row.name;
     }
     return std::nullopt;
 }
 
 std::optional<NamedPreTokenizer> named_pre_tokenizer(std::string_view name) {
-    for (const Row& row : kRows) {
+    for (const PreTokenizerRow& row : kRows) {
         if (row.name != name) continue;
         const bool own = row.regex.empty();
         Json steps = Json::array();
