@@ -1,27 +1,16 @@
 // Files that the gguf package wrote, as llama.cpp's converter does, become the checkpoints that they were made of.
-#include <cstdlib>
-
 #include "mha2mla/gguf_import.hpp"
+#include "engine.hpp"
 #include "mha2mla/model.hpp"
 #include "mha2mla/tokenizer.hpp"
-#include "support/expect_error.hpp"
-#include "support/shared.hpp"
-#include "support/temporary.hpp"
 
 namespace mha2mla::test {
 namespace {
 
-void run_script(const std::string& script, const std::vector<std::string>& arguments) {
-    std::string command =
-        "'" + downloaded("venv/bin/python").string() + "' '" MHA2MLA_ENGINE_TESTS_DIR "/" + script + "'";
-    for (const auto& argument : arguments) command += " '" + argument + "'";
-    ASSERT_EQ(std::system(command.c_str()), 0) << command;
-}
-
 class GgufImportEngine : public testing::TestWithParam<const char*> {};
 
 TEST_P(GgufImportEngine, GivesBackEveryTensorAndRule) {
-    MHA2MLA_NEEDS_DOWNLOAD("venv/requirements");
+    MHA2MLA_NEEDS_ENGINES();
     MHA2MLA_NEEDS_SHARED(GetParam());
     const TemporaryDirectory directory;
     run_script("write_gguf.py", {shared(GetParam()), directory / "model.gguf", "F32"});
@@ -57,7 +46,7 @@ INSTANTIATE_TEST_SUITE_P(Models, GgufImportEngine,
 class GgufBlocksEngine : public testing::TestWithParam<const char*> {};
 
 TEST_P(GgufBlocksEngine, AreTheValuesOfTheGgufPackage) {
-    MHA2MLA_NEEDS_DOWNLOAD("venv/requirements");
+    MHA2MLA_NEEDS_ENGINES();
     const TemporaryDirectory directory;
     run_script("write_gguf.py", {example("kjv-1.8M"), directory / "model.gguf", GetParam()});
     run_script("read_gguf.py", {directory / "model.gguf", directory / "tensors.safetensors", directory / "keys.json"});
@@ -79,7 +68,7 @@ INSTANTIATE_TEST_SUITE_P(Types, GgufBlocksEngine,
 class GgufTokenizerEngine : public testing::TestWithParam<const char*> {};
 
 TEST_P(GgufTokenizerEngine, SplitsTextsAsTheOriginal) {
-    MHA2MLA_NEEDS_DOWNLOAD("venv/requirements");
+    MHA2MLA_NEEDS_ENGINES();
     const std::string place = std::string("models/") + GetParam();
     MHA2MLA_NEEDS_SHARED(place);
     const TemporaryDirectory directory;

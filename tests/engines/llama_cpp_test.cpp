@@ -1,9 +1,8 @@
 // llama.cpp loads what `export` writes, and computes what this library computes.
 #include <cmath>
-#include <cstdlib>
 
+#include "engine.hpp"
 #include "mha2mla/align.hpp"
-#include "mha2mla/atomic_file.hpp"
 #include "mha2mla/convert.hpp"
 #include "mha2mla/gguf_export.hpp"
 #include "mha2mla/runtime.hpp"
@@ -12,18 +11,8 @@
 #include "support/shared.hpp"
 #include "support/temporary.hpp"
 
-#define MHA2MLA_NEEDS_LLAMA_CPP() MHA2MLA_NEEDS_DOWNLOAD("venv/requirements")
-
 namespace mha2mla::test {
 namespace {
-
-/// Runs a Python script of this folder.
-void run_script(const std::string& script, const std::vector<std::filesystem::path>& arguments) {
-    std::string command =
-        "'" + downloaded("venv/bin/python").string() + "' '" MHA2MLA_ENGINE_TESTS_DIR "/" + script + "'";
-    for (const auto& argument : arguments) command += " '" + argument.string() + "'";
-    ASSERT_EQ(std::system(command.c_str()), 0) << command;
-}
 
 /// Converts without gradient descent, to half the cache or less.
 Model converted(const Model& source, const std::vector<TokenId>& text, std::int64_t rope_dim, std::int64_t rank,
@@ -67,34 +56,6 @@ Matrix log_softmax(Matrix logits) {
     return logits;
 }
 
-struct Answer {
-    Matrix logprobs;  // [prefixes, vocab]
-    std::vector<TokenId> greedy;
-    std::vector<std::vector<TokenId>> texts;
-    double cache_bytes = 0;
-};
-std::vector<TokenId> read_ids(const SafetensorsFile& file, const std::string& name) {
-    const std::vector<float> ids = read_floats(file, name);
-    return {ids.begin(), ids.end()};
-}
-
-/// What llama.cpp makes of a text, see llama_cpp.py.
-Answer ask(const std::filesystem::path& file, const std::vector<TokenId>& ids, std::int64_t from, int greedy,
-           std::int64_t vocab, const TemporaryDirectory& directory, const std::vector<std::string>& texts = {}) {
-    const nlohmann::json question = {
-        {"ids", ids}, {"from", from}, {"greedy", greedy}, {"vocab", vocab}, {"texts", texts}};
-    write_file_atomically(directory / "question.json", question.dump());
-    run_script("llama_cpp.py", {file, directory / "question.json", directory / "answer.safetensors"});
-    const SafetensorsFile answer(directory / "answer.safetensors");
-    const auto logprobs = read_floats(answer, "logprobs");
-    Answer to;
-    to.logprobs = Eigen::Map<const Matrix>(logprobs.data(), static_cast<std::int64_t>(logprobs.size()) / vocab, vocab);
-    to.greedy = read_ids(answer, "greedy");
-    for (std::size_t i = 0; i < texts.size(); ++i) to.texts.push_back(read_ids(answer, "text_" + std::to_string(i)));
-    to.cache_bytes = read_floats(answer, "cache_bytes").front();
-    return to;
-}
-
 /// Log-probabilities behind each prefix of at least `from` tokens.
 Matrix ours(const Model& model, const std::vector<TokenId>& ids, std::int64_t from) {
     Observer observer;
@@ -118,7 +79,7 @@ struct Case {
 class LlamaCppEngine : public testing::TestWithParam<Case> {};
 
 TEST_P(LlamaCppEngine, ComputesTheSameLogProbabilities) {
-    MHA2MLA_NEEDS_LLAMA_CPP();
+    MHA2MLA_NEEDS_ENGINES();
     const auto [folder, form] = GetParam();
     const std::string place = std::string("golden/") + folder;
     MHA2MLA_NEEDS_SHARED(place);
@@ -132,7 +93,7 @@ TEST_P(LlamaCppEngine, ComputesTheSameLogProbabilities) {
 
     const std::vector<TokenId> ids = pseudo_text(source, 24);
     const Matrix expected = ours(model, ids, 4);
-    const Answer theirs = ask(directory / "out.gguf", ids, 4, 1, source.config.vocab_size, directory);
+    const Answer theirs = ask(directory / "out.gguf", {ids, 4, 1, source.config.vocab_size}, directory);
     ASSERT_EQ(theirs.logprobs.rows(), expected.rows());
     EXPECT_LT((theirs.logprobs - expected).cwiseAbs().maxCoeff(), 1e-4F);
     EXPECT_NEAR(theirs.cache_bytes, 4.0 * static_cast<double>(report.cached_numbers), 0.05 * theirs.cache_bytes);
@@ -149,7 +110,7 @@ INSTANTIATE_TEST_SUITE_P(Forms, LlamaCppEngine, testing::ValuesIn(kCases), [](co
 });
 
 TEST(LlamaCppEngine, ContinuesATextAsWeDo) {
-    MHA2MLA_NEEDS_LLAMA_CPP();
+    MHA2MLA_NEEDS_ENGINES();
     const TemporaryDirectory directory;
     const Model source = Model::open(example("kjv-1.8M"));
     const Tokenizer tokenizer = Tokenizer::load(example("kjv-1.8M") / "tokenizer.json");
@@ -184,7 +145,7 @@ TEST(LlamaCppEngine, ContinuesATextAsWeDo) {
         Observer observer;
         const auto file = directory / (name + ".gguf");
         const auto report = export_gguf(model, file, {type, form}, observer);
-        const Answer theirs = ask(file, ids, 2, 64, source.config.vocab_size, directory);
+        const Answer theirs = ask(file, {ids, 2, 64, source.config.vocab_size}, directory);
         EXPECT_NEAR(nll(theirs.logprobs, ids, 2), exact, tolerance) << name;
         RecordProperty("nll_difference_" + name, std::to_string(nll(theirs.logprobs, ids, 2) - exact));
         RecordProperty("bytes_" + name, std::to_string(report.bytes));
@@ -194,34 +155,8 @@ TEST(LlamaCppEngine, ContinuesATextAsWeDo) {
     }
 }
 
-class LlamaCppVocabulary : public testing::TestWithParam<const char*> {};
-
-TEST_P(LlamaCppVocabulary, SplitsTextsAsOurTokenizer) {
-    MHA2MLA_NEEDS_LLAMA_CPP();
-    const std::string place = std::string("models/") + GetParam();
-    MHA2MLA_NEEDS_SHARED(place);
-    const TemporaryDirectory directory;
-    const Model source = Model::open(shared(place));
-    const Model model = converted(source, pseudo_text(source, 320), 16, 16, directory / "out");
-    Observer observer;
-    (void)export_gguf(model, directory / "out.gguf", {}, observer);
-    const Tokenizer tokenizer = Tokenizer::load(directory / "out" / "tokenizer.json");
-    std::vector<std::string> texts = {"Once upon a time there was a little girl.", "  two spaces,\n\na line\n",
-                                      "And he said, Let there be light: and there was light.", "x  y   z"};
-    // The other vocabulary has no tokens of bytes, at which llama.cpp fails; `export` warns of it.
-    if (GetParam() == std::string("kjv-1.8M")) {
-        texts.insert(texts.end(), {"It's 1984; they'll pay $3.50!", "caf\u00e9 \u65e5\u672c\u8a9e \U0001F600\t."});
-    }
-    const Answer theirs =
-        ask(directory / "out.gguf", pseudo_text(source, 4), 4, 1, source.config.vocab_size, directory, texts);
-    for (std::size_t i = 0; i < texts.size(); ++i)
-        EXPECT_EQ(theirs.texts[i], tokenizer.encode(texts[i], true)) << texts[i];
-}
-INSTANTIATE_TEST_SUITE_P(Engine, LlamaCppVocabulary, testing::Values("kjv-1.8M", "TinyStories-656K"),
-                         [](const auto& info) { return std::string(info.param).substr(0, 3); });
-
 TEST(GgufEngine, TheGgufPackageReadsWhatTheCheckpointHolds) {
-    MHA2MLA_NEEDS_LLAMA_CPP();
+    MHA2MLA_NEEDS_ENGINES();
     const TemporaryDirectory directory;
     const Model source = Model::open(example("kjv-1.8M"));
     const Model model = converted(source, pseudo_text(source, 320), 24, 36, directory / "out");
