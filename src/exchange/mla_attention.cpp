@@ -24,10 +24,12 @@ std::optional<double> base_of(const RotaryRule& rotary) {
 }
 
 [[noreturn]] void refuse_in_mla(const Model& model, const std::string& what) {
+    // The other form has a place for it, but not for a norm that is more than a constant.
+    const bool other_form = has_tiny_latent(model.layer(0).latent_attention().latent_norm);
     throw Error(ErrorCode::unsupported,
                 model.checkpoint.directory().string() + ": " + what +
                     ", which llama.cpp's architecture deepseek2 has no place for",
-                Remedy::form_mqa);
+                other_form ? Remedy::form_mqa : Remedy::none);
 }
 
 double rope_base(const Model& model) {

@@ -1,4 +1,4 @@
-// `mha2mla export` as a user sees it; tests/engines tests what is in the files.
+// `mha2mla export` and `mha2mla import` as a user sees them; tests/engines tests what is in the files.
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>
@@ -68,6 +68,29 @@ TEST(ExportCli, WithoutATokenizerTheFileHasNoVocabulary) {
     const auto result = run_program({"export", directory / "mla", directory / "model.gguf"});
     ASSERT_EQ(result.exit_code, 0) << result.err;
     EXPECT_NE(result.err.find("no vocabulary"), std::string::npos) << result.err;
+}
+
+TEST(ImportCli, WritesACheckpointThatOtherCommandsTake) {
+    const TemporaryDirectory directory;
+    const std::string seeds = MHA2MLA_SOURCE_DIR "/tests/fuzz/seeds/gguf/";
+    for (const std::string name : {"llama", "qwen2"}) {
+        const auto out = directory / name;
+        const auto result = run_program({"import", seeds + name + ".gguf", out, "--json", "--dtype", "f32"});
+        ASSERT_EQ(result.exit_code, 0) << result.err;
+        const auto json = nlohmann::json::parse(result.out);
+        EXPECT_EQ(json.at("architecture"), name);
+        EXPECT_EQ(json.at("dtype"), "F32");
+        write_text(directory / "text", "ab a ab");
+        const auto eval = run_program({"eval", out, "--text", directory / "text", "--context", "4", "--json"});
+        ASSERT_EQ(eval.exit_code, 0) << eval.err;
+        const auto again = run_program({"import", seeds + name + ".gguf", out});
+        EXPECT_EQ(again.exit_code, 1);
+        EXPECT_NE(again.err.find("--overwrite"), std::string::npos) << again.err;
+    }
+    const auto other = run_program({"import", example("kjv-1.8M") / "model.safetensors", directory / "other"});
+    EXPECT_EQ(other.exit_code, 1);
+    EXPECT_NE(other.err.find("is not a GGUF file"), std::string::npos) << other.err;
+    EXPECT_FALSE(std::filesystem::exists(directory / "other"));
 }
 
 }  // namespace

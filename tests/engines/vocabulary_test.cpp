@@ -1,6 +1,7 @@
 // llama.cpp splits texts by the vocabulary that `export` writes into the tokens of tokenizer.json.
 #include "engine.hpp"
 #include "mha2mla/gguf_export.hpp"
+#include "mha2mla/runtime.hpp"
 #include "mha2mla/safetensors_writer.hpp"
 #include "mha2mla/tokenizer.hpp"
 
@@ -82,6 +83,10 @@ TEST_P(VocabularyEngine, SplitsTextsAsTokenizerJson) {
     for (std::size_t i = 0; i < texts.size(); ++i) {
         EXPECT_EQ(theirs.texts[i], tokenizer.encode(texts[i], true)) << texts[i].substr(0, 80);
     }
+    // Its latent is as large as another program's, with a norm that counts.
+    const Matrix expected = logits(model, prefill(model, std::vector<TokenId>{65, 66}, 2, observer)).bottomRows(1);
+    const Matrix difference = theirs.logprobs - expected;
+    EXPECT_LT(difference.maxCoeff() - difference.minCoeff(), 1e-2F * (expected.maxCoeff() - expected.minCoeff()));
 }
 constexpr Vocabulary kVocabularies[] = {
     {"models/kjv-1.8M", 1024, "gpt-2"},
