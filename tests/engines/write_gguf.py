@@ -25,7 +25,9 @@ writer.add_head_count_kv(kv_heads)
 writer.add_key_length(head_dim)
 writer.add_value_length(head_dim)
 writer.add_rope_dimension_count(head_dim)
-writer.add_rope_freq_base(config.get("rope_theta", 10000.0))
+rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+theta = config.get("rope_theta") or rope.get("rope_theta", 10000.0)
+writer.add_rope_freq_base(theta)
 writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
 
 file = checkpoint / "tokenizer.json"
@@ -51,9 +53,9 @@ if file.exists():
     writer.add_add_bos_token(fallback)
     writer.add_chat_template("{{ messages[0]['content'] }}")
 
-scaling = config.get("rope_scaling") or {}
+scaling = rope
 if scaling.get("rope_type", scaling.get("type")) == "llama3":
-    frequencies = config["rope_theta"] ** (-np.arange(0, head_dim, 2) / head_dim)
+    frequencies = theta ** (-np.arange(0, head_dim, 2) / head_dim)
     turns = scaling["original_max_position_embeddings"] * frequencies / (2 * np.pi)
     share = np.clip((turns - scaling["low_freq_factor"]) / (scaling["high_freq_factor"] - scaling["low_freq_factor"]), 0, 1)
     writer.add_tensor("rope_freqs.weight", (1 / ((1 - share) / scaling["factor"] + share)).astype(np.float32))
