@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Makes the Python environment of the tests (PyTorch for the processor, transformers, tokenizers) if it is not there,
+# Makes the Python environment of the tests (PyTorch for the processor, transformers, tokenizers, llama.cpp) if it is not there,
 # and prints the path of its python. It lies in build/venv, or in $MHA2MLA_CACHE/venv.
 # Usage: tools/test_venv.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
 venv=${MHA2MLA_CACHE:-$PWD/build}/venv
-requirements=(torch==2.13.0 "transformers>=5.24" tokenizers numpy safetensors gguf accelerate)
+requirements=(torch==2.13.0 "transformers>=5.24" tokenizers numpy safetensors accelerate gguf==0.19.0 xllamacpp==2026.10.11549)
 
 # The list of what was installed is written last, so that an interrupted installation is done again.
 if [ "$(cat "$venv/requirements" 2>/dev/null)" != "${requirements[*]}" ]; then

@@ -45,12 +45,15 @@ enum class Remedy : std::uint8_t {
     wider_cache,
     tokenizer,
     deep,
+    layout_deepseek,
+    form_mqa,
+    form_mla,
 };
 struct RemedyRow {
     Remedy remedy;
     std::string_view text;
 };
-inline constexpr std::array<RemedyRow, 24> kRemedies = {{
+inline constexpr std::array<RemedyRow, 27> kRemedies = {{
     {Remedy::none, ""},
     {Remedy::overwrite, "choose another place or allow overwriting"},
     {Remedy::resume_or_overwrite, "resume it, or allow overwriting"},
@@ -76,6 +79,9 @@ inline constexpr std::array<RemedyRow, 24> kRemedies = {{
     {Remedy::wider_cache, "use the cache format bf16 or f32"},
     {Remedy::tokenizer, "give token ids instead of text, or a tokenizer"},
     {Remedy::deep, "a deep look reads all of them"},
+    {Remedy::layout_deepseek, "convert it to the layout deepseek first"},
+    {Remedy::form_mqa, "write the form mqa"},
+    {Remedy::form_mla, "write the form mla"},
 }};
 /// What to do, in words of the library; empty for Remedy::none.
 [[nodiscard]] constexpr std::string_view advice(Remedy remedy) {

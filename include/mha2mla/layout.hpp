@@ -83,6 +83,13 @@ struct LatentWidths {
     std::int64_t cached = 0;  // what a cache must keep beside the rotated keys
 };
 
+// A norm of a latent c computes w ∘ c / √(eps + mean c²). If c comes times kTinyLatent, mean c² vanishes beside eps =
+// 1e-6, so that the norm divides by the constant √eps. With w = kTinyLatentWeight the latent that is cached is
+// c · 2^-10 / √eps, near c, and the next projection takes 2^10 · √eps. Powers of two lose nothing; BF16 and F32 hold
+// them, F16 does not.
+inline constexpr float kTinyLatent = 0x1p-30F;
+inline constexpr float kTinyLatentWeight = 0x1p20F;
+
 struct LatentLayout;
 /// The layout of the MHA2MLA reference implementation, whose training and evaluation code loads it.
 [[nodiscard]] const LatentLayout& reference_layout();

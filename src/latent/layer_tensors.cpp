@@ -5,11 +5,7 @@
 namespace mha2mla {
 namespace {
 
-// A norm of a latent c computes w ∘ c / √(eps + mean c²). If c comes times t = 2^-30, mean c² vanishes beside eps =
-// 1e-6, so that the norm divides by the constant √eps. With w = 2^20 the latent that is cached is c · 2^-10 / √eps,
-// near c, and the next projection takes 2^10 · √eps. Powers of two lose nothing; BF16 and F32 hold them, F16 does not.
-constexpr float kTinyLatent = 0x1p-30F;
-constexpr float kNormWeight = 0x1p20F;
+// What follows the norm of a tiny latent, see kTinyLatent.
 const float kBehindNorm = static_cast<float>(0x1p10 * std::sqrt(1e-6));
 
 /// The place of a component of a rotated vector in the layout, from that in halves.
@@ -107,7 +103,7 @@ TensorContent content_of(const LatentTensor& tensor, const LayerContent& layer) 
             return query_latent(layer);
         case LatentRole::query_norm:
         case LatentRole::latent_norm:
-            return {Matrix::Constant(tensor.rows, 1, kNormWeight), {}};
+            return {Matrix::Constant(tensor.rows, 1, kTinyLatentWeight), {}};
         case LatentRole::key_rope:
             return {w.k_rope, w.k_rope_bias};
         case LatentRole::down:

@@ -39,6 +39,9 @@ constexpr std::array<RemedyRow, kRemedies.size()> kOptions = {{
     {Remedy::wider_cache, "use --kv-cache bf16 or f32"},
     {Remedy::tokenizer, "give token ids instead of text, or --tokenizer FILE"},
     {Remedy::deep, "--deep reads all of them"},
+    {Remedy::layout_deepseek, "convert it with --layout deepseek first"},
+    {Remedy::form_mqa, "choose --form mqa, whose cache is twice as large"},
+    {Remedy::form_mla, "choose --form mla"},
 }};
 
 constexpr bool in_order() {

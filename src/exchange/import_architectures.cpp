@@ -1,0 +1,179 @@
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <cmath>
+
+#include "import_parts.hpp"
+#include "mha2mla/error.hpp"
+
+namespace mha2mla {
+namespace {
+
+using OrderedJson = nlohmann::ordered_json;
+
+constexpr std::array<ImportedArchitecture, 2> kArchitectures = {{
+    {"llama", "llama", "LlamaForCausalLM", true, false},
+    {"qwen2", "qwen2", "Qwen2ForCausalLM", false, true},
+}};
+
+/// Larger is a damaged file, not a model; no product of two overflows.
+constexpr std::int64_t kMost = std::int64_t{1} << 28;
+
+std::string key_of(const ImportedArchitecture& architecture, std::string_view key) {
+    return std::string(architecture.name) + "." + std::string(key);
+}
+
+[[noreturn]] void refuse_key(const GgufFile& file, const std::string& key, const std::string& what) {
+    throw Error(ErrorCode::unsupported, file.path().string() + ": key '" + key + "' " + what);
+}
+
+std::int64_t size_of(const GgufFile& file, const std::string& key, std::optional<std::int64_t> fallback = {}) {
+    const auto size = file.integer(key);
+    if (!size && !fallback) file.fail(key, "is missing");
+    if (size && (*size < 1 || *size > kMost)) file.fail(key, "is out of range: " + std::to_string(*size));
+    return size.value_or(fallback.value_or(0));
+}
+
+/// A float as people write it: 1e-05 instead of 9.99999974e-06.
+double shortest(float value) {
+    std::array<char, 32> text{};
+    const auto end = std::to_chars(text.data(), text.data() + text.size(), value).ptr;
+    double to = 0;
+    (void)std::from_chars(text.data(), end, to);
+    return to;
+}
+
+/// What Llama 3.1 and later divide frequencies by; models differ in `factor`, and in what they were trained for before.
+constexpr double kLowFactor = 1, kHighFactor = 4;
+struct Llama3Scaling {
+    double factor;
+    std::int64_t trained_length;
+};
+
+bool are_llama3(const std::vector<float>& factors, double theta, const Llama3Scaling& scaling) {
+    const auto pairs = static_cast<double>(factors.size());
+    for (std::size_t k = 0; k < factors.size(); ++k) {
+        const double frequency = std::pow(theta, -static_cast<double>(k) / pairs);
+        const double turns = static_cast<double>(scaling.trained_length) * frequency / (2 * std::acos(-1.0));
+        const double share = std::clamp((turns - kLowFactor) / (kHighFactor - kLowFactor), 0.0, 1.0);
+        const double expected = 1 / ((1 - share) / scaling.factor + share);
+        if (!(std::abs(factors[k] - expected) <= 1e-4 * expected)) return false;
+    }
+    return true;
+}
+
+/// The scaling with these factors; nothing if there is none.
+std::optional<Llama3Scaling> llama3_scaling(const std::vector<float>& factors, double theta) {
+    constexpr std::int64_t kUsual = 8192, kLongest = std::int64_t{1} << 20;
+    const double factor = *std::max_element(factors.begin(), factors.end());
+    if (const Llama3Scaling usual{factor, kUsual}; are_llama3(factors, theta, usual)) return usual;
+    for (std::int64_t length = 16; length <= kLongest; length *= 2) {
+        if (const Llama3Scaling other{factor, length}; are_llama3(factors, theta, other)) return other;
+    }
+    return std::nullopt;
+}
+
+OrderedJson rope_scaling(const GgufFile& file, const ImportedArchitecture& architecture, double theta,
+                         std::int64_t dims) {
+    const std::string key = key_of(architecture, "rope.scaling.type");
+    const std::string_view type = file.text(key).value_or("none");
+    if (const GgufTensor* factors = file.find("rope_freqs.weight")) {
+        std::vector<float> values(static_cast<std::size_t>(factors->row_length()));
+        factors->read_row(0, values);
+        const auto scaling =
+            factors->rows() == 1 && factors->row_length() == dims / 2 ? llama3_scaling(values, theta) : std::nullopt;
+        if (!scaling) {
+            throw Error(ErrorCode::unsupported, file.path().string() +
+                                                    ": tensor 'rope_freqs.weight' holds other factors than Llama 3's, "
+                                                    "which config.json has no place for");
+        }
+        return {{"rope_type", "llama3"},
+                {"factor", shortest(static_cast<float>(scaling->factor))},
+                {"low_freq_factor", kLowFactor},
+                {"high_freq_factor", kHighFactor},
+                {"original_max_position_embeddings", scaling->trained_length}};
+    }
+    if (type == "none") return nullptr;
+    const auto factor = file.number(key_of(architecture, "rope.scaling.factor"));
+    if (type != "linear" || !factor) refuse_key(file, key, "is '" + std::string(type) + "', which is not supported");
+    return {{"rope_type", "linear"}, {"factor", shortest(*factor)}};
+}
+
+}  // namespace
+
+const ImportedArchitecture& architecture_of(const GgufFile& file) {
+    constexpr std::string_view kKey = "general.architecture";
+    const auto name = file.text(kKey);
+    if (!name) file.fail(kKey, "is missing");
+    std::string known;
+    for (const ImportedArchitecture& architecture : kArchitectures) {
+        if (architecture.name == *name) return architecture;
+        known += (known.empty() ? "" : ", ") + std::string(architecture.name);
+    }
+    refuse_key(file, std::string(kKey), "is '" + std::string(*name) + "', which cannot be imported; known: " + known);
+}
+
+ImportedShape shape_of(const GgufFile& file, const ImportedArchitecture& architecture) {
+    const auto key = [&](std::string_view name) { return key_of(architecture, name); };
+    if (file.integer("split.count").value_or(1) > 1) {
+        refuse_key(file, "split.count", "says that this is a part of several; join them with llama-gguf-split first");
+    }
+    if (file.integer(key("expert_count")).value_or(0) > 0) {
+        refuse_key(file, key("expert_count"), "says that there are experts, which are not supported");
+    }
+    ImportedShape shape{};
+    shape.hidden = size_of(file, key("embedding_length"));
+    shape.intermediate = size_of(file, key("feed_forward_length"));
+    shape.layers = size_of(file, key("block_count"));
+    shape.heads = size_of(file, key("attention.head_count"));
+    shape.kv_heads = size_of(file, key("attention.head_count_kv"), shape.heads);
+    shape.head_dim = size_of(file, key("attention.key_length"), std::max<std::int64_t>(shape.hidden / shape.heads, 1));
+    for (const char* same : {"attention.value_length", "rope.dimension_count"}) {
+        if (size_of(file, key(same), shape.head_dim) != shape.head_dim) {
+            refuse_key(
+                file, key(same),
+                "must be the " + std::to_string(shape.head_dim) + " of a head's keys; other shapes are not supported");
+        }
+    }
+    const GgufTensor* embeddings = file.find("token_embd.weight");
+    if (embeddings == nullptr) {
+        throw Error(ErrorCode::format, file.path().string() + ": tensor 'token_embd.weight' is missing");
+    }
+    shape.vocab_size = embeddings->rows();
+    shape.tied = file.find("output.weight") == nullptr;
+    return shape;
+}
+
+OrderedJson imported_config(const GgufFile& file, const ImportedArchitecture& architecture,
+                            const ImportedShape& shape) {
+    const auto key = [&](std::string_view name) { return key_of(architecture, name); };
+    const auto eps = file.number(key("attention.layer_norm_rms_epsilon"));
+    if (!eps) file.fail(key("attention.layer_norm_rms_epsilon"), "is missing");
+    const double theta = shortest(file.number(key("rope.freq_base")).value_or(10000.0F));
+    OrderedJson config;
+    config["architectures"] = {architecture.class_name};
+    config["model_type"] = architecture.model_type;
+    config["vocab_size"] = shape.vocab_size;
+    config["hidden_size"] = shape.hidden;
+    config["intermediate_size"] = shape.intermediate;
+    config["num_hidden_layers"] = shape.layers;
+    config["num_attention_heads"] = shape.heads;
+    config["num_key_value_heads"] = shape.kv_heads;
+    config["head_dim"] = shape.head_dim;
+    config["hidden_act"] = "silu";
+    config["max_position_embeddings"] = size_of(file, key("context_length"), 2048);
+    config["rms_norm_eps"] = shortest(*eps);
+    config["rope_theta"] = theta;
+    config["rope_scaling"] = rope_scaling(file, architecture, theta, shape.head_dim);
+    config["tie_word_embeddings"] = shape.tied;
+    if (!architecture.query_bias) config["attention_bias"] = file.find("blk.0.attn_q.bias") != nullptr;
+    for (const auto& [name, from] : {std::pair{"bos_token_id", "tokenizer.ggml.bos_token_id"},
+                                     {"eos_token_id", "tokenizer.ggml.eos_token_id"},
+                                     {"pad_token_id", "tokenizer.ggml.padding_token_id"}}) {
+        const auto id = file.integer(from);
+        if (id && *id >= 0 && *id < shape.vocab_size) config[name] = *id;
+    }
+    return config;
+}
+
+}  // namespace mha2mla
