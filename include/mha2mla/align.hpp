@@ -47,6 +47,20 @@ inline constexpr std::array<RopeFrequenciesRow, 3> kRopeFrequencies = {{
 }};
 static_assert(in_order(kRopeFrequencies, &RopeFrequenciesRow::frequencies));
 
+/// What makes the norm that DeepSeek's layout puts on a latent the identity (docs/formats.md).
+enum class LatentNorm : std::uint8_t { identity, constant };
+struct LatentNormRow {
+    LatentNorm norm;
+    std::string_view name, what;
+};
+inline constexpr std::array<LatentNormRow, 2> kLatentNorms = {{
+    {LatentNorm::identity, "identity",
+     "a latent so small that the norm divides by a constant; every engine, F32 and BF16"},
+    {LatentNorm::constant, "constant",
+     "one of the latent's numbers is a large constant, which takes a bias: transformers, also in F16"},
+}};
+static_assert(in_order(kLatentNorms, &LatentNormRow::norm));
+
 /// What a key for all heads and a latent are made of (docs/method.md).
 enum class SharedKeyBasis : std::uint8_t {
     balanced,             ///< the balanced complex basis, and a factorisation with weighted errors
@@ -64,6 +78,10 @@ struct AlignOptions {
     // Of a layout with one rotated key:
     RopeFrequencies frequencies = RopeFrequencies::engine;
     SharedKeyBasis basis = SharedKeyBasis::balanced;
+    LatentNorm latent_norm = LatentNorm::identity;
+
+    /// Numbers of a latent's kv_rank that hold nothing of keys and values.
+    [[nodiscard]] std::int64_t constant_channels() const { return latent_norm == LatentNorm::constant ? 1 : 0; }
 };
 
 /// Tokens of calibration text that are worth taking: no more than gradient descent looks at, or than take 128 MB for

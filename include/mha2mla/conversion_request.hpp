@@ -23,7 +23,7 @@ struct MethodRow {
 };
 inline constexpr std::array<MethodRow, 5> kMethods = {{
     {Method::aligned, "aligned",
-     "chooses pairs, rope-dim and kv-rank on your text, and aligns each layer with the original's"},
+     "chooses what rotates, rope-dim and kv-rank on your text, and aligns each layer with the original's"},
     {Method::mha2mla, "mha2mla", "the paper's: 2-norm pairs, rope-dim head_dim/8, kv-rank head_dim/2, joint SVD"},
     {Method::transmla, "transmla",
      "TransMLA's: principal components of the keys of all heads rotate, balanced PCA of the others and the values; "
@@ -48,6 +48,7 @@ struct ConversionRequest {
     std::optional<std::string_view> quality;       // of aligned
     std::optional<std::string_view> layout;        // LatentLayout::name; absent: the method's
     std::optional<RopeFrequencies> frequencies;    // of a rotated key that all heads share
+    std::optional<LatentNorm> latent_norm;         // of layout deepseek
     std::optional<std::int64_t> samples, seq_len;  // of text, for aligned
     std::optional<Dtype> dtype;
     // Stages: to give one selects mha2mla with that stage replaced.
@@ -65,7 +66,7 @@ struct ConversionRequest {
     [[nodiscard]] const MethodRow& method_row() const;
     /// Whether layers come from an Aligner: all methods but mha2mla.
     [[nodiscard]] bool aligned() const { return method_row().method != Method::mha2mla; }
-    /// The layout that is named, or the method's. @throws Error{usage}
+    /// The layout that is named, or the method's: DeepSeek's where layers are aligned. @throws Error{usage}
     [[nodiscard]] const LatentLayout& latent_layout() const;
     /// The stages of a conversion that is not aligned: what is given, or the paper's.
     [[nodiscard]] std::string selection() const { return rope.value_or("2-norm"); }

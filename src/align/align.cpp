@@ -22,6 +22,9 @@ constexpr std::array<double, 3> kBalances = {0.5, 1.0, 2.0};
 // Where errors count as what queries and W_o make of them, the best balance is near 1: splits are compared with it.
 constexpr std::array<double, 1> kEqualBalance = {1.0};
 
+constexpr std::int64_t kNarrow = 512;         // hidden dimensions below which a step takes little time
+constexpr std::int64_t kRefitTokens = 32768;  // on which W_o is fitted once more behind a layer's steps
+
 }  // namespace
 
 struct Aligner::State {
@@ -75,6 +78,11 @@ struct Aligner::State {
         });
     }
 
+    /// A split without the channels that the layout adds.
+    [[nodiscard]] Split inside(Split split) const {
+        split.kv_rank -= options.constant_channels();
+        return split;
+    }
     [[nodiscard]] bool shared_key() const { return options.layout->shared_rope_key; }
     /// Whether layers are fitted to what those before them got wrong; published methods do not.
     [[nodiscard]] bool corrects() const { return options.basis == SharedKeyBasis::balanced; }
@@ -130,7 +138,8 @@ struct Aligner::State {
                 if (progress.tried.size() == 1) return;
                 const auto from = start(at, target);
                 for (Split& split : progress.tried) {
-                    split.error += from->with(split, balances()).error / static_cast<double>(config.num_hidden_layers);
+                    split.error +=
+                        from->with(inside(split), balances()).error / static_cast<double>(config.num_hidden_layers);
                 }
             });
         }
@@ -183,12 +192,16 @@ struct Aligner::State {
         return shared_key() ? std::span<const double>(kEqualBalance) : kBalances;
     }
 
-    /// With one rotated key a layer has more to learn, and its choice took less time.
-    [[nodiscard]] std::int64_t steps_of_layer() const { return (shared_key() ? 2 : 1) * options.quality.steps; }
+    /// With one rotated key a layer has more to learn; where steps are cheap it gets twice as many.
+    [[nodiscard]] std::int64_t steps_of_layer() const {
+        return (shared_key() && is_narrow() ? 2 : 1) * options.quality.steps;
+    }
     /// Of the last layer towards the next-token distributions, where no window does that.
     [[nodiscard]] std::int64_t steps_at_the_end() const {
-        return shared_key() && window == 1 ? options.quality.steps : 0;
+        if (!shared_key() || window > 1) return 0;
+        return is_narrow() ? options.quality.steps : options.quality.steps / 2;
     }
+    [[nodiscard]] bool is_narrow() const { return model.config.hidden_size < kNarrow; }
     [[nodiscard]] std::int64_t steps_of_window() const { return window > 1 ? options.quality.window_steps : 0; }
     /// Of all gradient descent: each layer alone, then every window.
     [[nodiscard]] std::int64_t total_steps() const {
@@ -230,12 +243,13 @@ struct Aligner::State {
             move_behind_attention(at, open.empty() && corrects() ? progress.converted : moved, progress.original);
         auto& next = open.emplace_back();
         next.behind_attention = progress.original.topRows(tokens_up_to(kAlignChoiceTokens));
-        next.latent = start(at, target)->with(progress.chosen, kBalances).layer;
+        next.latent = start(at, target)->with(inside(progress.chosen), kBalances).layer;
         note_frequencies(next.latent);
-        if (shared_key() && corrects()) refit_output(next.latent, target, measure(target.input.rows()));
+        if (shared_key() && corrects()) (void)refit_output(next.latent, target, measure(target.input.rows()));
         if (steps_of_layer() > 0) {
             descent(steps_of_layer()).on_own_output(next.latent, target);
             progress.steps_done += steps_of_layer();
+            if (shared_key()) (void)refit_output(next.latent, target, measure(tokens_up_to(kRefitTokens)));
         }
         move_behind_mlp(at, progress.original);
         if (at + 1 == model.config.num_hidden_layers && steps_at_the_end() > 0) {

@@ -91,7 +91,12 @@ void read_open_layer(Reader& reader, const Model& model, std::int64_t seq_len, c
     const ModelConfig& config = model.config;
     const std::int64_t at = progress.layer + static_cast<std::int64_t>(index);
     const auto& [rope_dim, kv_rank, error, fold] = progress.chosen;
-    const LatentShape shape = config.latent_shape(rope_dim, kv_rank, Factorization::whitened, layout);
+    // A layout may add a channel to what was aligned.
+    const std::int64_t channels = layout.shared_rope_key ? reader.rows(open_name(index, "down")) : kv_rank;
+    if (channels < 1 || channels > kv_rank || channels + 1 < kv_rank) {
+        throw Error(ErrorCode::format, "the latent of an open layer does not fit the split");
+    }
+    const LatentShape shape = config.latent_shape(rope_dim, channels, Factorization::whitened, layout);
     const std::int64_t rank = shape.widths().key;
     auto& open = progress.open.emplace_back();
     open.latent = layout.shared_rope_key

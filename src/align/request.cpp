@@ -14,9 +14,8 @@ namespace {
 
 constexpr std::array<AlignQuality, 3> kQualities = {{
     {"fast", 60, 2048,
-     "60 steps of gradient descent on each layer's own output; twice as many in layout deepseek, and 60 more of the "
-     "last "
-     "layer towards the next-token distributions"},
+     "60 steps of gradient descent on each layer's own output; in layout deepseek also 30 of the last layer towards "
+     "the next-token distributions, and twice as many of both in models of fewer than 512 hidden dimensions"},
     {"best", 60, 2048,
      "as fast, then 400 steps on every two neighbouring layers together, the last two towards the next-token "
      "distributions; for small models, since its time grows with layers and vocabulary",

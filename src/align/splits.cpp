@@ -107,7 +107,8 @@ std::vector<Split> possible_splits(const ModelConfig& config, const AlignOptions
         split.kv_rank = options.kv_rank.value_or(budget - split.rope_dim);
         const auto largest =
             config.latent_shape(split.rope_dim, 0, Factorization::whitened, *options.layout).largest_kv_rank();
-        const bool fits = split.kv_rank >= 1 && split.kv_rank <= largest;
+        const std::int64_t channels = split.kv_rank - options.constant_channels();
+        const bool fits = channels >= 1 && channels <= largest;
         if (fits && (all.empty() || all.back().rope_dim != split.rope_dim)) all.push_back(split);
     }
     if (all.empty()) {

@@ -31,14 +31,15 @@ constexpr std::string_view kSvd = "svd other than none";
 bool is_refined(const Request& request) { return request.method_row().method == Method::aligned; }
 bool has_shared_key(const Request& request) { return request.latent_layout().shared_rope_key; }
 
-constexpr std::array<SettingRule, 9> kRules = {{
+constexpr std::array<SettingRule, 10> kRules = {{
     {"layout", [](const Request& request) { return request.layout.has_value(); },
-     [](const Request& request) {
-         return is_refined(request) || has_shared_key(request) == request.method_row().basis.has_value();
-     },
+     [](const Request& request) { return is_refined(request) || has_shared_key(request) == request.aligned(); },
      "method aligned"},
     {"quality", [](const Request& request) { return request.quality.has_value(); }, is_refined, "method aligned"},
     {"rope-frequencies", [](const Request& request) { return request.frequencies.has_value(); },
+     [](const Request& request) { return is_refined(request) && has_shared_key(request); },
+     "method aligned and layout deepseek"},
+    {"latent-norm", [](const Request& request) { return request.latent_norm.has_value(); },
      [](const Request& request) { return is_refined(request) && has_shared_key(request); },
      "method aligned and layout deepseek"},
     {"uniform-start", [](const Request& request) { return request.uniform_start.has_value(); },
@@ -78,7 +79,7 @@ AlignRequest align_request(const Request& asked, const ModelConfig& config) {
     AlignRequest request = usual_request(
         config, {both || saves_nothing(asked) ? 0 : asked.kv_reduction.value_or(kDefaultReduction), asked.rope_dim,
                  asked.kv_rank, quality, &asked.latent_layout(), asked.frequencies.value_or(RopeFrequencies::engine),
-                 basis.value_or(SharedKeyBasis::balanced)});
+                 basis.value_or(SharedKeyBasis::balanced), asked.latent_norm.value_or(LatentNorm::identity)});
     if (asked.seq_len) {
         const std::int64_t tokens = request.windows * request.seq_len;
         request.seq_len = *asked.seq_len;
@@ -119,7 +120,7 @@ const MethodRow& ConversionRequest::method_row() const {
 
 const LatentLayout& ConversionRequest::latent_layout() const {
     if (layout) return find_layout(*layout);
-    return method_row().basis ? deepseek_layout() : reference_layout();
+    return aligned() ? deepseek_layout() : reference_layout();
 }
 
 SvdOptions ConversionRequest::svd() const {

@@ -177,7 +177,7 @@ private:
         const TensorView& tensor = *layout_.copies[static_cast<std::size_t>(i)];
         const std::string name = "copy of " + tensor.name;
         if (take_over(name) != nullptr) return;
-        copy_tensor(writer_, source_, tensor, plan_.dtype);
+        copy_tensor(writer_, source_, tensor, settings_.form);
         source_.checkpoint.done_with(tensor);
         record({name, {}}, {tensor.name});
     }

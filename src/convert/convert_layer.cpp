@@ -121,12 +121,17 @@ void write_aligned_layer(CheckpointWriter& writer, const Model& source, std::int
                          const LatentWeights& weights) {
     const AttentionView& view = source.layer(layer).original_attention();
     const bool own_form = !form.shape.layout->model_type.empty();
-    const LayerContent content{weights, form.shape, source.rules(layer).attention.scale,
-                               own_form ? output_bias(source, layer) : Vector(), form.biased};
+    const LayerContent content{weights,
+                               form.shape,
+                               source.rules(layer).attention.scale,
+                               own_form ? output_bias(source, layer) : Vector(),
+                               form.biased,
+                               form.latent_norm == LatentNorm::constant};
     for (const LatentTensor& tensor : form.shape.layout->tensors(form.shape)) {
         const LinearView& from = projection(view, tensor.from);
         const std::string name = layer_prefix(layer) + std::string(tensor.name);
-        const auto [weight, bias] = content_of(tensor, content);
+        auto [weight, bias] = content_of(tensor, content);
+        if (tensor.role == LatentRole::output) weight *= form.residual_scale, bias *= form.residual_scale;
         write_matrix(writer, name + ".weight", weight, output_dtype(from.weight->dtype, form.dtype));
         if (!tensor.biased || bias.size() == 0 || (own_form && !form.biased)) continue;
         const TensorView* like = own_form || from.bias == nullptr ? from.weight : from.bias;
@@ -134,16 +139,18 @@ void write_aligned_layer(CheckpointWriter& writer, const Model& source, std::int
     }
 }
 
-void copy_tensor(CheckpointWriter& writer, const Model& source, const TensorView& tensor,
-                 const std::optional<Dtype>& asked) {
-    const Dtype dtype = output_dtype(tensor.dtype, asked);
-    if (dtype == tensor.dtype) return writer.copy(tensor.name, tensor, source.checkpoint.file_of(tensor));
+void copy_tensor(CheckpointWriter& writer, const Model& source, const TensorView& tensor, const OutputForm& form) {
+    const Dtype dtype = output_dtype(tensor.dtype, form.dtype);
+    const float factor = copy_factor(source, tensor, form);
+    if (dtype == tensor.dtype && factor == 1)
+        return writer.copy(tensor.name, tensor, source.checkpoint.file_of(tensor));
     constexpr std::uint64_t kStep = 1U << 20U;
     const std::uint64_t count = element_count(tensor.shape);
     std::vector<float> values(std::min(kStep, count));
     for (std::uint64_t first = 0; first < count; first += kStep) {
         const auto part = std::span(values).first(std::min(kStep, count - first));
         to_finite_float(tensor, first, part);
+        for (float& value : part) value *= factor;
         writer.write_part(tensor.name, first * dtype_bits(dtype) / 8, from_floats(part, dtype, tensor.name));
     }
 }

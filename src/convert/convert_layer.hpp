@@ -23,8 +23,7 @@ LayerResult convert_layer(CheckpointWriter& writer, const Model& source, std::in
 void write_aligned_layer(CheckpointWriter& writer, const Model& source, std::int64_t layer, const OutputForm& form,
                          const LatentWeights& weights);
 
-/// A tensor that keeps its values: inside the kernel, or a little at a time if its dtype changes.
-void copy_tensor(CheckpointWriter& writer, const Model& source, const TensorView& tensor,
-                 const std::optional<Dtype>& asked);
+/// A tensor that keeps its values, but for copy_factor(): inside the kernel, or a little at a time if they change.
+void copy_tensor(CheckpointWriter& writer, const Model& source, const TensorView& tensor, const OutputForm& form);
 
 }  // namespace mha2mla

@@ -63,13 +63,14 @@ Json stages_json(const StagedPlan& stages) {
 
 /// The choices follow from these settings and the text.
 Json request_json(const AlignOptions& options, std::string_view method) {
-    const auto& [reduction, rope_dim, kv_rank, quality, layout, frequencies, basis] = options;
+    const auto& [reduction, rope_dim, kv_rank, quality, layout, frequencies, basis, latent_norm] = options;
     Json json;
     (void)basis;  // the method's
     json["method"] = method;
     json["layout"] = layout->name;
     if (layout->shared_rope_key) {
         json["rope-frequencies"] = kRopeFrequencies.at(static_cast<std::size_t>(frequencies)).name;
+        json["latent-norm"] = kLatentNorms.at(static_cast<std::size_t>(latent_norm)).name;
     }
     json["kv-reduction"] = reduction;
     json["quality"] = quality.name;

@@ -1,6 +1,8 @@
 #include "layout.hpp"
 
+#include <algorithm>
 #include <array>
+#include <cmath>
 #include <map>
 #include <set>
 
@@ -60,22 +62,36 @@ Dtype output_dtype(Dtype source, const std::optional<Dtype>& asked) {
     return asked && is_compute_dtype(source) ? *asked : source;
 }
 
+float copy_factor(const Model& source, const TensorView& tensor, const OutputForm& form) {
+    if (&tensor == source.embed_tokens) return form.residual_scale;
+    if (&tensor == source.norm.weight && source.lm_head == source.embed_tokens) return 1 / form.residual_scale;
+    const bool down = std::any_of(source.layers.begin(), source.layers.end(),
+                                  [&](const LayerView& layer) { return layer.down.weight == &tensor; });
+    return down ? form.residual_scale : 1;
+}
+
 OutputForm output_form(const Model& source, const ConversionPlan& plan, const Split& split) {
     OutputForm form{source.config.latent_shape(split.rope_dim, split.kv_rank, plan.factorization(), plan.layout()),
                     plan.aligned() != nullptr, false, plan.dtype};
     if (plan.layout().model_type.empty()) return form;
-    form.biased = any_bias(source, {&AttentionView::q, &AttentionView::k, &AttentionView::v, &AttentionView::o});
+    form.latent_norm = plan.aligned()->options.latent_norm;
+    form.biased = form.latent_norm == LatentNorm::constant ||
+                  any_bias(source, {&AttentionView::q, &AttentionView::k, &AttentionView::v, &AttentionView::o});
     form.shape.query_rank = query_rank_for_bias(form.shape, any_bias(source, {&AttentionView::q}));
+    const double eps = source.config.rules.final_norm.eps;
+    if (std::abs(eps / kEngineEps - 1) > 1e-3) form.residual_scale = static_cast<float>(std::sqrt(kEngineEps / eps));
     if (source.layers.front().up.bias != nullptr) {
         throw Error(ErrorCode::unsupported, "layout " + std::string(plan.layout().name) +
                                                 " has no place for the biases of this model's MLP; choose layout " +
                                                 std::string(reference_layout().name));
     }
     const Dtype dtype = output_dtype(source.layers.front().original_attention().k.weight->dtype, plan.dtype);
-    if (dtype == Dtype::f16) {
-        throw Error(ErrorCode::unsupported,
-                    "layout " + std::string(plan.layout().name) +
-                        " holds numbers of about 2^-30, which F16 has not; choose BF16 or F32 as the dtype");
+    if (dtype == Dtype::f16 && form.latent_norm == LatentNorm::identity) {
+        throw Error(ErrorCode::unsupported, "layout " + std::string(plan.layout().name) +
+                                                " holds numbers of about 2^-30, which F16 has not; choose latent-norm "
+                                                "constant, BF16 or F32 as the dtype, or "
+                                                "layout " +
+                                                std::string(reference_layout().name));
     }
     return form;
 }

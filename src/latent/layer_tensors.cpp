@@ -5,8 +5,23 @@
 namespace mha2mla {
 namespace {
 
-// What follows the norm of a tiny latent, see kTinyLatent.
-const float kBehindNorm = static_cast<float>(0x1p10 * std::sqrt(1e-6));
+/// What makes a latent's norm the identity: factors of the latent before it, of its weight, and of what reads it; and
+/// the constant that a channel of it holds.
+///
+/// A tiny latent: see kTinyLatent. Its constant, if it has one, is a number among others. A large constant M: the norm
+/// of (c, M) with n channels divides by M / √n, but for |c|²/2M²; its weight is the inverse. M is chosen so that in F16
+/// c·√n/M keeps its precision and M is held.
+struct Disarmed {
+    float before, weight, behind, constant;
+};
+constexpr float kLatentConstant = 0x1p13F, kQueryConstant = 0x1p15F;  // inputs of layers are longer than latents
+
+Disarmed disarmed(const LayerContent& layer, float constant, std::int64_t channels) {
+    if (!layer.constant_channel) return {kTinyLatent, kTinyLatentWeight, 0x1p10F * std::sqrt(1e-6F), kTinyLatent};
+    return {1, constant / std::sqrt(static_cast<float>(channels)), 1, constant};
+}
+Disarmed disarmed_latent(const LayerContent& layer) { return disarmed(layer, kLatentConstant, layer.shape.kv_rank); }
+Disarmed disarmed_queries(const LayerContent& layer) { return disarmed(layer, kQueryConstant, layer.shape.query_rank); }
 
 /// The place of a component of a rotated vector in the layout, from that in halves.
 std::int64_t rope_place(const LatentShape& shape, std::int64_t component) {
@@ -45,28 +60,32 @@ Rows queries(const LayerContent& layer, const Rows& from) {
 Matrix queries_of_latent(const LayerContent& layer) {
     const Matrix weight = queries(layer, layer.weights.q);
     Matrix to = Matrix::Zero(weight.rows(), layer.shape.query_rank);
+    const Disarmed norm = disarmed_queries(layer);
     to.leftCols(weight.cols()) = weight;
-    to.col(weight.cols()) = queries(layer, layer.weights.q_bias);
-    return to * kBehindNorm;
+    to.col(weight.cols()) = queries(layer, layer.weights.q_bias) * (norm.before / norm.constant);
+    return to * norm.behind;
 }
 
 TensorContent query_latent(const LayerContent& layer) {
     const std::int64_t hidden = layer.shape.hidden;
     TensorContent to{Matrix::Zero(layer.shape.query_rank, hidden), Vector::Zero(layer.shape.query_rank)};
-    to.weight.topRows(hidden).diagonal().setConstant(kTinyLatent);
-    to.bias(hidden) = kTinyLatent;
+    const Disarmed norm = disarmed_queries(layer);
+    to.weight.topRows(hidden).diagonal().setConstant(norm.before);
+    to.bias(hidden) = norm.constant;
     return to;
 }
 
 TensorContent down_and_key_rope(const LayerContent& layer) {
     const LatentShape& shape = layer.shape;
     const LatentWeights& w = layer.weights;
-    TensorContent to{Matrix(w.down.rows() + w.k_rope.rows(), w.down.cols()), {}};
-    to.weight.topRows(w.down.rows()) = w.down * kTinyLatent;
-    place_heads(shape, w.k_rope, 0, {w.down.rows(), 0}, 1, shape.rope_dim, true, to.weight);
+    const Disarmed norm = disarmed_latent(layer);
+    TensorContent to{Matrix::Zero(shape.kv_rank + w.k_rope.rows(), w.down.cols()), {}};
+    to.weight.topRows(w.down.rows()) = w.down * norm.before;
+    place_heads(shape, w.k_rope, 0, {shape.kv_rank, 0}, 1, shape.rope_dim, true, to.weight);
     to.bias.setZero(to.weight.rows());
+    if (layer.constant_channel) to.bias(w.down.rows()) = norm.constant;
     if (w.k_rope_bias.size() > 0) {
-        place_heads(shape, w.k_rope_bias, 0, {w.down.rows(), 0}, 1, shape.rope_dim, true, to.bias);
+        place_heads(shape, w.k_rope_bias, 0, {shape.kv_rank, 0}, 1, shape.rope_dim, true, to.bias);
     }
     return to;
 }
@@ -78,7 +97,9 @@ Matrix both_ups(const LayerContent& layer) {
     Matrix to(up_k.rows() + up_v.rows(), up_k.cols());
     place_heads(shape, up_k, 0, rows.up_key, shape.up_heads(), shape.nope_dim(), false, to);
     place_heads(shape, up_v, 0, rows.up_value, shape.up_heads(), shape.head_dim, false, to);
-    return to * kBehindNorm;
+    to *= disarmed_latent(layer).behind;
+    to.conservativeResizeLike(Matrix::Zero(to.rows(), shape.kv_rank));  // nothing reads a constant channel
+    return to;
 }
 
 /// With the value bias, which the softmax's weights leave as it is because they sum up to 1.
@@ -102,8 +123,9 @@ TensorContent content_of(const LatentTensor& tensor, const LayerContent& layer) 
         case LatentRole::query_down:
             return query_latent(layer);
         case LatentRole::query_norm:
+            return {Matrix::Constant(tensor.rows, 1, disarmed_queries(layer).weight), {}};
         case LatentRole::latent_norm:
-            return {Matrix::Constant(tensor.rows, 1, kTinyLatentWeight), {}};
+            return {Matrix::Constant(tensor.rows, 1, disarmed_latent(layer).weight), {}};
         case LatentRole::key_rope:
             return {w.k_rope, w.k_rope_bias};
         case LatentRole::down:

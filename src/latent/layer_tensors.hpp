@@ -13,14 +13,15 @@ struct TensorContent {
 struct LayerContent {
     const LatentWeights& weights;
     const LatentShape& shape;
-    float scale;         // of the original's logits
-    Vector output_bias;  // the original's; empty where there is none
-    bool biased;         // tensors of LatentTensor::biased have one even if it is zero
+    float scale;                    // of the original's logits
+    Vector output_bias;             // the original's; empty where there is none
+    bool biased;                    // tensors of LatentTensor::biased have one even if it is zero
+    bool constant_channel = false;  // the last number of shape.kv_rank is one that the weights do not have
 };
 
 /// What a tensor of the layout holds: rows where LatentRows says, rotated ones in the layout's order, queries times
 /// what makes up for the loader's divisor, and around a norm of a latent what turns it into the identity: see
-/// kTinyLatent in the source. The value bias goes to the output where the layout has no place for it.
+/// Disarmed in the source. The value bias goes to the output where the layout has no place for it.
 [[nodiscard]] TensorContent content_of(const LatentTensor& tensor, const LayerContent& layer);
 
 /// Width of the queries' latent by which they get a bias in a layout whose `query` tensor has none; 0 without a bias.

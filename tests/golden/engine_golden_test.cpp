@@ -18,6 +18,8 @@ struct Form {
     const char* checkpoint;
     RopeFrequencies frequencies = RopeFrequencies::engine;
     SharedKeyBasis basis = SharedKeyBasis::balanced;
+    LatentNorm latent_norm = LatentNorm::identity;
+    Dtype dtype = Dtype::f32;
 };
 class EngineGolden : public testing::TestWithParam<Form> {};
 
@@ -43,12 +45,12 @@ TEST_P(EngineGolden, TransformersComputesTheSameLogits) {
     const bool published = GetParam().basis != SharedKeyBasis::balanced;
     const AlignRequest request{{0, published ? source.config.head_dim / 2 : keys / 4 * 2, keys / 2,
                                 AlignQuality{"", published ? 0 : 3, 4 * kCalibration, ""}, &deepseek_layout(),
-                                GetParam().frequencies, GetParam().basis},
+                                GetParam().frequencies, GetParam().basis, GetParam().latent_norm},
                                8,
                                kCalibration};
     Observer observer;
     Aligner aligner(source, calibration, kCalibration, request.options, observer);
-    (void)convert(source, directory / "out", {request, Dtype::f32}, {nullptr, nullptr, &aligner}, observer);
+    (void)convert(source, directory / "out", {request, GetParam().dtype}, {nullptr, nullptr, &aligner}, observer);
     const Model converted = Model::open(directory / "out");
     const Matrix expected = logits(converted, prefill(converted, ids, kLength, observer));
 
@@ -72,6 +74,10 @@ constexpr Form kForms[] = {
     {"TiedWithHeadDim", "families5/llama-headdim"},  // not hidden/heads
     {"SharedFrequencies", "families/llama3-rope-scaling", RopeFrequencies::shared},
     {"Transmla", "families/llama-gqa-untied-bf16", RopeFrequencies::engine, SharedKeyBasis::transmla},
+    {"ConstantChannel", "families/llama-gqa-untied-bf16", RopeFrequencies::engine, SharedKeyBasis::balanced,
+     LatentNorm::constant},
+    {"ConstantChannelAndBiasesInF16", "families/llama-mqa-bias-f32", RopeFrequencies::engine, SharedKeyBasis::balanced,
+     LatentNorm::constant, Dtype::f16},
     {"TransmlaV1", "families/llama-gqa-untied-bf16", RopeFrequencies::engine, SharedKeyBasis::replicated},
 };
 INSTANTIATE_TEST_SUITE_P(Forms, EngineGolden, testing::ValuesIn(kForms),

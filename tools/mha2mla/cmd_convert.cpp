@@ -176,12 +176,12 @@ void add_convert(CLI::App& app, Context& context) {
     add_json_option(*command, how->json);
     set_footer(
         *command,
-        "By default every stage is chosen and refined on your text, for a KV cache smaller by 68.75%; the output "
-        "records\nwhat was chosen.",
+        "By default everything is chosen and refined on your text, for a KV cache smaller by 68.75%, and written as\n"
+        "DeepSeek-V3, which engines load; the output records what was chosen.",
         {{"", "mha2mla convert ./model ./model-mla --calibration-text corpus.txt"},
          {"half the cache", "mha2mla convert ./model ./model-mla --calibration-text corpus.txt --kv-reduction 0.5"},
-         {"as DeepSeek-V3, which engines load",
-          "mha2mla convert ./model ./model-mla --calibration-text corpus.txt --layout deepseek"},
+         {"with a rotated key for each KV head, which the reference implementation loads",
+          "mha2mla convert ./model ./model-mla --calibration-text corpus.txt --layout mha2mla"},
          {"the paper's method", "mha2mla convert ./model ./model-mla --calibration-text corpus.txt --method mha2mla"},
          {"stages by name, with statistics that calibrate saved",
           "mha2mla convert ./model ./model-mla --stats stats.safetensors --rope attention --svd whitened --rope-dim "

@@ -103,7 +103,8 @@ Conversion prepare(const ConvertFlags& flags, Context& context, const fs::path& 
         conversion.shared.needs = needed_statistics(stages);
         conversion.provenance.ranks_from = describe_statistics(stages, flags.statistics, config);
     }
-    const Split split = conversion.plan.splits(config).front();
+    Split split;
+    with_option_names({}, [&] { split = conversion.plan.splits(config).front(); });
     conversion.cost = plan_conversion(
         config, {split.rope_dim, split.kv_rank, conversion.plan.factorization(), 16, &conversion.plan.layout()});
     if (conversion.plan.staged() != nullptr) check_rope_dim(config, split.rope_dim);

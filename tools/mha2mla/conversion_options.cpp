@@ -66,7 +66,7 @@ void add_budget_options(CLI::App& command, ConvertFlags& flags) {
     std::string layouts = "Form of the output:";
     for (const auto& row : latent_layouts()) layouts += "\n  " + std::string(row.name) + ": " + std::string(row.what);
     add_choice(command, "--layout", flags.request.layout, latent_layouts(), &LatentLayout::name, layouts)
-        ->default_str(std::string(reference_layout().name))
+        ->default_str(std::string(deepseek_layout().name) + "; mha2mla with --method mha2mla")
         ->group(kMethod);
 }
 
@@ -83,6 +83,10 @@ void add_conversion_options(CLI::App& command, ConvertFlags& flags) {
     add_choice(command, "--rope-frequencies", flags.request.frequencies, kRopeFrequencies,
                &RopeFrequenciesRow::frequencies, frequencies)
         ->default_str(std::string(kRopeFrequencies.front().name));
+    std::string norms = "What makes the norm on the latent of layout deepseek the identity:";
+    for (const auto& row : kLatentNorms) norms += "\n  " + std::string(row.name) + ": " + std::string(row.what);
+    add_choice(command, "--latent-norm", flags.request.latent_norm, kLatentNorms, &LatentNormRow::norm, norms)
+        ->default_str(std::string(kLatentNorms.front().name));
     std::string help = "Which rotary pairs of a head keep RoPE:";
     for (const auto& row : rope_strategies()) help += "\n  " + std::string(row.name) + ": " + std::string(row.good_for);
     add_choice(command, "--rope", flags.request.rope, rope_strategies(), &RopeStrategy::name, help)

@@ -115,7 +115,12 @@ std::string range_text(std::int64_t a, std::int64_t b) {
 
 nlohmann::ordered_json splits_json(std::span<const Split> splits) {
     nlohmann::ordered_json json = nlohmann::ordered_json::array();
-    for (const Split& split : splits) json.push_back({{"rope_dim", split.rope_dim}, {"kv_rank", split.kv_rank}});
+    const Split* last = nullptr;  // splits that differ in their fold alone are one
+    for (const Split& split : splits) {
+        if (last != nullptr && last->rope_dim == split.rope_dim && last->kv_rank == split.kv_rank) continue;
+        json.push_back({{"rope_dim", split.rope_dim}, {"kv_rank", split.kv_rank}});
+        last = &split;
+    }
     return json;
 }
 
