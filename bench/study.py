@@ -16,7 +16,7 @@ Parts:
                also without refinement on the same texts
   pieces       the attention order from disjoint pieces of the calibration text
   best         --quality best at each budget, which takes the longest time
-  layouts      --layout deepseek with every quality
+  layouts      --layout deepseek with every quality and with other frequencies, and --method transmla
 """
 import argparse
 import itertools
@@ -31,7 +31,8 @@ import study_models
 import study_report
 
 BUDGETS = (0.6875, 0.5, 0.8125)  # shares of the KV cache that are saved
-SHARED_KEY_BUDGETS = (0.5, 0.6875, 0.8125, 0.875)
+SHARED_KEY_BUDGETS = (0.5, 0.6875, 0.8125, 0.875, 0.9375)
+FREQUENCY_BUDGETS = (0.6875, 0.8125)
 SELECTIONS = ("high", "low", "uniform", "2-norm", "attention")
 FACTORISATIONS = {
     "joint": ("--svd", "joint"),
@@ -114,8 +115,8 @@ class Study:
         text = text or self.model.calibration
         amount = "all" if quality == "best" else samples
         key = f"aligned {quality} {budget}" + ("" if usual else f" {text.name} {amount} x {seq_len}")
-        return self.convert(key, *text.options("calibration-"), "--seq-len", seq_len, "--kv-reduction", budget,
-                            "--quality", quality, *([] if quality == "best" else ["--samples", samples]),
+        return self.convert(key, *text.options("calibration-"), "--layout", "mha2mla", "--seq-len", seq_len,
+                            "--kv-reduction", budget, "--quality", quality, *([] if quality == "best" else ["--samples", samples]),
                             contexts=contexts, part="aligned", quality=quality, budget=budget, text=text.name,
                             samples=None if quality == "best" else samples, seq_len=seq_len)
 
@@ -127,10 +128,23 @@ class Study:
                             *([] if quality == "best" else ["--samples", ALIGN_SAMPLES]), part="shared key",
                             quality=quality, budget=budget)
 
+    def other_frequencies(self, frequencies, budget):
+        """Measures `fast` with one rotated key at other frequencies than an engine's."""
+        return self.convert(f"deepseek fast {frequencies} {budget}", *self.model.calibration.options("calibration-"),
+                            "--layout", "deepseek", "--rope-frequencies", frequencies, "--seq-len", SEQ_LEN,
+                            "--kv-reduction", budget, "--samples", ALIGN_SAMPLES, part="frequencies",
+                            frequencies=frequencies, budget=budget)
+
+    def transmla(self, budget):
+        """Measures TransMLA's conversion on the text and tokens of aligned()."""
+        return self.convert(f"transmla {budget}", *self.model.calibration.options("calibration-"), "--method", "transmla",
+                            "--seq-len", SEQ_LEN, "--kv-reduction", budget, "--samples", ALIGN_SAMPLES, part="transmla",
+                            budget=budget)
+
     def aligned_split(self, budget, rope_dim):
         """Measures `fast` with a given split."""
         return self.convert(f"aligned fast {budget} rope-dim {rope_dim}", *self.model.calibration.options("calibration-"),
-                            "--method", "aligned", "--seq-len", SEQ_LEN, "--samples", ALIGN_SAMPLES, "--kv-reduction", budget,
+                            "--method", "aligned", "--layout", "mha2mla", "--seq-len", SEQ_LEN, "--samples", ALIGN_SAMPLES, "--kv-reduction", budget,
                             "--rope-dim", rope_dim, part="aligned split", budget=budget)
 
     def stages(self, selection, factorisation, budget, rope_dim, text=None, samples=SAMPLES):
@@ -220,6 +234,12 @@ def measure_layouts(study):
             study.shared_key(quality, budget)
         if budget in study.best_budgets:
             study.shared_key("best", budget)
+        study.transmla(budget)
+        if budget not in BUDGETS:
+            study.aligned("fast", budget)
+    for budget in FREQUENCY_BUDGETS:
+        for frequencies in ("shared", "free"):
+            study.other_frequencies(frequencies, budget)
 
 
 PARTS = {"fast": measure_fast, "stages": measure_stages, "sensitivity": measure_sensitivity, "pieces": measure_pieces,

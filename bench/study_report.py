@@ -86,10 +86,21 @@ def layout_table(studies):
             chosen = by_quality[1]
             ratio = f"{gap(data, chosen) / gap(data, base):.2f}" if chosen and base else "–"
             rows.append([data["model"], percent(budget), f"{data['original'][CONTEXT]:.4f}", nll(paper(data, budget)),
-                         nll(base), nll(thorough(data, budget)), split(chosen) if chosen else "–",
+                         nll(one(data, part="transmla", budget=budget)), nll(base), nll(thorough(data, budget)), split(chosen) if chosen else "–",
                          *map(nll, by_quality), ratio])
-    return table(["model", "KV", "original", "paper's default", "`mha2mla` fast", "best", "`deepseek` split", "none", "fast", "best",
+    return table(["model", "KV", "original", "paper's default", "TransMLA", "`mha2mla` fast", "best", "`deepseek` split", "none", "fast", "best",
                   "gap of fast against fast"], rows)
+
+
+def frequency_table(studies):
+    """`fast` with one rotated key at an engine's frequencies, at those that serve all layers best, and at each layer's own."""
+    rows = []
+    for data in studies:
+        for budget in sorted({row["budget"] for row in select(data, part="frequencies")}):
+            others = [one(data, part="frequencies", frequencies=name, budget=budget) for name in ("shared", "free")]
+            rows.append([data["model"], percent(budget), nll(one(data, part="shared key", quality="fast", budget=budget)),
+                         *map(nll, others)])
+    return table(["model", "KV", "`engine`", "`shared`", "`free`"], rows)
 
 
 def main_table(studies):
@@ -226,7 +237,7 @@ def piece_table(studies):
 def tables(studies):
     refined = [data for data in studies if select(data, part="aligned", quality="fast")]
     staged = [data for data in refined if has_stages(data)]
-    parts = [main_table(staged), layout_table(studies), comparison_table(staged) if staged else "", *map(stage_table, staged),
+    parts = [main_table(staged), layout_table(studies), frequency_table(studies), comparison_table(staged) if staged else "", *map(stage_table, staged),
              *(every_budget_table(data) for data in staged if len(budgets_of(data, every=True)) > 3), text_table(refined),
              split_table(refined), context_table(refined), piece_table(studies)]
     return "\n".join(filter(None, parts))
