@@ -1,5 +1,7 @@
 #include "mha2mla/checkpoint.hpp"
 
+#include <algorithm>
+#include <array>
 #include <nlohmann/json.hpp>
 
 #include "../support/json_file.hpp"
@@ -33,6 +35,38 @@ std::map<std::string, std::string> read_index(const fs::path& path) {
     return shards;
 }
 
+/// Other forms of weights, by the beginning and the end of a file's name, and what to do with them.
+struct OtherWeights {
+    std::string_view start, end, next_step;
+};
+constexpr std::array<OtherWeights, 7> kOtherWeights = {{
+    {"adapter_model", "", "is an adapter alone: merge it into its base model with peft's merge_and_unload"},
+    {"consolidated", "", "is Meta's original format: convert it with transformers' convert_llama_weights_to_hf.py"},
+    {"model-", ".safetensors", "is a shard without its index: download model.safetensors.index.json too"},
+    {"", ".safetensors", "has another name: rename it to model.safetensors if it is the whole model"},
+    {"", ".gguf", "is GGUF: make a checkpoint directory of it with 'mha2mla import'"},
+    {"pytorch_model", "", "is a pickle: save the model again with safe_serialization=True"},
+    {"", ".pth", "is a pickle: save the model with transformers' save_pretrained"},
+}};
+
+/// "; NAME is ...: ..." for the first of these that the directory holds.
+std::string other_weights(const fs::path& directory) {
+    std::vector<std::string> names;
+    std::error_code ignored;
+    for (fs::directory_iterator it(directory, ignored), end; it != end; it.increment(ignored)) {
+        names.push_back(it->path().filename().string());
+    }
+    std::sort(names.begin(), names.end());
+    for (const OtherWeights& row : kOtherWeights) {
+        for (const std::string& name : names) {
+            if (name.starts_with(row.start) && name.ends_with(row.end)) {
+                return "; " + name + " " + std::string(row.next_step);
+            }
+        }
+    }
+    return {};
+}
+
 }  // namespace
 
 Checkpoint Checkpoint::open(const fs::path& directory) {
@@ -61,12 +95,9 @@ Checkpoint Checkpoint::open(const fs::path& directory) {
             checkpoint.files_.emplace_back(directory / shard);
         }
     } else {
-        const bool pickled = fs::exists(directory / "pytorch_model.bin", ignored) ||
-                             fs::exists(directory / "pytorch_model.bin.index.json", ignored);
-        throw Error(
-            ErrorCode::io,
-            directory.string() + ": holds neither model.safetensors nor model.safetensors.index.json" +
-                (pickled ? "; it holds pytorch_model.bin: save the model again with safe_serialization=True" : ""));
+        throw Error(ErrorCode::io, directory.string() +
+                                       ": holds neither model.safetensors nor model.safetensors.index.json" +
+                                       other_weights(directory));
     }
     for (std::size_t f = 0; f < checkpoint.files_.size(); ++f) {
         const auto& tensors = checkpoint.files_[f].tensors();
@@ -80,8 +111,9 @@ Checkpoint Checkpoint::open(const fs::path& directory) {
         }
     }
     for (const auto& [tensor, shard] : weight_map) {
+        // One that no shard holds may be left over, such as the head of tied embeddings; who needs it will miss it.
         const TensorView* view = checkpoint.find(tensor);
-        if (view == nullptr || view->file != shard) {
+        if (view != nullptr && view->file != shard) {
             throw Error(ErrorCode::format,
                         index.string() + ": tensor '" + tensor + "' is not in " + shard +
                             ", although the index says so; the shards belong to different checkpoints");

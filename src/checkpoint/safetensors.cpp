@@ -239,7 +239,30 @@ SafetensorsHeader validate(std::span<const std::byte> file, std::string_view fil
     return header;
 }
 
+namespace {
+
+/// What people download in place of a weight file.
+struct Mistaken {
+    std::string_view start, what;
+};
+constexpr std::array<Mistaken, 4> kMistaken = {{
+    {"version https://git-lfs", "a Git LFS pointer instead of the file; run 'git lfs pull' in its directory"},
+    {"<!DOCTYPE", "a web page instead of the file; download it again"},
+    {"<!doctype", "a web page instead of the file; download it again"},
+    {"<html", "a web page instead of the file; download it again"},
+}};
+
+void refuse_mistaken(std::span<const std::byte> bytes, const std::string& path) {
+    const std::string_view text(reinterpret_cast<const char*>(bytes.data()), std::min<std::size_t>(64, bytes.size()));
+    for (const Mistaken& row : kMistaken) {
+        if (text.starts_with(row.start)) throw Error(ErrorCode::format, path + ": is " + std::string(row.what));
+    }
+}
+
+}  // namespace
+
 SafetensorsFile::SafetensorsFile(const std::filesystem::path& path) : path_(path), file_(path) {
+    refuse_mistaken(file_.bytes(), path.string());
     auto header = validate(file_.bytes(), path.string());
     metadata_ = std::move(header.metadata);
     tensors_.reserve(header.entries.size());

@@ -51,6 +51,7 @@ std::string config_text(const Model& source, const ConversionPlan& plan, const O
                                                              : "bfloat16";
         config[config.contains("dtype") ? "dtype" : "torch_dtype"] = name;
     }
+    if (source.lm_head != source.embed_tokens) config["tie_word_embeddings"] = false;  // whatever was said of it
     if (form.residual_scale != 1) config["rms_norm_eps"] = kEngineEps;
     const LatentConfig latent{report.selection,      plan.factorization(), report.kv_rank,
                               form.shape.query_rank, form.shape.layout,    report.frequencies};

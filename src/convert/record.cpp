@@ -3,6 +3,7 @@
 #include <sstream>
 
 #include "../support/json_file.hpp"
+#include "../tokenizer/utf8.hpp"
 #include "journal.hpp"
 #include "mha2mla/atomic_file.hpp"
 #include "mha2mla/conversion_request.hpp"
@@ -25,11 +26,19 @@ std::vector<std::string> inherited_front_matter(const fs::path& card) {
     std::error_code ignored;
     if (!fs::exists(card, ignored)) return {};
     const MappedFile file(card);
-    std::istringstream text(std::string(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()));
+    std::string_view whole(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
+    if (whole.starts_with("\xEF\xBB\xBF")) whole.remove_prefix(3);
+    std::istringstream text{std::string(whole)};
     std::vector<std::string> lines;
     std::string line;
-    if (!std::getline(text, line) || line != "---") return {};
-    while (std::getline(text, line) && line != "---") {
+    const auto next = [&] {
+        if (!std::getline(text, line)) return false;
+        if (line.ends_with('\r')) line.pop_back();
+        return true;
+    };
+    if (!next() || line != "---") return {};
+    while (next() && line != "---") {
+        if (utf8::find_invalid(line)) continue;
         // A key whose value is a list on the following lines is skipped; README.source.md has it.
         const bool has_value = !line.empty() && line.back() != ':';
         if (has_value && (line.starts_with("license") || line.starts_with("language:"))) lines.push_back(line);

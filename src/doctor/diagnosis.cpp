@@ -8,6 +8,7 @@
 #include "../support/json_file.hpp"
 #include "mha2mla/align.hpp"
 #include "mha2mla/calibration.hpp"
+#include "mha2mla/conversion_request.hpp"
 #include "mha2mla/convert.hpp"
 #include "mha2mla/error.hpp"
 #include "mha2mla/memory.hpp"
@@ -175,8 +176,8 @@ private:
     /// Checks the memory of the default conversion method. Less calibration text needs less of it.
     void check_aligning(const ModelConfig& config) {
         AlignOptions asked;
-        asked.rope_dim = stages_.rope.rope_dim;
-        asked.kv_rank = stages_.kv_rank;
+        asked.kv_reduction = kDefaultReduction;
+        asked.layout = &deepseek_layout();
         const std::uint64_t needed = align_bytes(config, usual_request(config, asked));
         const std::uint64_t available = available_memory();
         const bool enough = needed <= available;
@@ -205,11 +206,17 @@ private:
             }
         }
         std::int64_t done = 0, total = 0, wrong = 0;
+        std::string zero;  // names of tensors without any value
         for (const auto& file : model.checkpoint.files()) total += static_cast<std::int64_t>(file.tensors().size());
         for (const auto& file : model.checkpoint.files()) {
             for (const auto& tensor : file.tensors()) {
                 observer_.step("scan", done++, total);
                 if (!is_compute_dtype(tensor.dtype)) continue;
+                const bool weight = tensor.name.ends_with(".weight") && !tensor.data.empty();
+                if (weight && std::all_of(tensor.data.begin(), tensor.data.end(),
+                                          [](std::byte b) { return b == std::byte(0); })) {
+                    zero += (zero.empty() ? "" : ", ") + tensor.name;
+                }
                 try {
                     check_finite(tensor);
                 } catch (const Error& error) {
@@ -222,6 +229,8 @@ private:
             }
         }
         observer_.step("scan", total, total);
+        if (!zero.empty())
+            add(Verdict::warning, "values", "all values are zero in " + zero + "; was the download whole?");
         if (wrong == 0) add(Verdict::ok, "values", "all weights are finite");
     }
 

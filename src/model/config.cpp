@@ -30,6 +30,9 @@ ModelConfig read_config(const std::filesystem::path& config_json) {
     if (keys.find("quantization_config") != nullptr) {
         keys.refuse("the checkpoint is quantised (quantization_config); dequantise it to BF16 first");
     }
+    if (keys.find("quantization") != nullptr) {
+        keys.refuse("the checkpoint is quantised (quantization, as MLX writes it); take the original in BF16");
+    }
     config.vocab_size = keys.dimension("vocab_size", kMaxVocabulary);
     config.hidden_size = keys.dimension("hidden_size", kMaxWidth);
     config.intermediate_size = keys.dimension("intermediate_size", kMaxWidth);

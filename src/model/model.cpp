@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
 #include <string>
 #include <utility>
 
@@ -93,6 +94,17 @@ private:
         return nullptr;
     }
 
+    /// Left out, they would change the result without a word.
+    void refuse_norms(const std::string& attention) const {
+        for (const char* name : {"q_norm.weight", "k_norm.weight"}) {
+            const TensorView* found = checkpoint_.find(attention + name);
+            if (found == nullptr) continue;
+            (void)refuse({ErrorCode::unsupported, found->file + ": tensor '" + found->name +
+                                                      "' has no place in model_type '" + config_.model_type +
+                                                      "'; is config.json from another model?"});
+        }
+    }
+
     [[nodiscard]] std::string head_words(std::int64_t heads, const char* kind) const {
         return std::to_string(heads) + kind + std::to_string(config_.head_dim) + " and hidden_size " +
                std::to_string(config_.hidden_size);
@@ -148,7 +160,10 @@ private:
             view.v = linear(names + "v_proj", kv_rows, hidden, rule.qkv_bias, kv_words);
         }
         view.o = linear(names + "o_proj", hidden, query_rows, rule.o_bias, query_words);
-        if (rule.query_key_norm == QueryKeyNorm::none) return view;
+        if (rule.query_key_norm == QueryKeyNorm::none) {
+            refuse_norms(names);
+            return view;
+        }
         const bool whole = rule.query_key_norm == QueryKeyNorm::whole;
         view.q_norm = norm(names, "q_norm", whole ? query_rows : config_.head_dim, rules.norm, query_words);
         view.k_norm = norm(names, "k_norm", whole ? kv_rows : config_.head_dim, rules.norm, kv_words);
@@ -213,6 +228,18 @@ private:
     std::vector<std::string>* problems_;
 };
 
+/// Whether two tensors hold other values: compared at some places, which a trained head differs at.
+bool differ(const TensorView& a, const TensorView& b) {
+    constexpr std::size_t kPlaces = 64, kBytes = 256;
+    if (a.dtype != b.dtype || a.shape != b.shape || a.data.size() != b.data.size()) return true;
+    for (std::size_t i = 0; i < kPlaces; ++i) {
+        const std::size_t first = (a.data.size() - std::min(kBytes, a.data.size())) / (kPlaces - 1) * i;
+        const std::size_t count = std::min(kBytes, a.data.size());
+        if (std::memcmp(a.data.data() + first, b.data.data() + first, count) != 0) return true;
+    }
+    return false;
+}
+
 Model find_model(ModelConfig config, Checkpoint checkpoint, std::vector<std::string>* problems) {
     Model model{std::move(config), std::move(checkpoint), nullptr, {}, nullptr, {}, {}};
     const Finder finder(model, problems);
@@ -226,6 +253,11 @@ Model find_model(ModelConfig config, Checkpoint checkpoint, std::vector<std::str
         const bool under_head = model.checkpoint.find(embed) == nullptr && model.checkpoint.find(head) != nullptr;
         model.embed_tokens = finder.tensor(under_head ? head : embed, table, words);
         model.lm_head = model.embed_tokens;
+        // One that was trained apart counts, as in transformers.
+        const TensorView* stored = model.checkpoint.find(head);
+        if (!under_head && stored != nullptr && model.embed_tokens != nullptr && differ(*stored, *model.embed_tokens)) {
+            model.lm_head = finder.tensor(head, table, words);
+        }
     } else {
         model.embed_tokens = finder.tensor(embed, table, words);
         model.lm_head = finder.tensor(head, table, words + " and tie_word_embeddings false");

@@ -20,8 +20,8 @@ using Zip = std::unique_ptr<zip_t, ZipCloser>;
 
 [[noreturn]] void fail(const std::string& file, const std::string& problem) {
     throw Error(ErrorCode::format, file + ": " + problem +
-                                       "; expected a rank file saved by torch.save: a uint8 tensor "
-                                       "[layers, KV heads, head_dim]");
+                                       "; expected a rank file saved by torch.save: a uint8 or int64 "
+                                       "tensor [layers, KV heads, head_dim]");
 }
 
 /// The entry whose name ends in "/<suffix>".
@@ -54,14 +54,16 @@ class RankPickle {
 public:
     RankPickle(std::string_view data, std::string file) : data_(data), file_(std::move(file)) {}
 
-    /// [layers, kv_heads, head_dim]; `storage` becomes the storage's key.
-    Shape read(std::string& storage) {
+    /// [layers, kv_heads, head_dim]; `storage` becomes the storage's key, `width` the bytes of a number.
+    Shape read(std::string& storage, std::size_t& width) {
         literal("\x80\x02");
         global("torch._utils", "_rebuild_tensor_v2");
         literal("(");
         literal("(");
         if (text() != "storage") bad();
-        global("torch", "ByteStorage");
+        skip_memo();
+        width = data_.substr(std::min(position_, data_.size())).starts_with("ctorch\nLongStorage\n") ? 8 : 1;
+        global("torch", width == 8 ? "LongStorage" : "ByteStorage");
         storage = text();
         (void)text();  // the device of the tensor
         const std::int64_t elements = number();
@@ -162,6 +164,19 @@ void check_ranks(const PairRanks& ranks, const std::string& file) {
     }
 }
 
+/// Little-endian numbers of `width` bytes as one byte each.
+std::string in_bytes(const std::string& values, std::size_t width, const std::string& file) {
+    if (width == 1) return values;
+    std::string bytes;
+    for (std::size_t first = 0; first + width <= values.size(); first += width) {
+        for (std::size_t i = 1; i < width; ++i) {
+            if (values[first + i] != 0) fail(file, "a rank is not from 0 to 255");
+        }
+        bytes += values[first];
+    }
+    return bytes;
+}
+
 void put_number(std::string& pickle, std::int64_t value) {
     const auto bits = static_cast<std::uint32_t>(value);
     const std::size_t bytes = value < 256 ? 1 : value < 65536 ? 2 : 4;
@@ -198,8 +213,11 @@ PairRanks read_rank_file(const std::filesystem::path& path) {
     const Zip archive(zip_open(path.c_str(), ZIP_RDONLY, &code));
     if (!archive) fail(path.string(), "not a zip archive");
     std::string storage;
-    const Shape shape = RankPickle(read_entry(archive.get(), "data.pkl", path.string()), path.string()).read(storage);
-    const std::string values = read_entry(archive.get(), "data/" + storage, path.string());
+    std::size_t width = 1;
+    const std::string pickle = read_entry(archive.get(), "data.pkl", path.string());
+    const Shape shape = RankPickle(pickle, path.string()).read(storage, width);
+    const std::string values =
+        in_bytes(read_entry(archive.get(), "data/" + storage, path.string()), width, path.string());
     PairRanks ranks{shape[0], shape[1], shape[2], {values.begin(), values.end()}};
     if (values.size() != element_count(shape)) fail(path.string(), "storage has another size than the tensor");
     check_ranks(ranks, path.string());

@@ -48,6 +48,11 @@ void evaluate_if_asked(const Model& source, const ConvertFlags& flags, Context& 
 std::vector<TokenId> align_windows(const Conversion& conversion, const ConvertFlags& flags) {
     const AlignRequest& request = *conversion.plan.aligned();
     const auto ids = load_tokens(flags.statistics.text, conversion.model, request.windows * request.seq_len);
+    if (std::ssize(ids) + 1 < request.seq_len) {
+        throw Error(ErrorCode::usage, "the calibration text has " + std::to_string(ids.size()) +
+                                          " tokens, fewer than one sequence of " + std::to_string(request.seq_len) +
+                                          "; give more text or a smaller --seq-len");
+    }
     return make_windows(conversion.model.config, ids, {request.seq_len, request.windows});
 }
 
