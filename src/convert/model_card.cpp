@@ -101,10 +101,15 @@ void loading(std::ostream& card, const Json& record) {
         card << "The checkpoint is a `DeepseekV3ForCausalLM` whose MLPs are dense: `transformers` loads it as it is. "
                 "Its "
                 "latent\nnorms are identities, see the documentation of the layout.\n";
+    } else if (record.at("method").value("reference_config", true)) {  // as every record without the key
+        card << "The loader of the [MHA2MLA reference implementation](https://github.com/JT-Ushio/MHA2MLA) reads this "
+                "directory:\ntensor names, row order and config.json are its own. `transformers` alone takes it for an "
+                "original, and\ngives it random keys and values. ";
     } else {
-        card << "`transformers` alone does not know this architecture. The loader of the\n"
-                "[MHA2MLA reference implementation](https://github.com/JT-Ushio/MHA2MLA) reads this directory: tensor "
-                "names,\nrow order and the object `mha2mla` of config.json are its own. ";
+        card << "```python\nfrom transformers import AutoModelForCausalLM\n\n"
+                "model = AutoModelForCausalLM.from_pretrained(DIRECTORY, trust_remote_code=True)\n```\n\n"
+                "runs `modeling_mha2mla.py` of this directory, whose KV cache holds rotated keys and latents alone. "
+                "Without\n`trust_remote_code`, `transformers` refuses it. ";
     }
     card
         << "Without Python,\n"
