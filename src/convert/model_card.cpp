@@ -98,9 +98,12 @@ void reproduction(std::ostream& card, const Json& record) {
 void loading(std::ostream& card, const Json& record) {
     card << "\n## Loading\n\n";
     if (record.at("method").value("layout", std::string(reference_layout().name)) == deepseek_layout().name) {
-        card << "The checkpoint is a `DeepseekV3ForCausalLM` whose MLPs are dense: `transformers` loads it as it is. "
-                "Its "
-                "latent\nnorms are identities, see the documentation of the layout.\n";
+        card
+            << "The checkpoint is a `DeepseekV3ForCausalLM` whose MLPs are dense: `transformers` loads it as it is. "
+               "Its "
+               "latent\nnorms are identities, see the documentation of the layout. Before training, freeze "
+               "`kv_a_proj_with_mqa` and, where\nthere is one, `q_a_proj`: their rows are so small that a step of Adam "
+               "overwrites them.\n";
     } else if (record.at("method").value("reference_config", true)) {  // as every record without the key
         card << "The loader of the [MHA2MLA reference implementation](https://github.com/JT-Ushio/MHA2MLA) reads this "
                 "directory:\ntensor names, row order and config.json are its own. `transformers` alone takes it for an "

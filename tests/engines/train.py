@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
-"""Trains converted checkpoints in transformers for a few steps, all weights and those of the attention alone, and fails if the loss of
-the text does not fall.
+"""Trains converted checkpoints in transformers for a few steps, all weights and those of the attention alone.
 
 usage: train.py TEXT CHECKPOINT...
+
+Fails unless the loss falls below that of the untrained model, on the batches and on text that is held out, and never rises far above it on
+the way. In layout deepseek the rows of the latents are too small for Adam and must be frozen (docs/formats.md); fails also if they need not.
 """
 import os
 import sys
@@ -12,35 +14,75 @@ modules = tempfile.TemporaryDirectory()
 os.environ["HF_MODULES_CACHE"] = modules.name  # where transformers copies code to
 
 import torch  # noqa: E402
+import transformers  # noqa: E402
 from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
 
-STEPS, ROWS, LENGTH, RATE = 20, 4, 96, 1e-3
+STEPS, BATCHES, ROWS, LENGTH, RATE = 20, 4, 4, 96, 1e-4
+TINY = ("kv_a_proj_with_mqa", "q_a_proj")  # of layout deepseek
+
+
+def has_code(checkpoint):
+    return os.path.exists(os.path.join(checkpoint, "modeling_mha2mla.py"))
+
+
+def load(checkpoint, trains):
+    """@param trains says of a parameter's name whether it is trained."""
+    model = AutoModelForCausalLM.from_pretrained(checkpoint, trust_remote_code=has_code(checkpoint), dtype=torch.float32).train()
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(trains(name))
+    return model
+
+
+@torch.no_grad()
+def losses_of(model, batches):
+    return [model(batch, labels=batch).loss.item() for batch in batches]
+
+
+def train(model, batches, steps):
+    """The loss before each step."""
+    optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=RATE)
+    losses = []
+    for step in range(steps):
+        batch = batches[step % len(batches)]
+        loss = model(batch, labels=batch).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    return losses
+
+
+def check(checkpoint, trains, batches, held_out, what):
+    model = load(checkpoint, trains)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    untrained, held_before = losses_of(model, batches), losses_of(model, held_out)
+    on_the_way = train(model, batches, STEPS)
+    trained, held_after = losses_of(model, batches), losses_of(model, held_out)
+    print(f"{os.path.basename(checkpoint)}, {what}: {sum(untrained) / BATCHES:.4f} -> {sum(trained) / BATCHES:.4f}, held out "
+          f"{sum(held_before) / len(held_out):.4f} -> {sum(held_after) / len(held_out):.4f}")
+    assert all(after < was - 0.05 for after, was in zip(trained, untrained)), (untrained, trained)
+    assert max(on_the_way) < max(untrained) + 0.1, on_the_way
+    assert sum(held_after) < sum(held_before), (held_before, held_after)
+    moved = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
+    missed = {name for name in before if trains(name)} ^ moved
+    assert all("_layernorm" in name and "_a_" in name for name in missed), missed  # 2^20, which float32 does not move by 1e-4
+
+
 torch.set_num_threads(1)
+transformers.logging.set_verbosity_error()
+transformers.logging.disable_progress_bar()
 text = open(sys.argv[1], encoding="utf-8").read(40_000)
 for checkpoint in sys.argv[2:]:
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-    ids = torch.tensor(tokenizer(text)["input_ids"])
-    batches = ids[:len(ids) // (ROWS * LENGTH) * ROWS * LENGTH].view(-1, ROWS, LENGTH)
-    for only_attention in (False, True):
-        torch.manual_seed(0)
-        code = True if checkpoint.endswith("mha2mla") else None
-        model = AutoModelForCausalLM.from_pretrained(checkpoint, trust_remote_code=code, dtype=torch.float32).train()
-        if only_attention:
-            for name, parameter in model.named_parameters():
-                parameter.requires_grad_(".self_attn." in name)
-        before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-        optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=RATE)
-        losses = []
-        for step in range(STEPS):
-            batch = batches[step % 4]
-            loss = model(batch, labels=batch).loss
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            losses.append(loss.item())
-        first, last = sum(losses[:4]) / 4, sum(losses[-4:]) / 4
-        print(f"{checkpoint} {'attention' if only_attention else 'all'}: {first:.4f} -> {last:.4f}")
-        assert last < first - 0.05, losses
-        moved = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
-        expected = {name for name in before if not only_attention or ".self_attn." in name}
-        assert moved == expected, moved ^ expected
+    ids = torch.tensor(AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=has_code(checkpoint))(text)["input_ids"])
+    rows = ids[:len(ids) // (ROWS * LENGTH) * ROWS * LENGTH].view(-1, ROWS, LENGTH)
+    batches, held_out = rows[:BATCHES], rows[-6:]
+    is_deepseek = not has_code(checkpoint)
+
+    def trains(name):
+        return not (is_deepseek and any(tiny in name for tiny in TINY))
+
+    check(checkpoint, trains, batches, held_out, "all")
+    check(checkpoint, lambda name: ".self_attn." in name and trains(name), batches, held_out, "attention")
+    if is_deepseek:
+        losses = train(load(checkpoint, lambda name: True), batches, 2)
+        assert losses[1] > losses[0] + 3, f"trains as a whole now, so docs/formats.md and the model card are wrong: {losses}"

@@ -1,5 +1,5 @@
-// transformers loads layout mha2mla by the code in the output, never without it, and computes what this library computes. Both layouts
-// can be trained there.
+// transformers loads layout mha2mla by the code in the output, never without it, and computes what this library
+// computes. Both layouts can be trained there.
 #include <iterator>
 #include <sstream>
 
