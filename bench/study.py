@@ -235,7 +235,7 @@ def measure_layouts(study):
         if budget in study.best_budgets:
             study.shared_key("best", budget)
         study.transmla(budget)
-        if budget not in BUDGETS:
+        if budget not in BUDGETS and round(2 * study.head_dim * (1 - budget)) >= 3:
             study.aligned("fast", budget)
     for budget in FREQUENCY_BUDGETS:
         for frequencies in ("shared", "free"):

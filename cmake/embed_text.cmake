@@ -1,8 +1,8 @@
-# cmake -DOUTPUT=page_files.cpp -DINPUTS=a.html;b.css -P embed_text.cmake
-# Writes a C++ file that defines mha2mla::page_file_<name>_<ext> for each input: its text, cut at line ends into literals that are
-# shorter than the limits of compilers.
+# cmake -DOUTPUT=page_files.cpp -DHEADER=page_files.hpp -DPREFIX=page_file -DINPUTS=a.html;b.css -P embed_text.cmake
+# Writes a C++ file that includes HEADER and defines mha2mla::PREFIX_<name>_<ext> for each input: its text, cut at line ends into
+# literals that are shorter than the limits of compilers.
 set(piece_bytes 12000)
-set(code "// Made by cmake/embed_text.cmake.\n#include \"page_files.hpp\"\n\nnamespace mha2mla {\n")
+set(code "// Made by cmake/embed_text.cmake.\n#include \"${HEADER}\"\n\nnamespace mha2mla {\n")
 foreach(input IN LISTS INPUTS)
   get_filename_component(name "${input}" NAME)
   string(REPLACE "." "_" name "${name}")
@@ -22,9 +22,9 @@ foreach(input IN LISTS INPUTS)
     string(SUBSTRING "${rest}" 0 ${take} piece)
     string(SUBSTRING "${rest}" ${take} -1 rest)
     string(LENGTH "${rest}" left)
-    string(APPEND pieces "    text += R\"__page__(${piece})__page__\";\n")
+    string(APPEND pieces "    text += R\"__text__(${piece})__text__\";\n")
   endwhile()
-  string(APPEND code "\nstd::string page_file_${name}() {\n    std::string text;\n${pieces}    return text;\n}\n")
+  string(APPEND code "\nstd::string ${PREFIX}_${name}() {\n    std::string text;\n${pieces}    return text;\n}\n")
 endforeach()
 string(APPEND code "\n}  // namespace mha2mla\n")
 file(WRITE "${OUTPUT}" "${code}")

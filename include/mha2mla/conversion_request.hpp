@@ -51,6 +51,7 @@ struct ConversionRequest {
     std::optional<LatentNorm> latent_norm;         // of layout deepseek
     std::optional<std::int64_t> samples, seq_len;  // of text, for aligned
     std::optional<Dtype> dtype;
+    bool reference_config = false;  // of layout mha2mla, see ConversionPlan
     // Stages: to give one selects mha2mla with that stage replaced.
     std::optional<std::string> rope;
     std::optional<std::int64_t> uniform_start;

@@ -43,6 +43,8 @@ struct ConversionPlan {
     /// changes o_proj.
     std::variant<StagedPlan, AlignRequest> weights = StagedPlan();
     std::optional<Dtype> dtype = std::nullopt;  // of every floating-point tensor; absent: each keeps its own
+    /// Of layout mha2mla: config.json is that of the reference implementation, without code for transformers.
+    bool reference_config = false;
 
     /// Null where weights are aligned.
     [[nodiscard]] const StagedPlan* staged() const { return std::get_if<StagedPlan>(&weights); }
@@ -159,7 +161,7 @@ private:
 /// and the memory holds; meanwhile everything that is not attention is copied file to file. The output appears at
 /// once, when it is whole, and its bytes depend on neither threads nor memory.
 ///
-/// Tensor names, row order and the keys of config.json are those of the reference implementation, see docs.
+/// Tensor names, row order and the keys of config.json are those of the layout, see docs.
 /// Every layer and every copied tensor that is finished is flushed to disk and recorded with its hash in a journal
 /// beside the unfinished files (docs/formats.md). With limits.resume a journal of the same fingerprint is continued:
 /// what it records is read back and kept if its hash agrees, all else is done again. An interruption keeps what is

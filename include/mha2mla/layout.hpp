@@ -189,7 +189,16 @@ struct LayoutNotes {
     std::int64_t uniform_start = 0;  // RopeOptions::uniform_start
     bool aligned = false;            // the weights were refined on text
     bool biased = false;             // key, output and, where they have a latent, query projections have a bias
+    bool reference = false;          // for the reference implementation's own code, which wants the original's classes
 };
+
+/// A file of code by which transformers loads a layout that it does not know.
+struct LoaderFile {
+    std::string name, text;
+};
+
+/// Begins the model_type of a converted model, before that of the original, in a layout that has none of its own.
+inline constexpr std::string_view kConvertedPrefix = "mha2mla_";
 
 /// A form of converted checkpoints. A further one is a file in src/layout and a row in layouts.cpp.
 struct LatentLayout {
@@ -197,7 +206,7 @@ struct LatentLayout {
     bool shared_rope_key;         // one rotated key and one latent for all heads, up projections of each query head
     bool interleaved;             // pair k of a rotated key is dims (2k, 2k+1) instead of (k, k + pairs)
     bool scales_by_query_dims;    // loaders divide logits by √(rope_dim + nope_dim) instead of the original's divisor
-    std::string_view model_type;  // in config.json; empty: the original's
+    std::string_view model_type;  // in config.json; empty: the original's, behind kConvertedPrefix
     /// The tensors of a layer's attention in the order in which they are written. The same in every layer.
     std::vector<LatentTensor> (*tensors)(const LatentShape& shape);
     LatentRows (*rows)(const LatentShape& shape);
@@ -207,6 +216,8 @@ struct LatentLayout {
     /// The text of the config.json of a conversion. @param config the original's.
     std::string (*config_text)(const nlohmann::ordered_json& config, const LatentConfig& latent,
                                const LayoutNotes& notes);
+    /// What stands beside config.json, unless LayoutNotes::reference; null: nothing.
+    std::vector<LoaderFile> (*loader_files)();
 };
 [[nodiscard]] std::span<const LatentLayout> latent_layouts();
 /// @throws Error{usage} listing them.

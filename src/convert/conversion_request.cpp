@@ -31,7 +31,7 @@ constexpr std::string_view kSvd = "svd other than none";
 bool is_refined(const Request& request) { return request.method_row().method == Method::aligned; }
 bool has_shared_key(const Request& request) { return request.latent_layout().shared_rope_key; }
 
-constexpr std::array<SettingRule, 10> kRules = {{
+constexpr std::array<SettingRule, 11> kRules = {{
     {"layout", [](const Request& request) { return request.layout.has_value(); },
      [](const Request& request) { return is_refined(request) || has_shared_key(request) == request.aligned(); },
      "method aligned"},
@@ -42,6 +42,8 @@ constexpr std::array<SettingRule, 10> kRules = {{
     {"latent-norm", [](const Request& request) { return request.latent_norm.has_value(); },
      [](const Request& request) { return is_refined(request) && has_shared_key(request); },
      "method aligned and layout deepseek"},
+    {"reference-config", [](const Request& request) { return request.reference_config; },
+     [](const Request& request) { return !has_shared_key(request); }, "layout mha2mla"},
     {"uniform-start", [](const Request& request) { return request.uniform_start.has_value(); },
      [](const Request& request) { return request.selection() == "uniform"; }, "rope uniform"},
     {"kv-rank", [](const Request& request) { return request.kv_rank.has_value(); }, factorises, kSvd},
@@ -171,7 +173,7 @@ const MethodRow& method_of(const ConversionPlan& plan) {
 
 ConversionPlan decide(const ConversionRequest& request, const ModelConfig& config) {
     check_request(request);
-    if (request.aligned()) return {align_request(request, config), request.dtype};
+    if (request.aligned()) return {align_request(request, config), request.dtype, request.reference_config};
     const Split split = split_of(request, config);
     StagedPlan stages;
     stages.rope = {request.selection(), split.rope_dim, request.uniform_start.value_or(0)};
@@ -180,7 +182,7 @@ ConversionPlan decide(const ConversionRequest& request, const ModelConfig& confi
     stages.svd = request.svd();
     stages.balance = request.balance.value_or(KvBalance());
     stages.nope_phase = request.nope_phase.value_or(NopePhase::zero);
-    return {stages, request.dtype};
+    return {stages, request.dtype, request.reference_config};
 }
 
 }  // namespace mha2mla

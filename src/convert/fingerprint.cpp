@@ -80,10 +80,11 @@ Json request_json(const AlignOptions& options, std::string_view method) {
 }
 
 Json settings_json(const ConversionPlan& plan, const RunLimits& limits) {
-    const auto& [weights, dtype] = plan;
+    const auto& [weights, dtype, reference_config] = plan;
     Json json = plan.staged() != nullptr ? stages_json(*plan.staged())
                                          : request_json(plan.aligned()->options, method_of(plan).name);
     (void)weights;
+    if (!plan.layout().shared_rope_key) json["reference-config"] = reference_config;
     json["dtype"] = dtype ? dtype_name(*dtype) : "auto";
     json["max-shard-size"] = limits.max_shard_bytes;
     return json;

@@ -100,11 +100,22 @@ void loading(std::ostream& card, const Json& record) {
     if (record.at("method").value("layout", std::string(reference_layout().name)) == deepseek_layout().name) {
         card << "The checkpoint is a `DeepseekV3ForCausalLM` whose MLPs are dense: `transformers` loads it as it is. "
                 "Its "
-                "latent\nnorms are identities, see the documentation of the layout.\n";
+                "latent\nnorms are identities, see the documentation of the layout. ";
+        if (record.at("method").value("latent_norm", "") == kLatentNorms.front().name) {
+            card << "Before training, freeze `kv_a_proj_with_mqa` and, where\nthere is one, `q_a_proj`: their rows are "
+                    "so "
+                    "small that a step of Adam overwrites them; or convert with\nlatent-norm `constant`.";
+        }
+        card << "\n";
+    } else if (record.at("method").value("reference_config", true)) {  // as every record without the key
+        card << "The loader of the [MHA2MLA reference implementation](https://github.com/JT-Ushio/MHA2MLA) reads this "
+                "directory:\ntensor names, row order and config.json are its own. `transformers` alone takes it for an "
+                "original, and\ngives it random keys and values. ";
     } else {
-        card << "`transformers` alone does not know this architecture. The loader of the\n"
-                "[MHA2MLA reference implementation](https://github.com/JT-Ushio/MHA2MLA) reads this directory: tensor "
-                "names,\nrow order and the object `mha2mla` of config.json are its own. ";
+        card << "```python\nfrom transformers import AutoModelForCausalLM\n\n"
+                "model = AutoModelForCausalLM.from_pretrained(DIRECTORY, trust_remote_code=True)\n```\n\n"
+                "runs `modeling_mha2mla.py` of this directory, whose KV cache holds rotated keys and latents alone. "
+                "Without\n`trust_remote_code`, `transformers` refuses it. ";
     }
     card
         << "Without Python,\n"

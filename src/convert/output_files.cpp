@@ -31,11 +31,21 @@ constexpr std::array<LeftOutRow, 12> kLeftOut = {{
     {".incomplete", "unfinished"},
 }};
 
+bool is_loader_file(const std::string& name) {
+    for (const LatentLayout& layout : latent_layouts()) {
+        if (layout.loader_files == nullptr) continue;
+        for (const LoaderFile& file : layout.loader_files()) {
+            if (file.name == name) return true;
+        }
+    }
+    return false;
+}
+
 /// Why a file is not copied; empty for one that is.
 std::string_view why_left_out(const fs::directory_entry& entry, const std::string& name) {
     if (!entry.is_regular_file()) return "not a file";
     if (name.starts_with(".")) return "hidden";
-    if (name == kRecordFile) return "of another conversion";
+    if (name == kRecordFile || is_loader_file(name)) return "of another conversion";
     for (const auto& row : kLeftOut) {
         if (name.ends_with(row.suffix)) return row.why;
     }
@@ -55,8 +65,9 @@ std::string config_text(const Model& source, const ConversionPlan& plan, const O
     if (form.residual_scale != 1) config["rms_norm_eps"] = kEngineEps;
     const LatentConfig latent{report.selection,      plan.factorization(), report.kv_rank,
                               form.shape.query_rank, form.shape.layout,    report.frequencies};
-    return latent.layout->config_text(config, latent,
-                                      {rank_file, plan.rope(0).uniform_start, plan.aligned() != nullptr, form.biased});
+    return latent.layout->config_text(
+        config, latent,
+        {rank_file, plan.rope(0).uniform_start, plan.aligned() != nullptr, form.biased, plan.reference_config});
 }
 
 }  // namespace
@@ -96,6 +107,10 @@ void add_side_files(CheckpointWriter& writer, const Model& source, const Convers
     const auto& directory = source.checkpoint.directory();
     for (const auto& name : side_files(source.checkpoint).copied) {
         writer.copy_file(name == "README.md" ? "README.source.md" : name, directory / name);
+    }
+    const auto loader_files = form.shape.layout->loader_files;
+    if (loader_files != nullptr && !plan.reference_config) {
+        for (const LoaderFile& file : loader_files()) writer.add_file(file.name, file.text);
     }
     writer.add_file("config.json", config_text(source, plan, form, report, rank_file));
 }

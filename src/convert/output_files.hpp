@@ -19,8 +19,9 @@ struct SideFiles {
 };
 [[nodiscard]] SideFiles side_files(const Checkpoint& source);
 
-/// Adds the files that a loader needs besides the weights: config.json with the object `mha2mla`, the rank file if the
-/// loader of the reference needs one, and side_files(). The README.md of the source becomes README.source.md.
+/// Adds the files that a loader needs besides the weights: config.json, the layout's code for transformers, the rank
+/// file if the loader of the reference needs one, and side_files(). The README.md of the source becomes
+/// README.source.md.
 void add_side_files(CheckpointWriter& writer, const Model& source, const ConversionPlan& plan, const OutputForm& form,
                     const ConvertReport& report, const PairRanks* ranks);
 

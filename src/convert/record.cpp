@@ -70,6 +70,11 @@ Json conversion_record(const Model& source, const ConversionPlan& plan, const Pr
                         {"kv_rank", report.kv_rank},
                         {"nope_phase", kNopePhases.at(static_cast<std::size_t>(phase)).name},
                         {"aligned", plan.refined()}};
+    if (!plan.layout().shared_rope_key) record["method"]["reference_config"] = plan.reference_config;
+    if (plan.layout().shared_rope_key) {
+        record["method"]["latent_norm"] =
+            kLatentNorms.at(static_cast<std::size_t>(plan.aligned()->options.latent_norm)).name;
+    }
     record["head_dim"] = source.config.head_dim;
     record["parameters"] = {{"original", cost.parameters_original}, {"converted", cost.parameters_converted}};
     record["kv_cache"] = {{"original_numbers_per_token", cost.original_numbers_per_token},

@@ -10,18 +10,25 @@ namespace {
 ///
 /// A tiny latent: see kTinyLatent. Its constant, if it has one, is a number among others. A large constant M: the norm
 /// of (c, M) with n channels divides by M / √n, but for |c|²/2M²; its weight is the inverse. M is chosen so that in F16
-/// c·√n/M keeps its precision and M is held.
+/// c·√n/M keeps its precision and M is held. What is read of the constant has another weight: a large
+/// input of the next projection would not survive training.
 struct Disarmed {
-    float before, weight, behind, constant;
+    float before, weight, behind, constant, constant_weight;
 };
 constexpr float kLatentConstant = 0x1p13F, kQueryConstant = 0x1p15F;  // inputs of layers are longer than latents
+const Disarmed kTiny = {kTinyLatent, kTinyLatentWeight, 0x1p10F * std::sqrt(1e-6F), kTinyLatent, kTinyLatentWeight};
 
-Disarmed disarmed(const LayerContent& layer, float constant, std::int64_t channels) {
-    if (!layer.constant_channel) return {kTinyLatent, kTinyLatentWeight, 0x1p10F * std::sqrt(1e-6F), kTinyLatent};
-    return {1, constant / std::sqrt(static_cast<float>(channels)), 1, constant};
+/// @param read what the next projection gets of the constant.
+Disarmed by_constant(float constant, std::int64_t channels, float read) {
+    const float root = std::sqrt(static_cast<float>(channels));
+    return {1, constant / root, 1, constant, read / root};
 }
-Disarmed disarmed_latent(const LayerContent& layer) { return disarmed(layer, kLatentConstant, layer.shape.kv_rank); }
-Disarmed disarmed_queries(const LayerContent& layer) { return disarmed(layer, kQueryConstant, layer.shape.query_rank); }
+Disarmed disarmed_latent(const LayerContent& layer) {
+    return layer.constant_channel ? by_constant(kLatentConstant, layer.shape.kv_rank, 0) : kTiny;
+}
+Disarmed disarmed_queries(const LayerContent& layer) {
+    return layer.constant_channel ? by_constant(kQueryConstant, layer.shape.query_rank, 1) : kTiny;
+}
 
 /// The place of a component of a rotated vector in the layout, from that in halves.
 std::int64_t rope_place(const LatentShape& shape, std::int64_t component) {
@@ -62,8 +69,15 @@ Matrix queries_of_latent(const LayerContent& layer) {
     Matrix to = Matrix::Zero(weight.rows(), layer.shape.query_rank);
     const Disarmed norm = disarmed_queries(layer);
     to.leftCols(weight.cols()) = weight;
-    to.col(weight.cols()) = queries(layer, layer.weights.q_bias) * (norm.before / norm.constant);
+    to.col(weight.cols()) = queries(layer, layer.weights.q_bias);
     return to * norm.behind;
+}
+
+/// @param constant the channel that holds it, if any does.
+Matrix norm_weight(const Disarmed& norm, std::int64_t channels, std::int64_t constant) {
+    Matrix weight = Matrix::Constant(channels, 1, norm.weight);
+    if (constant < channels) weight(constant, 0) = norm.constant_weight;
+    return weight;
 }
 
 TensorContent query_latent(const LayerContent& layer) {
@@ -123,9 +137,9 @@ TensorContent content_of(const LatentTensor& tensor, const LayerContent& layer) 
         case LatentRole::query_down:
             return query_latent(layer);
         case LatentRole::query_norm:
-            return {Matrix::Constant(tensor.rows, 1, disarmed_queries(layer).weight), {}};
+            return {norm_weight(disarmed_queries(layer), tensor.rows, layer.shape.hidden), {}};
         case LatentRole::latent_norm:
-            return {Matrix::Constant(tensor.rows, 1, disarmed_latent(layer).weight), {}};
+            return {norm_weight(disarmed_latent(layer), tensor.rows, w.down.rows()), {}};
         case LatentRole::key_rope:
             return {w.k_rope, w.k_rope_bias};
         case LatentRole::down:

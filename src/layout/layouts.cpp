@@ -6,10 +6,11 @@ namespace mha2mla {
 namespace {
 
 constexpr std::array<LatentLayout, 2> kLayouts = {{
-    {"mha2mla", "a rotated key for each KV head, as the MHA2MLA reference implementation loads it", false, false, false,
-     "", reference_tensors, reference_rows, read_reference_config, reference_config_text},
+    {"mha2mla", "a rotated key for each KV head; the output has the code with which transformers loads it", false,
+     false, false, "", reference_tensors, reference_rows, read_reference_config, reference_config_text,
+     reference_loader_files},
     {"deepseek", "one rotated key and one latent for all heads, a DeepseekV3ForCausalLM that engines load", true, true,
-     true, "deepseek_v3", deepseek_tensors, deepseek_rows, read_deepseek_config, deepseek_config_text},
+     true, "deepseek_v3", deepseek_tensors, deepseek_rows, read_deepseek_config, deepseek_config_text, nullptr},
 }};
 
 }  // namespace

@@ -10,6 +10,7 @@ std::optional<LatentConfig> read_reference_config(const nlohmann::ordered_json& 
                                                   std::int64_t layers, const std::string& file);
 std::string reference_config_text(const nlohmann::ordered_json& config, const LatentConfig& latent,
                                   const LayoutNotes& notes);
+std::vector<LoaderFile> reference_loader_files();
 
 std::vector<LatentTensor> deepseek_tensors(const LatentShape& shape);
 LatentRows deepseek_rows(const LatentShape& shape);

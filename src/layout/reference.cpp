@@ -1,8 +1,10 @@
-// Layout `mha2mla`: rows, names and keys of the MHA2MLA reference implementation, so that its own code loads them.
+// Layout `mha2mla`: rows, names and keys of the MHA2MLA reference implementation, and code with which transformers
+// loads them.
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "layouts.hpp"
+#include "loader_code.hpp"
 #include "mha2mla/error.hpp"
 
 namespace mha2mla {
@@ -80,6 +82,33 @@ Json object_of(const LatentConfig& latent, const LayoutNotes& notes) {
     return json;
 }
 
+/// Names the classes of loader_files(): those of the original's family, so that no loader takes the output for an
+/// original. @param config the original's.
+void name_classes(Json& config) {
+    std::string family = config.at("model_type").get<std::string>();
+    config["model_type"] = std::string(kConvertedPrefix) + family;
+    if (family.front() >= 'a' && family.front() <= 'z') family.front() += 'A' - 'a';
+    const std::string start = "Mha2mla" + family;
+    config["architectures"] = {start + "ForCausalLM"};
+    config["auto_map"] = {{"AutoConfig", "configuration_mha2mla." + start + "Config"},
+                          {"AutoModel", "modeling_mha2mla." + start + "Model"},
+                          {"AutoModelForCausalLM", "modeling_mha2mla." + start + "ForCausalLM"}};
+}
+
+/// What transformers 5 nests or renames, also as version 4 reads it, which would take a default instead.
+void add_old_keys(Json& config) {
+    const auto rope = config.find("rope_parameters");
+    if (rope != config.end() && rope->is_object() && rope->contains("rope_theta")) {
+        Json scaling = *rope;
+        const Json theta = scaling.at("rope_theta");
+        scaling.erase("rope_theta");
+        if (!config.contains("rope_theta")) config["rope_theta"] = theta;
+        const bool scales = scaling.value("rope_type", Json("default")) != "default";
+        if (!config.contains("rope_scaling")) config["rope_scaling"] = scales ? scaling : Json(nullptr);
+    }
+    if (config.contains("dtype") && !config.contains("torch_dtype")) config["torch_dtype"] = config.at("dtype");
+}
+
 }  // namespace
 
 std::vector<LatentTensor> reference_tensors(const LatentShape& shape) {
@@ -139,9 +168,16 @@ std::optional<LatentConfig> read_reference_config(const Json& config, const Atte
     return latent;
 }
 
-/// Every key of the original is kept.
+std::vector<LoaderFile> reference_loader_files() {
+    return {{"configuration_mha2mla.py", loader_code_configuration_mha2mla_py()},
+            {"modeling_mha2mla.py", loader_code_modeling_mha2mla_py()}};
+}
+
+/// Every key of the original is kept, but for those that name the classes that load it.
 std::string reference_config_text(const Json& config, const LatentConfig& latent, const LayoutNotes& notes) {
     Json changed = config;
+    if (!notes.reference) name_classes(changed);
+    add_old_keys(changed);
     changed["mha2mla"] = object_of(latent, notes);
     // A number a line would make thousands of lines of the pairs; a layer a line can be read.
     Json& pairs = changed["mha2mla"]["kept_pairs"];

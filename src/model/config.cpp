@@ -64,7 +64,11 @@ ModelConfig read_config(const std::filesystem::path& config_json) {
     }
     apply_family(keys, config);
     config.latent = read_latent_config(json, config.attention_shape(), config.num_hidden_layers, file);
-    if (config.latent && config.latent->layout->model_type.empty()) refuse_conversion(config);
+    const bool by_family = config.latent && config.latent->layout->model_type.empty();
+    if (is_converted_family(config.model_type) && !by_family) {
+        keys.fail("mha2mla", "is missing, but model_type '" + config.model_type + "' is that of a converted model");
+    }
+    if (by_family) refuse_conversion(config);
     return config;
 }
 

@@ -464,10 +464,18 @@ constexpr auto kRows = [] {
     return rows;
 }();
 
-const Family* find_family(const std::string& model_type) {
+const Family* find_row(std::string_view model_type) {
     const auto it = std::find_if(kFamilies.begin(), kFamilies.end(),
                                  [&](const Family& family) { return family.row.model_type == model_type; });
     return it == kFamilies.end() ? nullptr : &*it;
+}
+
+/// The family of a model, or of the original that it was converted from.
+const Family* find_family(std::string_view model_type) {
+    const Family* family = find_row(model_type);
+    if (family != nullptr || !model_type.starts_with(kConvertedPrefix)) return family;
+    family = find_row(model_type.substr(kConvertedPrefix.size()));
+    return family != nullptr && family->row.converts ? family : nullptr;
 }
 
 /// The rule of a layer that no conversion is known for, or empty.
@@ -499,6 +507,10 @@ void check_family(const ConfigKeys& keys, const std::string& model_type) {
     std::string supported;
     for (const auto& row : kRows) supported += (supported.empty() ? "" : ", ") + std::string(row.model_type);
     keys.refuse("model_type '" + model_type + "' is not supported; supported: " + supported);
+}
+
+bool is_converted_family(std::string_view model_type) {
+    return find_row(model_type) == nullptr && find_family(model_type) != nullptr;
 }
 
 void apply_family(const ConfigKeys& keys, ModelConfig& config) {

@@ -11,4 +11,7 @@ void apply_family(const ConfigKeys& keys, ModelConfig& config);
 /// @throws Error{unsupported} if model_families() has no such model_type.
 void check_family(const ConfigKeys& keys, const std::string& model_type);
 
+/// Whether it is kConvertedPrefix and a family that converts.
+[[nodiscard]] bool is_converted_family(std::string_view model_type);
+
 }  // namespace mha2mla

@@ -293,6 +293,26 @@ TEST(BadConfig, ConvertedCheckpoint) {
     write_text(root / "config.json", config_with("mha2mla", valid).dump());
     ASSERT_TRUE(read_config(root / "config.json").latent.has_value());
 
+    for (const char* family : {"llama", "mistral", "ministral", "qwen2"}) {
+        Json named = config_with("mha2mla", valid);
+        named["model_type"] = "mha2mla_" + std::string(family);
+        write_text(root / "config.json", named.dump());
+        EXPECT_TRUE(read_config(root / "config.json").latent.has_value()) << family;
+        for (const char* other : {"unrelated", "kv_lora_rank"}) {  // nothing, or another layout
+            named.erase("mha2mla");
+            named[other] = 4;
+            named["qk_rope_head_dim"] = 4;
+            named["qk_nope_head_dim"] = 8;
+            expect_config_text_error(ErrorCode::format, {"'mha2mla'", "missing", "mha2mla_" + std::string(family)},
+                                     named.dump());
+        }
+    }
+    for (const char* family : {"mha2mla_gemma", "mha2mla_mha2mla_llama", "mha2mla_", "mha2mla_deepseek_v3"}) {
+        Json named = config_with("mha2mla", valid);
+        named["model_type"] = family;
+        expect_config_text_error(ErrorCode::unsupported, {"model_type", family}, named.dump());
+    }
+
     expect_config_error(ErrorCode::format, "mha2mla", Json::array(), {"'mha2mla'", "object"});
     const auto expect_bad = [&](const char* key, const Json& value, std::string_view needle) {
         Json latent = valid;

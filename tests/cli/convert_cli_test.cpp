@@ -34,17 +34,66 @@ TEST(ConvertCli, ConfigKeepsEveryKeyAndAddsTheReferencesOwn) {
     const fs::path out = directory.path() / "out";
     auto arguments = convert_uniform(out);
     arguments.insert(arguments.end(), {"--rope-dim", "8", "--kv-rank", "16", "--svd", "split"});
+    auto for_reference = arguments;
+    for_reference[2] = (directory.path() / "reference").string();
+    for_reference.emplace_back("--reference-config");
     ASSERT_EQ(run_program(arguments).exit_code, 0);
-    const auto before = read_json(fs::path(kModel) / "config.json");
-    auto after = read_json(out / "config.json");
+    ASSERT_EQ(run_program(for_reference).exit_code, 0);
+    auto before = read_json(fs::path(kModel) / "config.json");
+    auto after = read_json(directory.path() / "reference" / "config.json");
     const auto mla = after.at("mha2mla");
     after.erase("mha2mla");
+    EXPECT_EQ(before, after);
+    after = read_json(out / "config.json");
+    EXPECT_EQ(after.at("mha2mla"), mla);
+    before.update({{"mha2mla", mla},
+                   {"model_type", "mha2mla_llama"},
+                   {"architectures", {"Mha2mlaLlamaForCausalLM"}},
+                   {"auto_map", after.at("auto_map")}});
     EXPECT_EQ(before, after);
     EXPECT_EQ(mla.at("partial_rope_version"), "uniform");
     EXPECT_EQ(mla.at("rope_dim_for_mla"), 8);
     EXPECT_EQ(mla.at("svd_init_method"), "split");
     EXPECT_EQ(mla.at("low_rank"), 8);  // for keys and for values each, which builds d_kv = 16
     EXPECT_EQ(mla.at("kept_pairs").at(3).at(2), (nlohmann::json{0, 4, 8, 12}));
+}
+
+TEST(ConvertCli, BothFormsOfConfigHaveTheSameWeightsAndAreReadAlike) {
+    const TemporaryDirectory directory;
+    const fs::path own = directory.path() / "own", reference = directory.path() / "reference";
+    auto arguments = convert_uniform(own);
+    ASSERT_EQ(run_program(arguments).exit_code, 0);
+    arguments[2] = reference.string();
+    arguments.emplace_back("--reference-config");
+    ASSERT_EQ(run_program(arguments).exit_code, 0);
+    EXPECT_EQ(read_text(own / "model.safetensors"), read_text(reference / "model.safetensors"));
+    for (const char* name : {"modeling_mha2mla.py", "configuration_mha2mla.py"}) {
+        EXPECT_TRUE(fs::exists(own / name));
+        EXPECT_FALSE(fs::exists(reference / name));
+        EXPECT_TRUE(read_json(own / "mha2mla.json").at("files").contains(name));
+    }
+    const auto nll = [](const fs::path& model) {
+        const auto result = run_program({"eval", model.string(), "--text", example("kjv-eval.txt").string(),
+                                         "--max-windows", "2", "--context", "64", "--json"});
+        return nlohmann::json::parse(result.out).at("nll");
+    };
+    EXPECT_EQ(nll(own), nll(reference));
+    EXPECT_NE(read_text(own / "README.md").find("trust_remote_code=True"), std::string::npos);
+    EXPECT_EQ(read_text(reference / "README.md").find("trust_remote_code"), std::string::npos);
+    // The command in the card and the recipe ask for the same again.
+    const auto record = read_json(reference / "mha2mla.json");
+    EXPECT_EQ(record.at("recipe").at("jobs").at(0).at("reference-config"), true);
+    EXPECT_NE(record.at("command").get<std::string>().find(" --reference-config"), std::string::npos);
+    EXPECT_EQ(record.at("command").get<std::string>().find("--reference-config true"), std::string::npos);
+    arguments.pop_back();
+    arguments.emplace_back("--resume");
+    const auto other = run_program(arguments);
+    EXPECT_NE(other.exit_code, 0) << "another conversion";
+    const auto refused = run_program({"convert", kModel, (directory.path() / "x").string(), "--layout", "deepseek",
+                                      "--reference-config", "--calibration-text", example("kjv-eval.txt").string()});
+    EXPECT_EQ(refused.exit_code, 2);
+    EXPECT_NE(refused.err.find("--reference-config has no effect here: it needs --layout mha2mla"), std::string::npos)
+        << refused.err;
 }
 
 TEST(ConvertCli, TensorsAreTheReferences) {

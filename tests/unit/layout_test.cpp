@@ -5,6 +5,8 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "mha2mla/model.hpp"
+
 namespace mha2mla::test {
 namespace {
 
@@ -68,6 +70,10 @@ TEST(Layouts, EveryLayoutProjectsAllHeadsAndSaysWhatItsConfigSays) {
             const auto read = read_latent_config(json, kAttention, 1, "config.json");
             ASSERT_TRUE(read.has_value());
             EXPECT_EQ(read->layout, &layout);
+            const LayoutNotes for_reference{"ranks.pth", 0, true, false, true};
+            const auto plain = nlohmann::ordered_json::parse(layout.config_text(original, latent, for_reference));
+            EXPECT_EQ(plain.contains("auto_map"), false);
+            EXPECT_EQ(json.contains("auto_map"), layout.loader_files != nullptr);
             EXPECT_EQ(read->factorization, row.factorization);
             EXPECT_EQ(read->kv_rank, latent.kv_rank);
             EXPECT_EQ(read->rope.pairs, latent.rope.pairs);
@@ -75,6 +81,23 @@ TEST(Layouts, EveryLayoutProjectsAllHeadsAndSaysWhatItsConfigSays) {
         }
     }
     EXPECT_FALSE(read_latent_config({{"model_type", "llama"}}, kAttention, 1, "config.json").has_value());
+}
+
+TEST(Layouts, LoaderFilesHaveTheClassesThatConfigNames) {
+    for (const ModelFamily& family : model_families()) {
+        if (!family.converts) continue;
+        const nlohmann::ordered_json original = {{"model_type", family.model_type}};
+        const LatentConfig latent{{"uniform", 4, {{{0, 1}, {1, 3}}}}, Factorization::joint, 3};
+        const auto json = nlohmann::ordered_json::parse(reference_layout().config_text(original, latent, {}));
+        for (const auto& [loader, place] : json.at("auto_map").items()) {
+            const auto text = place.get<std::string>();
+            const auto dot = text.find('.');
+            for (const LoaderFile& file : reference_layout().loader_files()) {
+                if (file.name != text.substr(0, dot) + ".py") continue;
+                EXPECT_NE(file.text.find("\nclass " + text.substr(dot + 1) + "("), std::string::npos) << text;
+            }
+        }
+    }
 }
 
 }  // namespace

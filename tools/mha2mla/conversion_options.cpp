@@ -127,6 +127,10 @@ void add_conversion_options(CLI::App& command, ConvertFlags& flags) {
     command.option_defaults()->group(kOutput);
     add_choice(command, "--dtype", flags.request.dtype, kOutputDtypes, &OutputDtypeRow::dtype,
                "dtype of the output; auto keeps each tensor's");
+    command.add_flag("--reference-config", flags.request.reference_config,
+                     "Write config.json for the training and evaluation code of the MHA2MLA reference implementation, "
+                     "with the original's model_type: transformers alone then takes the output for an original, and "
+                     "gives it random keys and values");
     add_size(command, "--max-shard-size", flags.max_shard_bytes, "Largest weight file, such as 5GB or 500MiB")
         ->default_str("5GB");
     add_token_options(command, flags.evaluation, "eval-");

@@ -12,9 +12,11 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 bool is_path(const CLI::Option& option) { return option.get_type_name() == "FILE"; }
+bool is_flag(const CLI::Option& option) { return option.get_items_expected_max() == 0; }
 
-/// The value of an option in JSON: numbers as numbers.
-Json value_json(const std::string& text) {
+/// The value of an option in JSON: flags as true or false, numbers as numbers.
+Json value_json(const CLI::Option& option, const std::string& text) {
+    if (is_flag(option)) return text == "true";
     const Json number = Json::parse(text, nullptr, false);
     return number.is_number() ? number : Json(text);
 }
@@ -56,7 +58,7 @@ Json recipe_of(const CLI::App& command, const ConvertFlags& flags) {
         const auto* option = command.get_option("--" + setting.name);
         if (option->count() == 0) continue;
         const std::string text = option->results().back();
-        job[setting.name] = setting.is_path ? Json(absolute_text(text)) : value_json(text);
+        job[setting.name] = setting.is_path ? Json(absolute_text(text)) : value_json(*option, text);
     }
     return {{"jobs", Json::array({job})}};
 }
@@ -90,7 +92,8 @@ std::string command_line(const Json& recipe) {
     const Json& job = recipe.at("jobs").at(0);
     std::string text = "mha2mla convert " + shell_quoted(job.at("source")) + " " + shell_quoted(job.at("destination"));
     for (const auto& [name, value] : job.items()) {
-        if (name != "source" && name != "destination") text += " --" + name + " " + shell_quoted(value_text(value));
+        if (name == "source" || name == "destination" || value == false) continue;
+        text += " --" + name + (value == true ? "" : " " + shell_quoted(value_text(value)));
     }
     return text;
 }
