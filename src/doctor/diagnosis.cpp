@@ -65,6 +65,11 @@ private:
     std::optional<ModelConfig> read_configuration() {
         try {
             ModelConfig config = read_config(directory_ / "config.json");
+            const auto bos = read_json_file(directory_ / "config.json").value("bos_token_id", nlohmann::json());
+            if (bos.is_number_integer() && !config.bos_token_id) {
+                add(Verdict::warning, "config",
+                    "bos_token_id " + bos.dump() + " is not in the vocabulary: sequences begin without BOS");
+            }
             if (config.latent) {
                 add(Verdict::problem, "config", "the checkpoint is already converted; give its original");
             } else {

@@ -59,8 +59,9 @@ ModelConfig read_config(const std::filesystem::path& config_json) {
     config.max_position_embeddings = keys.dimension("max_position_embeddings", kMaxPositions, 2048);
     config.tie_word_embeddings = keys.flag("tie_word_embeddings", false);
     config.bos_token_id = keys.integer("bos_token_id");
+    // Left over from another model's config; doctor() tells.
     if (config.bos_token_id && (*config.bos_token_id < 0 || *config.bos_token_id >= config.vocab_size)) {
-        keys.fail("bos_token_id", "is not in the vocabulary");
+        config.bos_token_id.reset();
     }
     apply_family(keys, config);
     config.latent = read_latent_config(json, config.attention_shape(), config.num_hidden_layers, file);

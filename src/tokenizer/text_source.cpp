@@ -1,10 +1,40 @@
 #include "mha2mla/text_source.hpp"
 
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
 #include "mha2mla/error.hpp"
 #include "mha2mla/mapped_file.hpp"
 #include "mha2mla/tokenizer.hpp"
+#include "tokenizer_file.hpp"
 
 namespace mha2mla {
+namespace {
+
+/// The texts of a file: one, or where its name ends in .jsonl that under "text" of each line.
+std::vector<std::string> texts_of(const std::filesystem::path& path) {
+    const MappedFile file(path);
+    const std::string_view whole(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
+    if (path.extension() != ".jsonl") return {std::string(whole)};
+    std::vector<std::string> texts;
+    std::int64_t number = 0;
+    for (std::size_t first = 0; first < whole.size(); ++number) {
+        const std::size_t end = std::min(whole.find('\n', first), whole.size());
+        const std::string_view line = whole.substr(first, end - first);
+        first = end + 1;
+        if (line.find_first_not_of(" \t\r") == std::string_view::npos) continue;
+        const auto json = nlohmann::json::parse(line, nullptr, false);
+        const auto text = json.is_object() ? json.find("text") : json.end();
+        if (!json.is_object() || text == json.end() || !text->is_string()) {
+            throw Error(ErrorCode::format, path.string() + ": line " + std::to_string(number + 1) +
+                                               " is no JSON object with a string under 'text'");
+        }
+        texts.push_back(text->get<std::string>());
+    }
+    return texts;
+}
+
+}  // namespace
 
 std::vector<TokenId> load_tokens(const TextSource& source, const Model& model, std::optional<std::int64_t> max_tokens) {
     if (!source.given()) throw Error(ErrorCode::usage, "there is no text", Remedy::give_text);
@@ -15,16 +45,22 @@ std::vector<TokenId> load_tokens(const TextSource& source, const Model& model, s
     const auto tokenizer_file = source.tokenizer.empty() ? directory / "tokenizer.json" : source.tokenizer;
     std::error_code ignored;
     if (!std::filesystem::exists(tokenizer_file, ignored)) {
-        throw Error(ErrorCode::io, tokenizer_file.string() + ": no such file", Remedy::tokenizer);
+        throw Error(ErrorCode::io, tokenizer_file.string() + ": no such file" + other_tokenizer(tokenizer_file),
+                    Remedy::tokenizer);
     }
-    const MappedFile file(source.text);
-    const std::string_view text(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
     std::vector<TokenId> ids;
     try {
-        ids = Tokenizer::load(tokenizer_file).encode(text, false);
+        const Tokenizer tokenizer = Tokenizer::load(tokenizer_file);
+        for (const std::string& text : texts_of(source.text)) {
+            const std::vector<TokenId> more = tokenizer.encode(text, false);
+            ids.insert(ids.end(), more.begin(), more.end());
+        }
     } catch (const Error& error) {
         // The tokenizer does not know which file the text came from.
-        if (error.message().find(tokenizer_file.string()) != std::string_view::npos) throw;
+        const std::string_view message = error.message();
+        for (const auto& named : {tokenizer_file, source.text}) {
+            if (message.find(named.string()) != std::string_view::npos) throw;
+        }
         throw error.with_prefix(source.text.string() + ": ");
     }
     if (max_tokens && ids.size() > static_cast<std::size_t>(*max_tokens)) {

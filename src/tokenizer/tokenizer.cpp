@@ -71,7 +71,8 @@ std::string read_file(const std::filesystem::path& file) {
     std::error_code error;
     const auto size = std::filesystem::file_size(file, error);
     if (error)
-        return fail("cannot read the tokenizer (" + error.message() + "); is the path that of a tokenizer.json?");
+        return fail("cannot read the tokenizer (" + error.message() + "); is the path that of a tokenizer.json?" +
+                    other_tokenizer(file));
     if (size > kMaxFileBytes) return fail("is larger than 512 MiB; is it a tokenizer.json?");
     std::string text(static_cast<std::size_t>(size), '\0');
     std::ifstream in(file, std::ios::binary);

@@ -170,4 +170,10 @@ TokenizerFile::TokenizerFile(std::string_view json_text, std::string_view name) 
     json::sax_parse(json_text, &reader);
 }
 
+std::string other_tokenizer(const std::filesystem::path& tokenizer_json) {
+    std::error_code ignored;
+    if (!std::filesystem::exists(tokenizer_json.parent_path() / "tokenizer.model", ignored)) return {};
+    return "; tokenizer.model is there: save it as tokenizer.json with transformers' save_pretrained";
+}
+
 }  // namespace mha2mla

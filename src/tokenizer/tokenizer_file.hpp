@@ -1,6 +1,7 @@
 #pragma once
 /// Parses the JSON of a tokenizer.json.
 
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
@@ -30,5 +31,8 @@ struct TokenizerFile {
     bool has_vocabulary = false;     // whether model.vocab is an object
     bool has_merges = false;         // whether model.merges is an array
 };
+
+/// "; tokenizer.model is there: ...", where a tokenizer.json is missing; empty if it is not.
+[[nodiscard]] std::string other_tokenizer(const std::filesystem::path& tokenizer_json);
 
 }  // namespace mha2mla

@@ -154,9 +154,11 @@ TEST(BadConfig, HeadsThatDoNotFitTogether) {
     expect_config_text_error(ErrorCode::format, {"'head_dim'", "even"}, config.dump());
 }
 
-TEST(BadConfig, BosTokenOutsideTheVocabulary) {
+TEST(BadConfig, ABosTokenOutsideTheVocabularyIsNone) {
     for (const Json& value : {Json(-1), Json(64)}) {
-        expect_config_error(ErrorCode::format, "bos_token_id", value, {"'bos_token_id'", "vocabulary"});
+        const TemporaryDirectory directory;
+        write_text(directory / "config.json", config_with("bos_token_id", value).dump());
+        EXPECT_FALSE(read_config(directory / "config.json").bos_token_id) << value;
     }
     expect_config_error(ErrorCode::format, "bos_token_id", "<s>", {"'bos_token_id'", "whole number"});
 }

@@ -50,6 +50,21 @@ TEST(ErrorCli, WrongOptionsExitWith2) {
     expect_failure({"eval", kModel, "--text", kText, "--context", "10000000"}, 2, {"fewer than one window"});
 }
 
+TEST(ErrorCli, JsonLinesAreReadAndNotScored) {
+    const TemporaryDirectory directory;
+    const std::string text = "In the beginning God created the heaven and the earth. And the earth was without form.";
+    write_text(directory / "a.txt", text);
+    write_text(directory / "a.jsonl", nlohmann::json{{"id", 1}, {"text", text}}.dump() + "\n\n");
+    const auto scored = [&](const char* name) {
+        return run_program({"eval", kModel, "--text", directory / name, "--context", "16", "--json"}).out;
+    };
+    EXPECT_NE(scored("a.txt").find("nll"), std::string::npos);
+    EXPECT_EQ(nlohmann::json::parse(scored("a.jsonl")).at("nll"), nlohmann::json::parse(scored("a.txt")).at("nll"));
+    write_text(directory / "b.jsonl", "{\"text\": \"a\"}\n{\"txt\": \"b\"}\n");
+    expect_failure({"eval", kModel, "--text", directory / "b.jsonl", "--context", "16"}, 1,
+                   {"b.jsonl", "line 2", "'text'"});
+}
+
 TEST(ErrorCli, MissingFilesExitWith1AndAreNamed) {
     expect_failure({"eval", "/no/such/dir", "--text", kText}, 1, {"/no/such/dir"});
     expect_failure({"eval", kModel, "--text", "/no/such.txt"}, 1, {"/no/such.txt", "No such file"});
