@@ -138,10 +138,21 @@ TEST(BadRankFile, WithoutItsEntries) {
     expect_rank_error(zip_of({{"archive/data.pkl", Pickle().bytes()}, {"archive/.data/0", kRanks}}), {"data/0"});
 }
 
+TEST(RankFile, NumbersOfEightBytesAreTheSameRanks) {
+    std::string wide;
+    for (const char rank : kRanks) wide += rank + std::string(7, '\0');
+    const TemporaryDirectory root;
+    write_text(root / "rank.pth", zip_of(rank_entries({.storage_class = "LongStorage"}, wide)));
+    const PairRanks ranks = read_rank_file(root / "rank.pth");
+    EXPECT_EQ(std::string(ranks.values.begin(), ranks.values.end()), kRanks);
+    wide[9] = 1;  // 256 and more
+    expect_rank_error(zip_of(rank_entries({.storage_class = "LongStorage"}, wide)), {"0 to 255"});
+}
+
 TEST(BadRankFile, PicklesOfSomethingElse) {
     const auto expect_pickle_error = [](const std::string& pickle, int line = __builtin_LINE()) {
         expect_rank_error(zip_of({{"archive/data.pkl", pickle}, {"archive/data/0", kRanks}}),
-                          {"data.pkl", "uint8 tensor"}, line);
+                          {"data.pkl", "int64 tensor"}, line);
     };
     expect_pickle_error("");
     expect_pickle_error("\x80\x02}q\0."s);  // an empty dict

@@ -66,7 +66,7 @@ TEST(Transformers, FamiliesComputeTheSame) {
         bool text = false;  // whether they need one
     };
     constexpr Form kForms[] = {
-        {"families/llama-gqa-untied-bf16", "--method aligned --quality fast", true},
+        {"families/llama-gqa-untied-bf16", "--layout mha2mla --quality fast", true},
         {"families/llama-gqa-untied-bf16", "--rope uniform --rope-dim 0"},
         {"families/llama-mha-tied-f16", "--rope 2-norm --svd whitened", true},
         {"families/llama-mqa-bias-f32", "--rope high --svd split"},
@@ -74,11 +74,11 @@ TEST(Transformers, FamiliesComputeTheSame) {
         {"families/llama3-rope-scaling", "--rope low --svd key"},
         {"families5/llama-linear-mqa", "--rope uniform --svd value"},
         {"families5/llama-headdim", "--rope 2-norm --svd joint --svd-method fast", true},
-        {"families5/llama-bias-llama3", "--method aligned --quality none", true},
+        {"families5/llama-bias-llama3", "--layout mha2mla --quality none", true},
         {"families5/llama-bias-llama3", "--rope uniform --svd none"},
         {"families/mistral", "--rope uniform --svd split"},
         {"families/qwen2", "--rope 2-norm --svd joint", true},
-        {"families5/qwen2", "--method aligned --quality none", true},
+        {"families5/qwen2", "--layout mha2mla --quality none", true},
     };
     MHA2MLA_NEEDS_ENGINES();
     for (const Form& form : kForms) MHA2MLA_NEEDS_SHARED(std::string("golden/") + form.checkpoint);
