@@ -98,5 +98,59 @@ TEST(PublishingCli, ABatchGoesOnWhateverAJobThrows) {
     EXPECT_EQ(names_in(directory / "good"), kWhole) << result.out << result.err;
 }
 
+TEST(OutputPathsCli, NothingIsReplacedThatTheCommandDidNotWrite) {
+    const TemporaryDirectory directory;
+    const std::string model = (directory / "model").string();
+    write_tiny_model(model, {});
+    const std::string tokens = (directory / "tokens.u16").string(), stats = (directory / "stats").string();
+    write_text(tokens, std::string(512, '\0'));
+    const std::string notes = (directory / "notes.txt").string(), link = (directory / "link").string();
+    write_text(notes, "the user's own");
+    fs::create_symlink(notes, link);
+    const std::string weights = read_text(model + "/model.safetensors");
+    const auto calibrate = [&](const std::string& out, const std::vector<std::string>& more = {}) {
+        std::vector<std::string> arguments = {"calibrate",      model, "--tokens",  tokens,
+                                              "--token-format", "u16", "--seq-len", "16",
+                                              "--samples",      "2",   "-o",        out};
+        arguments.insert(arguments.end(), more.begin(), more.end());
+        return run_program(arguments);
+    };
+    const auto report = [&](const std::vector<std::string>& more) {
+        std::vector<std::string> arguments = {"report", stats};
+        arguments.insert(arguments.end(), more.begin(), more.end());
+        return run_program(arguments);
+    };
+    ASSERT_EQ(calibrate(stats).exit_code, 0) << calibrate(stats).err;
+    EXPECT_EQ(calibrate(stats).exit_code, 0) << "its own file";
+    EXPECT_EQ(calibrate(tokens, {"--overwrite"}).exit_code, 2);
+    EXPECT_EQ(calibrate(model + "/model.safetensors").exit_code, 2);
+    EXPECT_EQ(calibrate(model + "/config.json", {"--overwrite"}).exit_code, 2);
+    EXPECT_EQ(calibrate(model).exit_code, 2);
+    EXPECT_EQ(calibrate(directory.path().string()).exit_code, 1);
+    EXPECT_EQ(calibrate((directory / "none/stats").string()).exit_code, 1);
+    EXPECT_EQ(calibrate(stats, {"--rank-file", stats}).exit_code, 2);
+    EXPECT_EQ(calibrate("/dev/null", {"--overwrite"}).exit_code, 1);
+    for (const auto& path : {notes, link}) {
+        const auto refused = calibrate(path);
+        EXPECT_EQ(refused.exit_code, 1);
+        EXPECT_NE(refused.err.find("--overwrite"), std::string::npos) << refused.err;
+        EXPECT_EQ(report({"--html", path}).exit_code, 1);
+    }
+    EXPECT_EQ(report({"--csv", "/dev/stdout"}).exit_code, 1);
+    EXPECT_EQ(report({"--checkpoint", model, "--html", model + "/model.safetensors", "--overwrite"}).exit_code, 2);
+    for (const std::string format : {"--html", "--csv", "--json"}) {
+        const std::string path = (directory / "report").string() + format;
+        EXPECT_EQ(report({format, path}).exit_code, 0) << format;
+        EXPECT_EQ(report({format, path}).exit_code, 0) << "its own file, " << format;
+    }
+    const std::string ranks = (directory / "ranks.pth").string();
+    EXPECT_EQ(calibrate(stats, {"--rank-file", ranks}).exit_code, 0);
+    EXPECT_EQ(calibrate(stats, {"--rank-file", ranks}).exit_code, 0) << "its own file";
+    EXPECT_EQ(read_text(notes), "the user's own");
+    EXPECT_EQ(read_text(model + "/model.safetensors"), weights);
+    EXPECT_EQ(calibrate(notes, {"--overwrite"}).exit_code, 0);
+    EXPECT_NE(read_text(notes), "the user's own");
+}
+
 }  // namespace
 }  // namespace mha2mla::test
