@@ -1,6 +1,7 @@
 #include "exchange.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cctype>
 #include <cstring>
 #include <string>
@@ -46,7 +47,7 @@ public:
     /// From any state that an interruption can leave.
     void move_files() {
         new_ = names_in(ready_);
-        std::ranges::stable_partition(new_, [](const auto& name) { return name != kConfig; });
+        std::stable_partition(new_.begin(), new_.end(), [](const auto& name) { return name != kConfig; });
         flush_directory(directory_);
         if (!files::exists(replaced_)) {
             move_out();
@@ -95,7 +96,7 @@ private:
             }
             old_.push_back(name);
         }
-        std::ranges::stable_partition(old_, [](const auto& name) { return name == kConfig; });
+        std::stable_partition(old_.begin(), old_.end(), [](const auto& name) { return name == kConfig; });
         for (const auto& name : old_) {
             move(directory_ / name, replacing_ / name);
             ++moved_out_;
@@ -145,8 +146,8 @@ std::string exchange(const fs::path& directory) {
 }
 
 bool exchange_began(const fs::path& directory) {
-    return std::ranges::any_of(std::initializer_list{kReady, kReplacing, kReplaced},
-                               [&](std::string_view name) { return files::exists(directory / name); });
+    constexpr std::array<std::string_view, 3> kNames = {kReady, kReplacing, kReplaced};
+    return std::ranges::any_of(kNames, [&](std::string_view name) { return files::exists(directory / name); });
 }
 
 void finish_exchange(const fs::path& directory) {
