@@ -41,16 +41,12 @@ std::optional<JournalContents> journal_to_resume(const fs::path& destination, co
 }
 
 /// Which config.json the destination has: another one after another conversion.
-struct Identity {
-    dev_t device = 0;
-    ino_t inode = 0;
-    std::int64_t seconds = 0, nanoseconds = 0;
-    bool operator==(const Identity&) const = default;
-};
+using Identity = std::array<std::uint64_t, 4>;
 Identity identity_of(const fs::path& destination) {
     struct stat status {};
     if (::stat((destination / "config.json").c_str(), &status) != 0) return {};
-    return {status.st_dev, status.st_ino, status.st_mtim.tv_sec, status.st_mtim.tv_nsec};
+    return {status.st_dev, status.st_ino, static_cast<std::uint64_t>(status.st_mtim.tv_sec),
+            static_cast<std::uint64_t>(status.st_mtim.tv_nsec)};
 }
 
 /// Whether the destination holds anything but what an unfinished conversion has.

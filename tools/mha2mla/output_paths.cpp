@@ -31,7 +31,7 @@ void refuse_input(const OutputPath& output, const fs::path& input) {
                 output.option + " " + output.path.string() + ": that is read by the same command; give another name");
 }
 
-void check(const OutputPath& output, bool overwrite) {
+void refuse_place(const OutputPath& output, bool overwrite) {
     const std::string name = output.path.string();
     std::error_code ignored;
     const fs::path parent = output.path.has_parent_path() ? output.path.parent_path() : fs::path(".");
@@ -67,7 +67,7 @@ void check_output_paths(const std::vector<OutputPath>& outputs, const std::vecto
         for (const auto& input : inputs) {
             if (!input.empty()) refuse_input(output, input);
         }
-        check(output, overwrite);
+        refuse_place(output, overwrite);
     }
 }
 
