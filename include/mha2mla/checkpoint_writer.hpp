@@ -20,9 +20,9 @@ namespace mha2mla {
 void check_output_directory(const std::filesystem::path& directory, bool overwrite);
 
 /// Writes a checkpoint directory whose tensors are known in advance. Tensors may be written in any order and from
-/// several threads. Every file is written under a temporary name; commit() flushes and renames them all, config.json
-/// last. Without commit() the destructor removes the files, unless keep() was called: then a writer of the same layout
-/// can resume from them.
+/// several threads. Every file is written in a hidden directory of the output; commit() flushes them all and moves them
+/// to their names in exchange for those that were there: a failure leaves what was there. Without commit() the
+/// destructor removes the files, unless keep() was called: then a writer of the same layout can resume from them.
 class CheckpointWriter {
 public:
     struct Options {
@@ -52,7 +52,7 @@ public:
     void write_part(std::string_view name, std::uint64_t offset, std::span<const std::byte> data);
     /// Copies a tensor's data from a mapped file, in blocks and without the page cache if the file system supports it.
     void copy(std::string_view name, const TensorView& source, const SafetensorsFile& file);
-    /// Adds a small file such as config.json. commit() renames these files after the weights, config.json last.
+    /// Adds a small file such as config.json; one of the same name is replaced.
     void add_file(const std::string& file_name, std::string_view content);
     void copy_file(const std::string& file_name, const std::filesystem::path& source);
 
@@ -63,15 +63,17 @@ public:
     bool take_over(const std::map<std::string, std::string>& hashes);
     /// Flushes the files of these tensors to disk. May run while other tensors are written.
     void flush(std::span<const std::string> names);
-    /// Leaves the weights under their temporary names when the writer is destroyed without commit().
+    /// Leaves the weights in the hidden directory when the writer is destroyed without commit().
     void keep();
 
     /// The number of files so far: the weight files, then the added files.
     [[nodiscard]] std::size_t file_count() const;
     /// Flushes file `i` and reads it back. Several threads may finish different files. @throws Error{io}
     [[nodiscard]] FileRecord finish_file(std::size_t i);
-    /// Checks that every tensor was written, flushes and renames. @throws Error{io}
+    /// Checks that every tensor was written, flushes all files and moves them to their names. @throws Error{io}
     void commit();
+    /// Whether all files have their names; also if commit() could not remove what they replaced, and threw.
+    [[nodiscard]] bool committed() const;
 
     [[nodiscard]] std::uint64_t total_bytes() const;  ///< size of all shards, headers included
 

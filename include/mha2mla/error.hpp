@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstdint>
+#include <exception>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -123,5 +124,21 @@ private:
     Remedy remedy_;
     std::size_t length_;
 };
+
+/// Any exception as an Error, in words of this project: one that is not may come from the standard library (out of
+/// memory, a directory that cannot be listed) or from JSON with unexpected content.
+[[nodiscard]] Error as_error(const std::exception_ptr& exception);
+
+/// Calls `work`, whose exceptions all become an Error.
+template <typename Work>
+auto with_errors(const Work& work) {
+    try {
+        return work();
+    } catch (const Error&) {
+        throw;
+    } catch (...) {
+        throw as_error(std::current_exception());
+    }
+}
 
 }  // namespace mha2mla

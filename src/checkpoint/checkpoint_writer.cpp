@@ -4,12 +4,15 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <cstring>
 #include <mutex>
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "../support/file_operations.hpp"
 #include "../support/hash.hpp"
 #include "../support/output_file.hpp"
+#include "exchange.hpp"
 #include "mha2mla/error.hpp"
 #include "shard_layout.hpp"
 
@@ -33,38 +36,26 @@ void check_free_space(const fs::path& directory, std::uint64_t needed) {
     }
 }
 
-constexpr std::string_view kIncomplete = ".incomplete";
-
-bool is_weight_file(std::string_view name) {
-    return name.starts_with("model") && (name.ends_with(".safetensors") || name == "model.safetensors.index.json");
-}
-
-/// Whether the name is the temporary name of a weight file.
-bool is_unfinished_weight_file(std::string_view name) {
-    return name.ends_with(kIncomplete) && is_weight_file(name.substr(0, name.size() - kIncomplete.size()));
-}
-
-void remove_files(const fs::path& directory, bool (*is_stale)(std::string_view)) {
-    std::error_code ignored;
-    std::vector<fs::path> stale;
-    for (const auto& entry : fs::directory_iterator(directory)) {
-        if (is_stale(entry.path().filename().string())) stale.push_back(entry.path());
-    }
-    for (const auto& path : stale) fs::remove(path, ignored);
-}
-
 }  // namespace
 
 struct CheckpointWriter::Impl {
+    /// A file beside the weights.
+    struct SmallFile {
+        std::string name;
+        bool flushed = false;
+    };
+
     fs::path directory;
     bool created_directory = false;
-    bool committed = false;
+    bool committed = false, kept = false;
     std::vector<Slot> slots;
     std::map<std::string_view, std::size_t> by_name;  // keys refer to the names in `slots`
     std::vector<std::string> shard_names;
     std::vector<std::uint64_t> data_start;
     std::vector<OutputFile> shards;
-    std::vector<std::pair<std::string, OutputFile>> files;
+    std::vector<SmallFile> small_files;
+    std::string index_text;  // of several shards
+    fs::path staging;
     std::uint64_t total_bytes = 0;
     std::mutex mutex;
     std::mutex copying;
@@ -105,7 +96,7 @@ struct CheckpointWriter::Impl {
         nlohmann::json index;
         index["metadata"]["total_size"] = tensor_bytes;
         for (const auto& slot : slots) index["weight_map"][slot.spec.name] = shard_names[slot.shard];
-        add("model.safetensors.index.json", index.dump(2) + "\n");
+        index_text = index.dump(2) + "\n";
     }
 
     void write_headers(bool resume) {
@@ -124,23 +115,43 @@ struct CheckpointWriter::Impl {
         // A resumed output already holds a part of its bytes; only the file system knows how many.
         if (!resume) check_free_space(directory, total_bytes);
         for (std::size_t shard = 0; shard < shard_names.size(); ++shard) {
-            const fs::path path = directory / shard_names[shard];
-            if (resume) restore_temporary_name(path);
-            shards.emplace_back(path, resume ? OutputFile::Start::resume : OutputFile::Start::empty);
+            shards.push_back(open(shard_names[shard], resume ? OutputFile::Start::resume : OutputFile::Start::empty));
             if (resume) shards.back().resize(shard_bytes[shard]);
             data_start.push_back(headers[shard].size());
             shards.back().write_at(0, std::as_bytes(std::span(headers[shard])));
         }
-        flush_directory(directory);  // flushed data is lost if the file's name is
+        flush_directory(staging);  // flushed data is lost if the file's name is
+        flush_directory(directory);
     }
 
-    /// Restores the temporary name of a file that an interrupted commit() had already renamed. If there is a
-    /// config.json, the file belongs to another, complete checkpoint and is left alone.
-    void restore_temporary_name(const fs::path& path) const {
-        const fs::path temporary = path.string() + std::string(kIncomplete);
+    /// A file that waits in the staging directory.
+    [[nodiscard]] OutputFile open(const std::string& name, OutputFile::Start start) const {
+        return OutputFile(directory / name, start, staging / name);
+    }
+
+    /// Makes the staging directory, with nothing in it but the shards of an earlier writer.
+    void clear_staging(bool resume) const {
+        const auto check = [&](int error, const char* action) {
+            if (error == 0) return;
+            throw Error(ErrorCode::io, staging.string() + ": cannot " + action + ": " + std::strerror(error));
+        };
+        if (!resume) check(files::remove_all(staging), "remove it");
+        check(files::make_directory(staging), "create it");
+        std::vector<std::string> names;
+        check(files::list(staging, names), "list it");
+        for (const auto& name : names) {
+            if (std::ranges::find(shard_names, name) == shard_names.end()) {
+                check(files::remove_all(staging / name), "remove its files");
+            }
+        }
+    }
+
+    /// Removes what was written, and the directory if it was made for it.
+    void remove() {
+        shards.clear();
+        (void)files::remove_all(staging);
         std::error_code ignored;
-        if (fs::exists(temporary, ignored) || fs::exists(directory / "config.json", ignored)) return;
-        fs::rename(path, temporary, ignored);
+        if (created_directory) fs::remove(directory, ignored);
     }
 
     Slot& find(std::string_view name) {
@@ -160,17 +171,26 @@ struct CheckpointWriter::Impl {
         return slot;
     }
 
-    void add(const std::string& name, std::string_view content) {
-        files.emplace_back(name, OutputFile(directory / name));
-        files.back().second.write_at(0, std::as_bytes(std::span(content)));
+    /// Writes a small file. It is closed again, for there may be more of them than descriptors.
+    template <typename Write>
+    void add(const std::string& name, const Write& write) {
+        OutputFile file = open(name, OutputFile::Start::empty);
+        write(file);
+        file.keep();
+        std::erase_if(small_files, [&](const SmallFile& other) { return other.name == name; });
+        small_files.push_back({name});
     }
 
-    /// Removes the weights of an older checkpoint that is overwritten.
-    void remove_stale_weights() const {
-        std::error_code ignored;
-        fs::remove(directory / "config.json", ignored);
-        remove_files(directory, is_weight_file);
-        flush_directory(directory);  // before any new file gets its name
+    void add_text(const std::string& name, std::string_view content) {
+        add(name, [&](OutputFile& file) { file.write_at(0, std::as_bytes(std::span(content))); });
+    }
+
+    /// A small file, flushed and opened again.
+    OutputFile flushed(SmallFile& small) const {
+        OutputFile file = open(small.name, OutputFile::Start::resume);
+        if (!small.flushed) file.flush();
+        small.flushed = true;
+        return file;
     }
 };
 
@@ -192,8 +212,9 @@ CheckpointWriter::CheckpointWriter(const fs::path& directory, std::vector<Tensor
     impl_->created_directory = fs::create_directories(directory, error);
     if (error) throw Error(ErrorCode::io, directory.string() + ": cannot create directory: " + error.message());
     impl_->directory = directory;
-    if (!options.resume) remove_files(directory, is_unfinished_weight_file);
+    impl_->staging = staging_path(directory);
     try {
+        finish_exchange(directory);
         impl_->slots = make_slots(std::move(tensors));
         for (std::size_t i = 0; i < impl_->slots.size(); ++i) {
             if (!impl_->by_name.emplace(impl_->slots[i].spec.name, i).second) {
@@ -201,22 +222,21 @@ CheckpointWriter::CheckpointWriter(const fs::path& directory, std::vector<Tensor
             }
         }
         impl_->assign_shards(options.max_shard_bytes);
+        impl_->clear_staging(options.resume);
         impl_->write_headers(options.resume);
+        if (!impl_->index_text.empty()) impl_->add_text("model.safetensors.index.json", impl_->index_text);
     } catch (...) {
-        if (options.resume) keep();
-        impl_->shards.clear();
-        impl_->files.clear();
-        if (impl_->created_directory) fs::remove(directory, error);
+        if (options.resume) {
+            keep();
+        } else {
+            impl_->remove();
+        }
         throw;
     }
 }
 
 CheckpointWriter::~CheckpointWriter() {
-    if (impl_->committed) return;
-    impl_->shards.clear();
-    impl_->files.clear();
-    std::error_code ignored;
-    if (impl_->created_directory) fs::remove(impl_->directory, ignored);
+    if (!impl_->committed && !impl_->kept) impl_->remove();
 }
 
 void CheckpointWriter::write(std::string_view name, std::span<const std::byte> data) { write_part(name, 0, data); }
@@ -238,14 +258,13 @@ void CheckpointWriter::copy(std::string_view name, const TensorView& source, con
 }
 
 void CheckpointWriter::add_file(const std::string& file_name, std::string_view content) {
-    impl_->add(file_name, content);
+    impl_->add_text(file_name, content);
 }
 
 void CheckpointWriter::copy_file(const std::string& file_name, const fs::path& source) {
     const MappedFile mapped(source);
-    impl_->files.emplace_back(file_name, OutputFile(impl_->directory / file_name));
     CopyBuffer buffer = impl_->take_buffer();
-    impl_->files.back().second.copy_at(0, mapped.descriptor(), 0, mapped.bytes(), buffer);
+    impl_->add(file_name, [&](OutputFile& file) { file.copy_at(0, mapped.descriptor(), 0, mapped.bytes(), buffer); });
     impl_->return_buffer(std::move(buffer));
 }
 
@@ -276,17 +295,19 @@ void CheckpointWriter::flush(std::span<const std::string> names) {
 
 void CheckpointWriter::keep() {
     for (auto& shard : impl_->shards) shard.keep();
-    impl_->created_directory = false;
+    impl_->kept = true;
 }
 
-std::size_t CheckpointWriter::file_count() const { return impl_->shards.size() + impl_->files.size(); }
+std::size_t CheckpointWriter::file_count() const { return impl_->shards.size() + impl_->small_files.size(); }
 
 CheckpointWriter::FileRecord CheckpointWriter::finish_file(std::size_t i) {
     if (i >= impl_->shards.size()) {
-        auto& [name, file] = impl_->files.at(i - impl_->shards.size());
-        file.flush();
+        auto& small = impl_->small_files.at(i - impl_->shards.size());
+        OutputFile file = impl_->flushed(small);
         const std::uint64_t bytes = file.size();
-        return {name, bytes, file.hash_at(0, bytes), {}};
+        FileRecord record{small.name, bytes, file.hash_at(0, bytes), {}};
+        file.keep();
+        return record;
     }
     impl_->shards[i].flush();
     FileRecord record{impl_->shard_names[i], impl_->shards[i].size(), {}, {}};
@@ -301,17 +322,17 @@ void CheckpointWriter::commit() {
         if (slot.written != slot.bytes) misuse("never written as a whole", slot.spec.name);
     }
     for (auto& shard : impl_->shards) shard.flush();
-    for (auto& [name, file] : impl_->files) file.flush();
-    impl_->remove_stale_weights();
-    for (auto& shard : impl_->shards) shard.publish();
-    for (const bool config : {false, true}) {
-        for (auto& [name, file] : impl_->files) {
-            if ((name == "config.json") == config) file.publish();
-        }
-        flush_directory(impl_->directory);
+    for (auto& small : impl_->small_files) {
+        if (!small.flushed) impl_->flushed(small).keep();
     }
+    for (auto& shard : impl_->shards) shard.keep();  // closed: moving files takes descriptors too
+    flush_directory(impl_->staging);
+    const std::string left = exchange(impl_->directory);
     impl_->committed = true;
+    if (!left.empty()) throw Error(ErrorCode::io, left + "; the output is whole", Remedy::resume);
 }
+
+bool CheckpointWriter::committed() const { return impl_->committed; }
 
 std::uint64_t CheckpointWriter::total_bytes() const { return impl_->total_bytes; }
 

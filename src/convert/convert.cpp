@@ -2,11 +2,14 @@
 #include "mha2mla/checkpoint_writer.hpp"
 
 #include <malloc.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <atomic>
+#include <cstring>
 #include <utility>
 
+#include "../support/file_operations.hpp"
 #include "../support/hash.hpp"
 #include "convert_layer.hpp"
 #include "journal.hpp"
@@ -35,6 +38,24 @@ std::optional<JournalContents> journal_to_resume(const fs::path& destination, co
     auto journal = read_journal(destination);
     if (journal) require_same(destination, journal->fingerprint, key);
     return journal;
+}
+
+/// Which config.json the destination has: another one after another conversion.
+using Identity = std::array<std::uint64_t, 4>;
+Identity identity_of(const fs::path& destination) {
+    struct stat status {};
+    if (::stat((destination / "config.json").c_str(), &status) != 0) return {};
+    return {status.st_dev, status.st_ino, static_cast<std::uint64_t>(status.st_mtim.tv_sec),
+            static_cast<std::uint64_t>(status.st_mtim.tv_nsec)};
+}
+
+/// Whether the destination holds anything but what an unfinished conversion has.
+bool holds_files(const fs::path& destination) {
+    std::vector<std::string> names;
+    if (const int error = files::list(destination, names)) {
+        throw Error(ErrorCode::io, destination.string() + ": cannot list: " + std::strerror(error));
+    }
+    return !std::ranges::all_of(names, is_unfinished_name);
 }
 
 /// Number of copy threads: one reads while the other waits for the disk.
@@ -107,13 +128,14 @@ public:
         writer_.commit();
     }
 
+    [[nodiscard]] bool published() const { return writer_.committed(); }
     [[nodiscard]] std::int64_t kept() const { return kept_; }
 
     /// Leaves what is recorded for another run.
     void keep() {
         try {
             recorder_.finish();
-        } catch (const Error&) {
+        } catch (...) {
             // What could not be recorded will be done again.
         }
         writer_.keep();
@@ -217,17 +239,33 @@ private:
 
 }  // namespace
 
-void check_destination(const Model& source, const fs::path& destination, const RunLimits& limits) {
+namespace {
+
+void look_at_destination(const Model& source, const fs::path& destination, const RunLimits& limits) {
     std::error_code ignored;
     if (fs::equivalent(source.checkpoint.directory(), destination, ignored)) {
         throw Error(ErrorCode::usage, destination.string() + ": source and destination are the same directory");
     }
-    const bool unfinished = fs::exists(journal_path(destination), ignored);
-    if (limits.overwrite || !unfinished) return check_output_directory(destination, limits.overwrite);
-    if (!limits.resume) {
+    if (!fs::exists(destination, ignored)) return;
+    if (!fs::is_directory(destination, ignored)) check_output_directory(destination, limits.overwrite);  // throws
+    check_output_names(source.checkpoint, destination);
+    if (limits.overwrite) return;
+    // A journal that cannot be read says nothing about the files beside it.
+    const bool only_unfinished = !holds_files(destination);
+    const bool unfinished =
+        is_unsettled(destination) || read_journal(destination) ||
+        (only_unfinished && fs::exists(journal_path(destination), ignored) && !fs::is_empty(journal_path(destination)));
+    if (unfinished && !limits.resume) {
         throw Error(ErrorCode::io, destination.string() + ": holds an unfinished conversion",
                     Remedy::resume_or_overwrite);
     }
+    if (!unfinished && !only_unfinished) check_output_directory(destination, false);  // throws
+}
+
+}  // namespace
+
+void check_destination(const Model& source, const fs::path& destination, const RunLimits& limits) {
+    with_errors([&] { look_at_destination(source, destination, limits); });
 }
 
 std::vector<Split> ConversionPlan::splits(const ModelConfig& config) const {
@@ -244,7 +282,10 @@ struct ConversionJob::Opened {
     nlohmann::ordered_json fingerprint;
     std::optional<ConvertReport> finished = std::nullopt;
     std::optional<JournalContents> journal = std::nullopt;
+    Identity replaces = {};
 
+    void look(bool locked);
+    [[nodiscard]] ConvertReport run(const ConversionInputs& inputs, Observer& observer);
     [[nodiscard]] const JournalContents* earlier() const { return journal ? &*journal : nullptr; }
 };
 
@@ -253,17 +294,31 @@ ConversionJob::ConversionJob(const Model& source, fs::path destination, Conversi
     : opened_(new Opened{source, std::move(destination), std::move(plan), limits, std::move(provenance),
                          std::move(fingerprint)}) {
     Opened& job = *opened_;
-    refuse_conversion(source.config);
-    (void)output_form(source, job.plan, job.plan.splits(source.config).front());  // or no layout for it
-    if (job.fingerprint.is_null()) {
-        job.fingerprint = conversion_fingerprint(source, job.plan, job.limits, job.provenance);
+    with_errors([&] {
+        refuse_conversion(source.config);
+        (void)output_form(source, job.plan, job.plan.splits(source.config).front());  // or no layout for it
+        if (job.fingerprint.is_null()) {
+            job.fingerprint = conversion_fingerprint(source, job.plan, job.limits, job.provenance);
+        }
+        if (job.limits.resume || job.limits.overwrite) settle(job.destination);
+        job.replaces = identity_of(job.destination);
+        job.look(false);
+    });
+}
+
+/// Finds what the destination holds. Again under its lock: another process may have changed it.
+void ConversionJob::Opened::look(bool locked) {
+    if (limits.resume) {
+        finished = (locked ? whole_conversion : finished_conversion)(destination, fingerprint);
+        if (finished) return;
     }
-    if (job.limits.resume) {
-        job.finished = finished_conversion(job.destination, job.fingerprint);
-        if (job.finished) return;
+    if (identity_of(destination) != replaces) {
+        throw Error(ErrorCode::io, destination.string() +
+                                       ": another process has converted into this directory; choose "
+                                       "another place, or run the same again to replace that");
     }
-    check_destination(source, job.destination, job.limits);
-    if (job.limits.resume) job.journal = journal_to_resume(job.destination, job.fingerprint);
+    look_at_destination(source, destination, limits);
+    if (limits.resume) journal = journal_to_resume(destination, fingerprint);
 }
 
 ConversionJob::~ConversionJob() = default;
@@ -293,9 +348,11 @@ std::unique_ptr<Aligner> ConversionJob::make_aligner(const std::function<std::ve
 }
 
 ConvertReport ConversionJob::run(const ConversionInputs& inputs, Observer& observer) {
-    if (opened_->finished) return *opened_->finished;
-    const Model& source = opened_->source;
-    const ConversionPlan& plan = opened_->plan;
+    return with_errors([&] { return opened_->run(inputs, observer); });
+}
+
+ConvertReport ConversionJob::Opened::run(const ConversionInputs& inputs, Observer& observer) {
+    if (finished) return *finished;
     if (plan.aligned() != nullptr && inputs.aligner == nullptr) {
         throw Error(ErrorCode::usage, "an aligned conversion needs its aligner");
     }
@@ -307,31 +364,28 @@ ConvertReport ConversionJob::run(const ConversionInputs& inputs, Observer& obser
     report.kv_rank = split.kv_rank;
     report.selection =
         aligned ? inputs.aligner->selection() : select_rope(source.config, plan.staged()->rope, inputs.ranks);
-    const JournalContents* earlier = opened_->earlier();
-    Journal journal(opened_->destination, opened_->fingerprint, inputs.ranks, earlier);
-    const Settings settings{source,
-                            opened_->destination,
-                            plan,
-                            opened_->limits,
-                            opened_->provenance,
-                            inputs,
-                            output_form(source, plan, split)};
-    Run run(settings, report, earlier, journal);
+    const DestinationLock lock(destination);
+    look(true);
+    if (finished) return *finished;
+    Journal written(lock, fingerprint, inputs.ranks, earlier());
+    const Settings settings{source, destination, plan, limits, provenance, inputs, output_form(source, plan, split)};
+    Run run(settings, report, earlier(), written);
     ::malloc_trim(0);  // what reading the headers and laying out left behind
     try {
         run.write_pieces(observer);
-        run.publish(opened_->fingerprint, observer);
-        journal.keep(false);
-    } catch (const Error& error) {
+        run.publish(fingerprint, observer);
+    } catch (...) {
+        const Error error = as_error(std::current_exception());
         const bool interrupted = error.code() == ErrorCode::interrupted;
-        if (!opened_->limits.resume && !(interrupted && run.kept() > 0)) throw;
+        if (run.published() || (!limits.resume && !(interrupted && run.kept() > 0))) throw error;
         run.keep();
-        journal.keep(true);
+        written.keep(true);
         const std::string pieces = std::to_string(run.kept()) + " of " + std::to_string(report.pieces) +
-                                   " pieces are kept in " + opened_->destination.string();
+                                   " pieces are kept in " + destination.string();
         throw Error(error.code(), (interrupted ? "interrupted" : std::string(error.message())) + "; " + pieces,
                     error.remedy() == Remedy::none ? Remedy::resume : error.remedy());
     }
+    written.remove();
     return report;
 }
 

@@ -5,6 +5,7 @@
 #include "../support/hash.hpp"
 #include "../support/json_file.hpp"
 #include "mha2mla/conversion_request.hpp"
+#include "mha2mla/error.hpp"
 #include "mha2mla/version.hpp"
 #include "output_files.hpp"
 
@@ -105,6 +106,7 @@ std::string shown(const Json& value) { return value.is_string() ? value.get<std:
 /// "/settings/kv-rank" -> "kv-rank": settings are shown by their names.
 std::string shown_name(const std::string& pointer) {
     constexpr std::string_view kSettings = "/settings/";
+    if (pointer.empty()) return "fingerprint";  // of a file that was edited
     return pointer.starts_with(kSettings) ? pointer.substr(kSettings.size()) : pointer.substr(1);
 }
 
@@ -142,12 +144,14 @@ Json source_fingerprint(const Model& source) {
 
 Json conversion_fingerprint(const Model& source, const ConversionPlan& plan, const RunLimits& limits,
                             const Provenance& provenance) {
-    Json json;
-    json["version"] = version();
-    json["settings"] = settings_json(plan, limits);
-    json["statistics"] = provenance.ranks_from;
-    json["source"] = source_fingerprint(source);
-    return json;
+    return with_errors([&] {
+        Json json;
+        json["version"] = version();
+        json["settings"] = settings_json(plan, limits);
+        json["statistics"] = provenance.ranks_from;
+        json["source"] = source_fingerprint(source);
+        return json;
+    });
 }
 
 std::string differences(const Json& was, const Json& is) {

@@ -2,14 +2,19 @@
 
 #include <fcntl.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <chrono>
 #include <cstring>
+#include <utility>
 
+#include "../checkpoint/exchange.hpp"
+#include "../support/file_operations.hpp"
 #include "../support/output_file.hpp"
 #include "mha2mla/error.hpp"
+#include "record.hpp"
 
 namespace mha2mla {
 namespace fs = std::filesystem;
@@ -49,15 +54,28 @@ FinishedPiece piece_from_json(const Json& json) {
             json.value("alignment_error", 0.0)};
 }
 
-/// Removes the saved aligner, and one that was not written to its end.
-void remove_alignment(const fs::path& directory) {
-    std::error_code ignored;
-    fs::remove(alignment_path(directory), ignored);
-    fs::remove(alignment_path(directory) += ".incomplete", ignored);
+/// A saved aligner that was not written to its end.
+fs::path unfinished_alignment_path(const fs::path& directory) { return alignment_path(directory) += ".incomplete"; }
+
+/// Removes the saved aligner. @return errno
+int remove_alignment(const fs::path& directory) {
+    const int error = files::remove(alignment_path(directory));
+    const int second = files::remove(unfinished_alignment_path(directory));
+    return error != 0 ? error : second;
 }
 
-[[noreturn]] void fail(const fs::path& path, const char* action) {
-    throw Error(ErrorCode::io, path.string() + ": cannot " + action + ": " + std::strerror(errno));
+[[noreturn]] void fail(const fs::path& path, const char* action, int error) {
+    throw Error(ErrorCode::io, path.string() + ": cannot " + action + ": " + std::strerror(error));
+}
+
+/// Whether the journal is what was left of the conversion that the directory holds as a whole, or of none.
+bool is_left_over(const fs::path& directory) {
+    if (!files::exists(journal_path(directory))) return false;
+    const auto record = read_record(directory);
+    if (!record) return false;
+    const Json fingerprint = record->value("fingerprint", Json());
+    const auto journal = read_journal(directory);
+    return (!journal || journal->fingerprint == fingerprint) && whole_conversion(directory, fingerprint);
 }
 
 }  // namespace
@@ -68,7 +86,7 @@ fs::path alignment_path(const fs::path& directory) { return directory / "mha2mla
 std::optional<JournalContents> read_journal(const fs::path& directory) {
     const fs::path path = journal_path(directory);
     std::error_code ignored;
-    if (!fs::exists(path, ignored)) return std::nullopt;
+    if (!fs::is_regular_file(fs::symlink_status(path, ignored))) return std::nullopt;
     const MappedFile file(path);
     std::string_view rest(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
     std::optional<JournalContents> contents;
@@ -80,11 +98,13 @@ std::optional<JournalContents> read_journal(const fs::path& directory) {
                 contents->pieces.insert_or_assign(piece.name, piece);
             } else {
                 if (line.at("format") != kFormat) return std::nullopt;
+                if (!line.at("fingerprint").is_object()) return std::nullopt;
                 contents.emplace();
                 contents->fingerprint = line.at("fingerprint");
                 if (line.contains("ranks")) contents->ranks = ranks_from_json(line.at("ranks"));
             }
         } catch (const nlohmann::json::exception&) {
+            if (contents && contents->bytes == 0) return std::nullopt;  // in its first line
             break;
         }
         contents->bytes += end + 1;
@@ -93,66 +113,130 @@ std::optional<JournalContents> read_journal(const fs::path& directory) {
     return contents;
 }
 
-Journal::Journal(const fs::path& directory, const Json& fingerprint, const PairRanks* ranks,
-                 const JournalContents* earlier)
-    : directory_(directory), keep_(earlier != nullptr) {
-    std::error_code error;
-    created_directory_ = fs::create_directories(directory, error);
-    if (error) throw Error(ErrorCode::io, directory.string() + ": cannot create directory: " + error.message());
-    const fs::path path = journal_path(directory);
-    descriptor_ = ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
-    if (descriptor_ < 0) fail(path, "create");
+bool is_unfinished_name(std::string_view name) {
+    const fs::path none;
+    return is_exchange_name(name) || name == journal_path(none) || name == alignment_path(none) ||
+           name == unfinished_alignment_path(none);
+}
+
+DestinationLock::DestinationLock(fs::path directory) : directory_(std::move(directory)) {
+    // A killed process may still be writing; it releases the lock when it ends.
+    const auto end = std::chrono::steady_clock::now() + kDying;
     try {
-        lock();
-        if (::ftruncate(descriptor_, earlier == nullptr ? 0 : static_cast<off_t>(earlier->bytes)) != 0) {
-            fail(path, "cut off");
+        while (!open_and_lock()) {
+            if (std::chrono::steady_clock::now() >= end) {
+                throw Error(ErrorCode::io, directory_.string() +
+                                               ": another process is converting into this directory; wait for it "
+                                               "or choose another place");
+            }
+            std::this_thread::sleep_for(std::chrono::milliseconds(50));
+        }
+    } catch (...) {
+        close();
+        if (created_directory_) (void)files::remove(directory_);
+        throw;
+    }
+}
+
+/// @return false if another process holds the lock, or removed the file in the meantime.
+bool DestinationLock::open_and_lock() {
+    close();
+    std::error_code error;
+    created_directory_ = fs::create_directories(directory_, error) || created_directory_;
+    if (error) throw Error(ErrorCode::io, directory_.string() + ": cannot create directory: " + error.message());
+    const fs::path path = journal_path(directory_);
+    // A link would be followed to a file that is none of ours.
+    const int failure = files::open(path, O_RDWR | O_CREAT | O_APPEND | O_NOFOLLOW, descriptor_);
+    if (failure == ENOENT) return false;  // the directory was removed again
+    if (failure != 0) fail(path, "create", failure);
+    const bool locked = ::flock(descriptor_, LOCK_EX | LOCK_NB) == 0;
+    if (!locked && errno == EWOULDBLOCK) return false;
+    // Who held the lock before removes the file before the lock: a lock on that file excludes nobody.
+    struct stat ours {};
+    struct stat named {};
+    return ::fstat(descriptor_, &ours) == 0 && ::lstat(path.c_str(), &named) == 0 && ours.st_dev == named.st_dev &&
+           ours.st_ino == named.st_ino;
+}
+
+void DestinationLock::close() {
+    if (descriptor_ >= 0) ::close(std::exchange(descriptor_, -1));
+}
+
+DestinationLock::~DestinationLock() {
+    struct stat status {};
+    if (::fstat(descriptor_, &status) == 0 && status.st_size == 0) {
+        (void)files::remove(journal_path(directory_));
+        if (created_directory_) (void)files::remove(directory_);
+        flush_directory(directory_);
+    }
+    close();
+}
+
+bool is_unsettled(const fs::path& directory) { return exchange_began(directory) || is_left_over(directory); }
+
+void settle(const fs::path& directory) {
+    if (!is_unsettled(directory)) return;
+    const DestinationLock lock(directory);
+    finish_exchange(directory);
+    if (!is_left_over(directory)) return;
+    for (const auto& path : {staging_path(directory), alignment_path(directory), unfinished_alignment_path(directory),
+                             journal_path(directory)}) {
+        if (const int error = files::remove_all(path)) fail(path, "remove", error);
+    }
+}
+
+Journal::Journal(const DestinationLock& lock, const Json& fingerprint, const PairRanks* ranks,
+                 const JournalContents* earlier)
+    : lock_(lock), keep_(earlier != nullptr) {
+    const fs::path path = journal_path(lock.directory());
+    try {
+        if (::ftruncate(lock.descriptor(), earlier == nullptr ? 0 : static_cast<off_t>(earlier->bytes)) != 0) {
+            fail(path, "cut off", errno);
         }
         if (earlier != nullptr) return;
-        remove_alignment(directory);
+        if (const int error = remove_alignment(lock.directory())) {
+            fail(alignment_path(lock.directory()), "remove", error);
+        }
         Json header;
         header["format"] = kFormat;
         header["fingerprint"] = fingerprint;
         if (ranks != nullptr) header["ranks"] = ranks_json(*ranks);
         append(header.dump() + "\n");
-        flush_directory(directory);
-        flush_directory(fs::absolute(directory).lexically_normal().parent_path());
+        flush_directory(lock.directory());
+        flush_directory(fs::absolute(lock.directory()).lexically_normal().parent_path());
     } catch (...) {
-        ::close(descriptor_);
+        if (!keep_) clear();
         throw;
     }
 }
 
-void Journal::lock() {
-    // A killed process may still be writing; it releases the lock when it ends.
-    for (const auto end = std::chrono::steady_clock::now() + kDying; std::chrono::steady_clock::now() < end;) {
-        if (::flock(descriptor_, LOCK_EX | LOCK_NB) == 0) return;
-        if (errno != EWOULDBLOCK) return;  // a file system without locks
-        std::this_thread::sleep_for(std::chrono::milliseconds(50));
-    }
-    throw Error(ErrorCode::io, directory_.string() +
-                                   ": another process is converting into this directory; wait for it "
-                                   "or choose another place");
+/// Of the files of an unfinished conversion the journal is last to go: it says what they are.
+void Journal::clear() const noexcept {
+    (void)remove_alignment(lock_.directory());
+    (void)!::ftruncate(lock_.descriptor(), 0);
+}
+
+void Journal::remove() {
+    keep_ = true;  // should it fail
+    const fs::path& directory = lock_.directory();
+    if (const int error = remove_alignment(directory)) fail(alignment_path(directory), "remove", error);
+    if (const int error = files::remove(journal_path(directory))) fail(journal_path(directory), "remove", error);
+    flush_directory(directory);
 }
 
 Journal::~Journal() {
-    if (!keep_) {
-        std::error_code ignored;
-        fs::remove(journal_path(directory_), ignored);
-        remove_alignment(directory_);
-        if (created_directory_) fs::remove(directory_, ignored);
-        flush_directory(directory_);
-    }
-    ::close(descriptor_);
+    if (!keep_) clear();
 }
 
 void Journal::append(std::string_view lines) {
+    const fs::path path = journal_path(lock_.directory());
     while (!lines.empty()) {
-        const auto written = ::write(descriptor_, lines.data(), lines.size());
+        const auto written = ::write(lock_.descriptor(), lines.data(), lines.size());
         if (written < 0 && errno == EINTR) continue;
-        if (written <= 0) fail(journal_path(directory_), "write");
+        if (written <= 0) fail(path, "write", written < 0 ? errno : ENOSPC);
         lines.remove_prefix(static_cast<std::size_t>(written));
     }
-    if (::fdatasync(descriptor_) != 0) fail(journal_path(directory_), "flush");
+    if (const int error = files::flush(lock_.descriptor())) fail(path, "flush", error);
 }
 
 PieceRecorder::PieceRecorder(Journal& journal, CheckpointWriter& writer)

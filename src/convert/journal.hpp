@@ -40,17 +40,49 @@ struct JournalContents {
 [[nodiscard]] std::filesystem::path alignment_path(const std::filesystem::path& directory);
 
 /// Reads the journal in `directory`. A truncated line and everything after it is ignored. Nothing if there is no
-/// journal with a complete first line.
+/// journal that can be read with a complete first line.
 [[nodiscard]] std::optional<JournalContents> read_journal(const std::filesystem::path& directory);
 
-/// The journal file, which one process at a time can hold.
+/// Whether the name is that of a file that only an unfinished conversion has.
+[[nodiscard]] bool is_unfinished_name(std::string_view name);
+
+/// The right to change a destination, which one process at a time can hold: a lock on its journal.
+class DestinationLock {
+public:
+    /// Creates the directory and an empty journal if they do not exist.
+    /// @throws Error{io}, also if another process holds the lock.
+    explicit DestinationLock(std::filesystem::path directory);
+    /// Removes the journal if it is empty, and the directory if the constructor created it and it is empty.
+    ~DestinationLock();
+    DestinationLock(const DestinationLock&) = delete;
+    DestinationLock& operator=(const DestinationLock&) = delete;
+    DestinationLock(DestinationLock&&) = delete;
+    DestinationLock& operator=(DestinationLock&&) = delete;
+
+    [[nodiscard]] const std::filesystem::path& directory() const { return directory_; }
+    [[nodiscard]] int descriptor() const { return descriptor_; }
+
+private:
+    bool open_and_lock();
+    void close();
+    std::filesystem::path directory_;
+    int descriptor_ = -1;
+    bool created_directory_ = false;
+};
+
+/// Completes what was interrupted when all files of an output were complete: moves them to their names, and removes
+/// what only an unfinished conversion has. Does nothing if nothing was. @throws Error{io}
+void settle(const std::filesystem::path& directory);
+/// Whether settle() would do something.
+[[nodiscard]] bool is_unsettled(const std::filesystem::path& directory);
+
+/// The journal of the holder of the lock.
 class Journal {
 public:
-    /// Creates `directory` if it does not exist, and starts a journal or continues `earlier`.
-    /// @throws Error{io}, also if another process converts into `directory`.
-    Journal(const std::filesystem::path& directory, const nlohmann::ordered_json& fingerprint, const PairRanks* ranks,
+    /// Starts a journal or continues `earlier`. @throws Error{io}
+    Journal(const DestinationLock& lock, const nlohmann::ordered_json& fingerprint, const PairRanks* ranks,
             const JournalContents* earlier);
-    /// Removes the journal unless it is to be kept, and the directory if the constructor created it and it is empty.
+    /// Empties the journal, so that the lock removes it, unless it is to be kept.
     ~Journal();
     Journal(const Journal&) = delete;
     Journal& operator=(const Journal&) = delete;
@@ -61,12 +93,13 @@ public:
     void append(std::string_view lines);
     /// Sets whether the journal is kept on destruction; initially only when resuming.
     void keep(bool keep) { keep_ = keep; }
+    /// Removes the journal and the saved aligner of a conversion that is complete. @throws Error{io}
+    void remove();
 
 private:
-    void lock();
-    std::filesystem::path directory_;
-    int descriptor_ = -1;
-    bool created_directory_ = false, keep_ = false;
+    void clear() const noexcept;
+    const DestinationLock& lock_;
+    bool keep_ = false;
 };
 
 /// Flushes and records finished pieces on a thread of its own, several at a time if they finish quickly, so that no

@@ -6,6 +6,8 @@
 #include <set>
 
 #include "../support/json_file.hpp"
+#include "journal.hpp"
+#include "mha2mla/error.hpp"
 #include "record.hpp"
 
 namespace mha2mla {
@@ -45,7 +47,7 @@ bool is_loader_file(const std::string& name) {
 std::string_view why_left_out(const fs::directory_entry& entry, const std::string& name) {
     if (!entry.is_regular_file()) return "not a file";
     if (name.starts_with(".")) return "hidden";
-    if (name == kRecordFile || is_loader_file(name)) return "of another conversion";
+    if (name == kRecordFile || is_unfinished_name(name) || is_loader_file(name)) return "of another conversion";
     for (const auto& row : kLeftOut) {
         if (name.ends_with(row.suffix)) return row.why;
     }
@@ -93,6 +95,25 @@ SideFiles side_files(const Checkpoint& source) {
     return files;
 }
 
+std::string SideFiles::output_name(const std::string& name) const {
+    if (name != "README.md") return name;
+    std::string card = "README.source.md";
+    for (int i = 2; std::ranges::binary_search(copied, card); ++i) card = "README.source-" + std::to_string(i) + ".md";
+    return card;
+}
+
+void check_output_names(const Checkpoint& source, const fs::path& destination) {
+    const SideFiles side = side_files(source);
+    std::vector<std::string> names = {"config.json", "README.md", std::string(kRecordFile)};
+    for (const auto& name : side.copied) names.push_back(side.output_name(name));
+    for (const auto& name : names) {
+        std::error_code ignored;
+        if (!fs::is_directory(fs::symlink_status(destination / name, ignored))) continue;
+        throw Error(ErrorCode::io,
+                    (destination / name).string() + ": is a directory where a file is to be written; move it away");
+    }
+}
+
 void add_side_files(CheckpointWriter& writer, const Model& source, const ConversionPlan& plan, const OutputForm& form,
                     const ConvertReport& report, const PairRanks* ranks) {
     std::string rank_file;
@@ -105,9 +126,8 @@ void add_side_files(CheckpointWriter& writer, const Model& source, const Convers
                         rank_file_bytes(two_norm ? *ranks : ranks_selecting(report.selection, source.config)));
     }
     const auto& directory = source.checkpoint.directory();
-    for (const auto& name : side_files(source.checkpoint).copied) {
-        writer.copy_file(name == "README.md" ? "README.source.md" : name, directory / name);
-    }
+    const SideFiles side = side_files(source.checkpoint);
+    for (const auto& name : side.copied) writer.copy_file(side.output_name(name), directory / name);
     const auto loader_files = form.shape.layout->loader_files;
     if (loader_files != nullptr && !plan.reference_config) {
         for (const LoaderFile& file : loader_files()) writer.add_file(file.name, file.text);

@@ -16,12 +16,17 @@ struct SideFiles {
     };
     std::vector<std::string> copied;  // tokenizer, generation config, chat template, licence and the like
     std::vector<LeftOut> left_out;
+
+    /// The name of a copied file in the output: README.md makes way for the model card.
+    [[nodiscard]] std::string output_name(const std::string& name) const;
 };
 [[nodiscard]] SideFiles side_files(const Checkpoint& source);
 
+/// Checks that no directory has the name of a file of the output. @throws Error{io}
+void check_output_names(const Checkpoint& source, const std::filesystem::path& destination);
+
 /// Adds the files that a loader needs besides the weights: config.json, the layout's code for transformers, the rank
-/// file if the loader of the reference needs one, and side_files(). The README.md of the source becomes
-/// README.source.md.
+/// file if the loader of the reference needs one, and side_files().
 void add_side_files(CheckpointWriter& writer, const Model& source, const ConversionPlan& plan, const OutputForm& form,
                     const ConvertReport& report, const PairRanks* ranks);
 

@@ -104,12 +104,25 @@ std::optional<Json> read_record(const fs::path& directory) {
     const fs::path path = directory / kRecordFile;
     std::error_code ignored;
     if (!fs::exists(path, ignored) || !fs::exists(directory / "config.json", ignored)) return std::nullopt;
-    auto record = read_json_file<Json>(path);
+    Json record;
+    try {
+        record = read_json_file<Json>(path);
+    } catch (const Error& error) {
+        if (error.code() != ErrorCode::format) throw;
+        return std::nullopt;  // edited by hand, or damaged
+    }
     if (!record.is_object() || record.value("format", Json()) != kFormat) return std::nullopt;
     return record;
 }
 
 std::optional<ConvertReport> finished_conversion(const fs::path& destination, const Json& fingerprint) {
+    return with_errors([&]() -> std::optional<ConvertReport> {
+        if (is_unsettled(destination)) return std::nullopt;
+        return whole_conversion(destination, fingerprint);
+    });
+}
+
+std::optional<ConvertReport> whole_conversion(const fs::path& destination, const Json& fingerprint) {
     const auto record = read_record(destination);
     if (!record) return std::nullopt;
     try {
@@ -149,7 +162,9 @@ std::optional<ConvertReport> finished_conversion(const fs::path& destination, co
 
 Json measurement_at(const fs::path& directory) {
     const auto record = read_record(directory);
-    return record ? record->value("measured", Json()) : Json();
+    const Json measured = record ? record->value("measured", Json()) : Json();
+    const auto has = [&](const char* key) { return measured.contains(key) && measured.at(key).is_number(); };
+    return has("nll_original") && has("nll_converted") ? measured : Json();  // or edited by hand
 }
 
 void record_measurement(const fs::path& directory, const Json& measured) {
@@ -162,9 +177,12 @@ void record_measurement(const fs::path& directory, const Json& measured) {
 }
 
 Json fingerprint_at(const fs::path& destination) {
-    if (const auto journal = read_journal(destination)) return journal->fingerprint;
-    const auto record = read_record(destination);
-    return record ? record->value("fingerprint", Json()) : Json();
+    return with_errors([&]() -> Json {
+        if (const auto journal = read_journal(destination)) return journal->fingerprint;
+        const auto record = read_record(destination);
+        const Json found = record ? record->value("fingerprint", Json()) : Json();
+        return found.is_object() ? found : Json();
+    });
 }
 
 }  // namespace mha2mla

@@ -25,6 +25,10 @@ inline constexpr std::string_view kRecordFile = "mha2mla.json";
 /// The record in `directory`, or nothing if there is none that this version can read.
 [[nodiscard]] std::optional<nlohmann::ordered_json> read_record(const std::filesystem::path& directory);
 
+/// As finished_conversion(), also where its directory is still to be tidied by settle().
+[[nodiscard]] std::optional<ConvertReport> whole_conversion(const std::filesystem::path& directory,
+                                                            const nlohmann::ordered_json& fingerprint);
+
 /// The README.md of the output: the record for users, with Hugging Face front matter.
 [[nodiscard]] std::string model_card(const nlohmann::ordered_json& record);
 

@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "file_operations.hpp"
 #include "hash.hpp"
 #include "mha2mla/error.hpp"
 
@@ -48,21 +49,25 @@ std::span<std::byte> CopyBuffer::bytes() {
 
 void CopyBuffer::Free::operator()(std::byte* data) const { std::free(data); }
 
-OutputFile::OutputFile(fs::path final_path, Start start) : final_path_(std::move(final_path)) {
+OutputFile::OutputFile(fs::path final_path, Start start, fs::path temporary_path)
+    : final_path_(std::move(final_path)), temporary_path_(std::move(temporary_path)) {
+    if (temporary_path_.empty()) temporary_path_ = final_path_.string() + ".incomplete";
     const int truncate = start == Start::empty ? O_TRUNC : 0;
-    descriptor_ = ::open(temporary_path().c_str(), O_RDWR | O_CREAT | O_CLOEXEC | truncate, 0666);
-    if (descriptor_ < 0) fail(temporary_path(), "create", errno);
-    direct_ = ::open(temporary_path().c_str(), O_WRONLY | O_DIRECT | O_CLOEXEC);
+    // A link would be followed to a file that is none of ours.
+    const int error = files::open(temporary_path_, O_RDWR | O_CREAT | O_NOFOLLOW | truncate, descriptor_);
+    if (error != 0) fail(temporary_path_, "create", error);
+    direct_ = ::open(temporary_path_.c_str(), O_WRONLY | O_DIRECT | O_CLOEXEC | O_NOFOLLOW);
 }
 
 OutputFile::~OutputFile() {
     if (descriptor_ < 0) return;
     close();
-    ::unlink(temporary_path().c_str());
+    ::unlink(temporary_path_.c_str());
 }
 
 OutputFile::OutputFile(OutputFile&& other) noexcept
     : final_path_(std::move(other.final_path_)),
+      temporary_path_(std::move(other.temporary_path_)),
       descriptor_(std::exchange(other.descriptor_, -1)),
       direct_(std::exchange(other.direct_, -1)) {}
 
@@ -70,8 +75,6 @@ void OutputFile::close() {
     if (direct_ >= 0) ::close(std::exchange(direct_, -1));
     if (descriptor_ >= 0) ::close(std::exchange(descriptor_, -1));
 }
-
-fs::path OutputFile::temporary_path() const { return final_path_.string() + ".incomplete"; }
 
 void OutputFile::write_at(std::uint64_t offset, std::span<const std::byte> data) {
     while (!data.empty()) {
@@ -187,7 +190,7 @@ std::uint64_t OutputFile::size() const {
 }
 
 void OutputFile::flush() {
-    if (::fsync(descriptor_) != 0) fail(final_path_, "flush", errno);
+    if (const int error = files::flush(descriptor_)) fail(final_path_, "flush", error);
 }
 
 void OutputFile::keep() { close(); }
@@ -196,12 +199,11 @@ void OutputFile::publish() {
     flush();
     if (direct_ >= 0) ::close(std::exchange(direct_, -1));
     const int descriptor = std::exchange(descriptor_, -1);
-    const bool closed = ::close(descriptor) == 0;
-    if (!closed || ::rename(temporary_path().c_str(), final_path_.c_str()) != 0) {
-        const int error = errno;
-        ::unlink(temporary_path().c_str());
-        fail(final_path_, "finish", error);
-    }
+    int error = ::close(descriptor) == 0 ? 0 : errno;
+    if (error == 0) error = files::rename(temporary_path_, final_path_);
+    if (error == 0) return;
+    ::unlink(temporary_path_.c_str());
+    fail(final_path_, "finish", error);
 }
 
 void flush_directory(const fs::path& directory) {

@@ -30,8 +30,10 @@ public:
         empty,
         resume,  ///< with the content that an earlier run left under the temporary name, if any
     };
+    /// @param temporary_path another than "<final_path>.incomplete".
     /// @throws Error{io}
-    explicit OutputFile(std::filesystem::path final_path, Start start = Start::empty);
+    explicit OutputFile(std::filesystem::path final_path, Start start = Start::empty,
+                        std::filesystem::path temporary_path = {});
     ~OutputFile();
     OutputFile(OutputFile&& other) noexcept;
     OutputFile(const OutputFile&) = delete;
@@ -61,7 +63,6 @@ public:
     void keep();
 
 private:
-    [[nodiscard]] std::filesystem::path temporary_path() const;
     void copy_in_kernel(std::uint64_t offset, int source_descriptor, std::uint64_t source_offset,
                         std::span<const std::byte> mapped);
     /// Writes the whole pages of `data` directly, in parts that fill(position, part) supplies until it returns false.
@@ -73,7 +74,7 @@ private:
     [[nodiscard]] bool write_direct(std::uint64_t offset, std::span<const std::byte> aligned) const;
     void close();
 
-    std::filesystem::path final_path_;
+    std::filesystem::path final_path_, temporary_path_;
     int descriptor_ = -1;
     int direct_ = -1;  // the same file opened with O_DIRECT; -1 if not supported
 };

@@ -144,7 +144,7 @@ TEST_F(ReportCli, MistakesAreNamed) {
     expect_failure({stats_, "--html", html, "--rope-theta", "9", "--checkpoint", kModel}, 2, {"--checkpoint"});
     expect_failure({stats_, "--html", "-", "--json", "-"}, 2, {"--html", "--json", "both"});
     expect_failure({stats_, "--html", html, "--csv", path("./out.html")}, 2, {"both"});
-    expect_failure({stats_, "--html", stats_}, 2, {"that is the statistics file"});
+    expect_failure({stats_, "--html", stats_}, 2, {"--html", "read by the same command"});
     expect_failure({stats_, "--html", path("none/out.html")}, 1, {"there is no directory", "none"});
     expect_failure({stats_, "--html", directory_.path().string()}, 1, {"is a directory"});
     expect_failure({"/no/such.safetensors", "--html", html}, 1, {"/no/such.safetensors"});

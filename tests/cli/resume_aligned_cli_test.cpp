@@ -89,7 +89,7 @@ TEST_F(ResumeAlignedCli, WhatWasDamagedMeanwhileIsNotTrusted) {
     EXPECT_EQ(weights("state"), weights("whole"));
 
     ASSERT_EQ(convert("layer", {}, end_behind("layer", 2, "KILL")).exit_code, 137);
-    const fs::path unfinished = directory_ / "layer/model.safetensors.incomplete";
+    const fs::path unfinished = directory_ / "layer/.mha2mla.incomplete/model.safetensors";
     fs::resize_file(unfinished, 4096);  // within the header
     const auto refused = convert("layer", {"--resume"});
     EXPECT_EQ(refused.exit_code, 1);

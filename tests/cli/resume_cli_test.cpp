@@ -95,8 +95,8 @@ TEST(ResumeCli, AnInterruptionKeepsPiecesThatAreNeitherRedoneNorTrustedUnseen) {
     const auto journal = read_text(out / "mha2mla.journal.jsonl");
     write_text(out / "mha2mla.journal.jsonl", journal.substr(0, journal.size() - 5));
     std::vector<fs::path> shards;
-    for (const auto& entry : fs::directory_iterator(out)) {
-        if (entry.path().string().ends_with(".safetensors.incomplete")) shards.push_back(entry.path());
+    for (const auto& entry : fs::directory_iterator(out / ".mha2mla.incomplete")) {
+        if (entry.path().extension() == ".safetensors") shards.push_back(entry.path());
     }
     for (const auto& shard : shards) {
         std::fstream file(shard, std::ios::in | std::ios::out | std::ios::binary);

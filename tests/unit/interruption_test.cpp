@@ -31,7 +31,8 @@ private:
 std::map<std::string, std::string> files_in(const fs::path& directory) {
     std::map<std::string, std::string> files;
     for (const auto& entry : fs::directory_iterator(directory)) {
-        files[entry.path().filename().string()] = read_text(entry.path());
+        const std::string name = entry.path().filename().string();
+        files[name] = entry.is_directory() ? "" : read_text(entry.path());
     }
     return files;
 }
@@ -80,7 +81,7 @@ protected:
             }
             if (fs::exists(out)) {
                 for (const auto& [name, content] : files_in(out)) {
-                    EXPECT_TRUE(name.ends_with(".incomplete") || name.starts_with("mha2mla.")) << name;
+                    EXPECT_TRUE(name == ".mha2mla.incomplete" || name.starts_with("mha2mla.")) << name;
                     EXPECT_NE(name, "mha2mla.json");
                 }
                 EXPECT_THROW((void)Model::open(out), Error);

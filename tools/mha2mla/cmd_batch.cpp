@@ -107,9 +107,9 @@ std::vector<Entry> plan_jobs(const Recipe& recipe, const BatchFlags& flags, Shar
         if (context.observer.cancelled()) throw Error(ErrorCode::interrupted, "interrupted before any job ran");
         try {
             look_at(entry, recipe, flags, shared, context);
-        } catch (const Error& error) {
+        } catch (...) {
             entry.state = "failed";
-            entry.error = message_of(error);
+            entry.error = message_of(as_error(std::current_exception()));
         }
         entries.push_back(std::move(entry));
     }
@@ -184,12 +184,20 @@ Json summary_json(const BatchFlags& flags, const std::vector<Entry>& entries) {
     return json;
 }
 
-/// Written after every job, so that it says what there is whatever ends the run.
 void save_summary(const Recipe& recipe, const BatchFlags& flags, const std::vector<Entry>& entries) {
     fs::create_directories(recipe.output);
     const std::string share = std::to_string(flags.shard.index + 1) + "-of-" + std::to_string(flags.shard.count);
     const std::string name = flags.shard.count == 1 ? "summary.json" : "summary-" + share + ".json";
     write_file_atomically(recipe.output / name, summary_json(flags, entries).dump(2) + "\n");
+}
+
+/// Written after every job, so that it says what there is whatever ends the run. The jobs are worth more than it.
+void try_to_save_summary(const Recipe& recipe, const BatchFlags& flags, const std::vector<Entry>& entries) {
+    try {
+        save_summary(recipe, flags, entries);
+    } catch (...) {
+        spdlog::warn("no summary: {}", message_of(as_error(std::current_exception())));
+    }
 }
 
 void print_summary(const std::vector<Entry>& entries) {
@@ -235,7 +243,8 @@ void run_jobs(const Recipe& recipe, const BatchFlags& flags, const SharedNeeds& 
         try {
             run_job(entry, recipe, flags, shared, context);
             entry.state = "done";
-        } catch (const Error& error) {
+        } catch (...) {
+            const Error error = as_error(std::current_exception());
             entry.error = message_of(error);
             if (error.code() == ErrorCode::interrupted) {
                 for (auto& other : entries) {
@@ -243,18 +252,15 @@ void run_jobs(const Recipe& recipe, const BatchFlags& flags, const SharedNeeds& 
                     const bool over = other.state == "done" || other.state == "skipped" || other.state == "failed";
                     if (!over) other.state = "not run";
                 }
-                save_summary(recipe, flags, entries);
+                try_to_save_summary(recipe, flags, entries);
                 throw Error(ErrorCode::interrupted,
                             "interrupted in job " + entry.job.name + "; run the same command again to go on");
             }
             entry.state = "failed";
-        } catch (const std::exception& error) {  // out of memory, for example
-            entry.error = error.what();
-            entry.state = "failed";
         }
         entry.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
         if (entry.state == "failed") spdlog::error("job {}: {}", entry.job.name, entry.error);
-        save_summary(recipe, flags, entries);
+        try_to_save_summary(recipe, flags, entries);
     }
 }
 
@@ -275,13 +281,13 @@ void run(const BatchFlags& flags, Context& context) {
     }
     std::fflush(stdout);
     run_jobs(recipe, flags, shared, entries, context);
-    save_summary(recipe, flags, entries);
     if (flags.json) {
         print_json(summary_json(flags, entries));
     } else {
         print_summary(entries);
     }
     flush_stdout();
+    with_errors([&] { save_summary(recipe, flags, entries); });
     if (std::any_of(entries.begin(), entries.end(), [](const auto& e) { return e.state == "failed"; })) {
         throw ExitWith{kFailed};
     }

@@ -9,6 +9,7 @@
 #include "mha2mla/threads.hpp"
 #include "options.hpp"
 #include "output.hpp"
+#include "output_paths.hpp"
 
 namespace mha2mla::tool {
 
@@ -20,7 +21,7 @@ struct CalibrateFlags {
     SampleOptions samples;
     std::optional<std::int64_t> rope_dim;
     StatisticSet gather;
-    bool json = false;
+    bool json = false, overwrite = false;
 };
 
 void run(const CalibrateFlags& flags, Context& context) {
@@ -34,6 +35,11 @@ void run(const CalibrateFlags& flags, Context& context) {
     if (flags.rope_dim && !flags.samples.until_settled) {
         throw Error(ErrorCode::usage, "--rope-dim only goes with --samples auto; statistics serve every rope-dim");
     }
+    std::vector<OutputPath> outputs;
+    if (!flags.output.empty()) outputs.push_back({"--output", flags.output, "mha2mla statistics"});
+    if (!flags.rank_file.empty()) outputs.push_back({"--rank-file", flags.rank_file, "2_norm_rank/data"});
+    const TextSource& text = flags.tokens;
+    check_output_paths(outputs, {flags.model, text.text, text.tokens, text.tokenizer}, flags.overwrite);
     const ThreadScope threads(context.threads);
     const Model model = Model::open(flags.model);
     const CalibrationStats stats =
@@ -108,6 +114,8 @@ void add_calibrate(CLI::App& app, Context& context) {
         ->type_name("FILE");
     command->add_option("--rank-file", flags->rank_file, "Also write the reference implementation's rank file (.pth)")
         ->type_name("FILE");
+    command->add_flag("--overwrite", flags->overwrite,
+                      "Replace files that exist, also those that calibrate did not write");
     add_threads_option(*command, context);
     add_max_memory_option(*command, context);
     add_json_option(*command, flags->json);

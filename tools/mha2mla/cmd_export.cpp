@@ -6,6 +6,7 @@
 #include "mha2mla/threads.hpp"
 #include "options.hpp"
 #include "output.hpp"
+#include "output_paths.hpp"
 
 namespace mha2mla::tool {
 namespace {
@@ -79,6 +80,8 @@ void print_report(const ExportFlags& flags, const GgufExportReport& report) {
 }
 
 void run(const ExportFlags& flags, Context& context) {
+    // Whether a GGUF file may be replaced is asked by the library.
+    check_output_paths({{"the output", flags.file, "GGUF"}}, {flags.model}, true);
     const ThreadScope threads(context.threads);
     const Model model = Model::open(flags.model);
     const GgufExportReport report = export_gguf(model, flags.file, flags.request, context.observer);

@@ -8,6 +8,7 @@
 #include "mha2mla/threads.hpp"
 #include "options.hpp"
 #include "output.hpp"
+#include "output_paths.hpp"
 
 namespace mha2mla::tool {
 namespace {
@@ -19,7 +20,7 @@ struct ReportFlags {
     std::map<std::string, std::filesystem::path> outputs;  // by format
     std::optional<double> rope_theta;
     std::int64_t rope_dim = 0;
-    bool no_spectra = false;
+    bool no_spectra = false, overwrite = false;
 
     /// CSV has no place for spectra.
     [[nodiscard]] bool wants_spectra() const {
@@ -32,31 +33,19 @@ void check_outputs(const ReportFlags& flags) {
     if (flags.outputs.empty()) {
         throw Error(ErrorCode::usage, "nothing to write; give --html FILE, --csv FILE or --json FILE, - for stdout");
     }
-    std::map<std::filesystem::path, std::string> taken;
+    std::vector<OutputPath> outputs;
+    std::string stdout_format;
     for (const auto& [format, path] : flags.outputs) {
-        const auto canonical =
-            path == kStdout ? path : std::filesystem::weakly_canonical(std::filesystem::absolute(path));
-        const auto [other, is_new] = taken.emplace(canonical, format);
-        if (!is_new) {
-            throw Error(ErrorCode::usage,
-                        "--" + other->second + " and --" + format + " both name " + path.string() + "; give two names");
+        if (path != kStdout) {
+            outputs.push_back({"--" + format, path, format == "csv" ? "layer,kv_head,pair,theta" : "mha2mla report"});
+            continue;
         }
-        if (path == kStdout) continue;
-        std::error_code ignored;
-        for (const auto& input : {flags.stats, flags.other}) {
-            if (!input.empty() && std::filesystem::equivalent(path, input, ignored)) {
-                throw Error(ErrorCode::usage,
-                            "--" + format + " " + path.string() + ": that is the statistics file; give another name");
-            }
+        if (!stdout_format.empty()) {
+            throw Error(ErrorCode::usage, "--" + stdout_format + " and --" + format + " both name stdout");
         }
-        const auto parent = canonical.parent_path();
-        if (!std::filesystem::is_directory(parent, ignored)) {
-            throw Error(ErrorCode::io, "cannot write " + path.string() + ": there is no directory " + parent.string());
-        }
-        if (std::filesystem::is_directory(path, ignored)) {
-            throw Error(ErrorCode::io, "cannot write " + path.string() + ": it is a directory");
-        }
+        stdout_format = format;
     }
+    check_output_paths(outputs, {flags.stats, flags.other, flags.checkpoint}, flags.overwrite);
 }
 
 NamedStats load_named(const std::filesystem::path& path) { return {path.string(), load_stats(path)}; }
@@ -185,6 +174,8 @@ void add_report(CLI::App& app, Context& context) {
             ->type_name("FILE")
             ->group(kOutput);
     }
+    command->add_flag("--overwrite", flags->overwrite, "Replace files that exist, also those that are no reports")
+        ->group(kOutput);
     add_threads_option(*command, context);
     set_footer(
         *command, "",

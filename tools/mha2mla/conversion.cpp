@@ -47,7 +47,7 @@ void evaluate_if_asked(const Model& source, const ConvertFlags& flags, Context& 
 /// Windows of calibration text as `eval` cuts them, so that the first tokens of a sequence are aligned too.
 std::vector<TokenId> align_windows(const Conversion& conversion, const ConvertFlags& flags) {
     const AlignRequest& request = *conversion.plan.aligned();
-    const auto ids = load_tokens(flags.statistics.text, conversion.model, request.windows * request.seq_len);
+    const auto ids = load_tokens_saying_how(flags.statistics.text, conversion.model, request.windows * request.seq_len);
     if (std::ssize(ids) + 1 < request.seq_len) {
         throw Error(ErrorCode::usage, "the calibration text has " + std::to_string(ids.size()) +
                                           " tokens, fewer than one sequence of " + std::to_string(request.seq_len) +

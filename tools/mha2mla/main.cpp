@@ -119,8 +119,8 @@ int run_reporting(int argc, char** argv) {
     } catch (const std::bad_alloc&) {
         spdlog::error("out of memory; use fewer --threads or a smaller --context or --seq-len");
         return kFailed;
-    } catch (const std::exception& error) {
-        spdlog::error("{}", error.what());
+    } catch (...) {
+        spdlog::error("{}", message_of(mha2mla::as_error(std::current_exception())));
         return kFailed;
     }
 }

@@ -1,5 +1,7 @@
 #include "options.hpp"
 
+#include <spdlog/spdlog.h>
+
 #include <algorithm>
 #include <cctype>
 #include <charconv>
@@ -97,6 +99,14 @@ void add_window_options(CLI::App& command, WindowFlags& flags, const std::string
         ->group(kText);
 }
 
+std::vector<TokenId> load_tokens_saying_how(const TextSource& source, const Model& model,
+                                            std::optional<std::int64_t> needed) {
+    if (source.text.extension() == ".jsonl") {
+        spdlog::info("{}: JSON Lines; what is under 'text' is read", source.text.string());
+    }
+    return load_tokens(source, model, needed);
+}
+
 std::vector<TokenId> load_windows(const TextSource& tokens, const WindowFlags& flags, const Model& model,
                                   Context& context, std::int64_t& window_length) {
     window_length = flags.context.value_or(std::min<std::int64_t>(2048, model.config.max_position_embeddings));
@@ -108,7 +118,8 @@ std::vector<TokenId> load_windows(const TextSource& tokens, const WindowFlags& f
     if (flags.max_windows && *flags.max_windows < (std::int64_t{1} << 38) / window_length) {
         needed = *flags.max_windows * window_length;
     }
-    return make_windows(model.config, load_tokens(tokens, model, needed), {window_length, flags.max_windows});
+    return make_windows(model.config, load_tokens_saying_how(tokens, model, needed),
+                        {window_length, flags.max_windows});
 }
 
 void add_latent_options(CLI::App& command, std::optional<std::int64_t>& rope_dim, std::optional<std::int64_t>& kv_rank,

@@ -32,6 +32,10 @@ void add_max_memory_option(CLI::App& command, Context& context);
 /// @param prefix "" gives --text and --tokens, "calibration-" gives --calibration-text and so on.
 void add_token_options(CLI::App& command, TextSource& options, const std::string& prefix = "");
 
+/// load_tokens(), with a message where a file's form is more than text.
+[[nodiscard]] std::vector<TokenId> load_tokens_saying_how(const TextSource& source, const Model& model,
+                                                          std::optional<std::int64_t> needed);
+
 /// --context and --max-windows.
 struct WindowFlags {
     std::optional<std::int64_t> context, max_windows;
