@@ -35,7 +35,12 @@ Question tokenize(const Model& model, const Tokenizer& tokenizer, const ChoiceIt
     std::size_t common = alone.size();
     for (const auto& choice : item.choices) {
         whole.push_back(encode(query + item.query.substr(end) + choice));
-        const auto& ids = whole.back();
+        auto& ids = whole.back();
+        if (ids.size() <= alone.size()) {  // one token with the query's last word: encoded by itself then
+            const auto own = tokenizer.encode(item.query.substr(end) + choice, false);
+            ids = alone;
+            ids.insert(ids.end(), own.begin(), own.end());
+        }
         if (ids.size() <= alone.size()) {
             throw Error(ErrorCode::format, "choice " + std::to_string(whole.size()) + " ('" + choice +
                                                "') has no tokens of its own; give every choice some text");

@@ -28,7 +28,8 @@ std::vector<std::string> names_in(const fs::path& directory) {
     return names;
 }
 
-const std::vector<std::string> kWhole = {"README.md", "config.json", "mha2mla.json", "model.safetensors"};
+const std::vector<std::string> kWhole = {"README.md",    "config.json",       "configuration_mha2mla.py",
+                                         "mha2mla.json", "model.safetensors", "modeling_mha2mla.py"};
 
 /// All at once. @return their exit codes
 std::vector<int> side_by_side(const std::vector<std::vector<std::string>>& commands) {

@@ -173,6 +173,11 @@ TEST(Choices, LogLikelihoodsAreThoseOfTheWholeTexts) {
         EXPECT_NEAR(result.log_likelihoods[0][c], expected, 1e-3);
     }
     EXPECT_EQ(result.summed.standard_error, 0.0);
+    // "the" and "re" are one token together: the choice is then scored by itself.
+    const std::vector<ChoiceItem> grown = {{"And God said, Let the", {"re", "m go"}, 0}};
+    const auto scored = score_choices(model, tokenizer, grown, {}, observer);
+    EXPECT_LT(scored.log_likelihoods[0][0], 0);
+    EXPECT_GT(scored.log_likelihoods[0][0], scored.log_likelihoods[0][1] - 50);
     const std::vector<ChoiceItem> empty = {{"And", {" it", ""}, 0}};
     expect_error(ErrorCode::format, {"question 1", "choice 2", "no tokens of its own"},
                  [&] { (void)score_choices(model, tokenizer, empty, {}, observer); });

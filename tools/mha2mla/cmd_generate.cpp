@@ -157,7 +157,7 @@ std::optional<Tokenizer> load_tokenizer(const GenerateFlags& flags, const Model&
 }
 
 std::vector<std::vector<TokenId>> tokenize_prompts(const GenerateFlags& flags, const Model& model,
-                                                   const std::optional<Tokenizer>& tokenizer) {
+                                                   const std::optional<Tokenizer>& tokenizer, Context& context) {
     std::vector<std::vector<TokenId>> prompts;
     if (!flags.tokens.empty()) {
         auto ids = read_token_file(flags.tokens, TokenFormat::automatic, model.config.vocab_size);
@@ -166,6 +166,12 @@ std::vector<std::vector<TokenId>> tokenize_prompts(const GenerateFlags& flags, c
     }
     for (const auto& prompt : read_prompts(flags)) {
         prompts.push_back(or_bos(encode(*tokenizer, prompt), model.config, prompt.where));
+        const auto& ids = prompts.back();
+        const auto bos = model.config.bos_token_id;
+        if (bos && ids.size() > 1 && ids[0] == static_cast<TokenId>(*bos) && ids[1] == ids[0]) {
+            context.observer.warn(prompt.where +
+                                  ": begins with BOS twice: the prompt holds it, and the tokenizer adds it");
+        }
     }
     return prompts;
 }
@@ -209,7 +215,7 @@ void run(const GenerateFlags& flags, Context& context) {
     const ThreadScope threads(context.threads);
     const Model model = Model::open(flags.model);
     const auto tokenizer = load_tokenizer(flags, model);
-    const auto prompts = tokenize_prompts(flags, model, tokenizer);
+    const auto prompts = tokenize_prompts(flags, model, tokenizer, context);
     GenerateOptions options;
     options.cache = flags.cache.options(model);
     options.sampling = flags.sampling();
