@@ -49,8 +49,8 @@ TEST(GenerateGolden, GreedyIdsOfKjv) {
 void expect_small_losses(const std::string& model, const std::string& calibration, const std::string& text) {
     const TemporaryDirectory directory;
     const std::string converted = directory / "mla";
-    const auto conversion = run_program(
-        {"convert", model, converted, "--calibration-text", calibration, "--samples", "32", "--seq-len", "512"});
+    const auto conversion = run_program({"convert", model, converted, "--quality", "none", "--calibration-text",
+                                         calibration, "--samples", "32", "--seq-len", "512"});
     ASSERT_EQ(conversion.exit_code, 0) << conversion.err;
     const auto nll = [&](const std::string& format) {
         const auto result = run_program({"eval", converted, "--text", text, "--context", "512", "--max-windows", "8",
