@@ -257,7 +257,7 @@ TEST_F(MethodCli, TheDefaultAlignsWithinItsBudget) {
 
 TEST_F(MethodCli, AlignedJobsRunInABatchOnceEach) {
     write_text(directory_ / "recipe.json", R"({"defaults": {"source": ")" + kModel + R"(", "calibration-text": ")" +
-                                               kText + R"(", "samples": 8, "seq-len": 128},
+                                               kText + R"(", "samples": 8, "seq-len": 128, "quality": "none"},
         "output": "out", "jobs": [{"grid": {"kv-reduction": [0.5, 0.75]}}]})");
     const auto plan = run_program({"batch", path("recipe.json"), "--dry-run", "--json"});
     ASSERT_EQ(plan.exit_code, 0) << plan.err;
@@ -270,7 +270,7 @@ TEST_F(MethodCli, AlignedJobsRunInABatchOnceEach) {
     const auto first = run_program({"batch", path("recipe.json"), "--json"});
     ASSERT_EQ(first.exit_code, 0) << first.err;
     EXPECT_EQ(nlohmann::json::parse(first.out).at("done"), 2);
-    (void)converted("direct", {"--kv-reduction", "0.5"});
+    (void)converted("direct", {"--kv-reduction", "0.5", "--quality", "none"});
     EXPECT_EQ(weights("direct"), weights("out/kjv-1.8M-mla-kv-reduction-0.5"));
     const auto again = run_program({"batch", path("recipe.json"), "--json"});
     EXPECT_EQ(nlohmann::json::parse(again.out).at("skipped"), 2);
