@@ -11,10 +11,18 @@ trap 'rm -rf "$work"' EXIT
 failures=0
 
 fail() { echo "FAILED: $*"; failures=$((failures + 1)); }
-# The page's DOM after its scripts ran. The window is tall, so that every layer of a small model is visible.
+# The page's DOM after its scripts ran. The window is tall, so that every layer of a small model is visible. On a busy
+# machine Chromium's virtual time may run out before it told the page what is in view: it is opened again until one
+# heat map is drawn, at most three times.
 dom() {
-  timeout 120 "$browser" --headless --no-sandbox --disable-gpu --user-data-dir="$work/profile" --window-size="1280,${2:-9000}" \
-    --virtual-time-budget=10000 --dump-dom "file://$1" 2>/dev/null
+  local attempt
+  for attempt in 1 2 3; do
+    timeout 120 "$browser" --headless --no-sandbox --disable-gpu --user-data-dir="$work/profile" --window-size="1280,${2:-9000}" \
+      --virtual-time-budget=10000 --dump-dom "file://$1" >"$work/attempt.dom" 2>/dev/null || true
+    grep -q 'data-drawn="true"' "$work/attempt.dom" && break
+    echo "attempt $attempt at $1 drew nothing" >&2
+  done
+  cat "$work/attempt.dom"
 }
 count() { { grep -o -- "$1" "$2" || true; } | wc -l; }
 expect_count() {  # WHAT PATTERN FILE NUMBER
