@@ -25,7 +25,7 @@ int main(int argc, char** argv) {
         Matrix input(1024 / seq_len * seq_len, model.config.hidden_size);
         for (Eigen::Index i = 0; i < input.size(); ++i) input.data()[i] = normal(random);
         const auto start = std::chrono::steady_clock::now();
-        const auto orders = attention_order(model, 0, RotaryTable(model.config, seq_len), seq_len, input);
+        const auto orders = attention_order(model, 0, seq_len, input);
         const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
         std::cout << taken.count() << " s; head 0 keeps longest:";
         for (std::size_t i = 0; i < std::min<std::size_t>(4, orders.front().size()); ++i) {

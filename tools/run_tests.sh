@@ -1,11 +1,16 @@
 #!/usr/bin/env bash
 # Installs what is needed, builds everything with warnings as errors and runs all tests.
 # Usage: tools/run_tests.sh [PRESET [TEST_PROGRAM...]]   (default: dev, all of them; also clang, asan, tsan)
+#        tools/run_tests.sh engines   the tests that run transformers and llama.cpp, alone
 # Fails if a test was skipped while ../shared is there. Downloads from PyPI are kept in $MHA2MLA_CACHE (default: build).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 preset=${1:-dev}
 programs=("${@:2}")
+if [ "$preset" = engines ]; then
+  preset=dev programs=(engine_tests)
+  MHA2MLA_CACHE=${MHA2MLA_CACHE:-$PWD/build} tools/test_venv.sh >/dev/null
+fi
 export MHA2MLA_CACHE=${MHA2MLA_CACHE:-$PWD/build}
 
 # Tests side by side are more threads than processors: those that wait must not spin meanwhile.

@@ -47,20 +47,6 @@ inline constexpr std::array<RopeFrequenciesRow, 3> kRopeFrequencies = {{
 }};
 static_assert(in_order(kRopeFrequencies, &RopeFrequenciesRow::frequencies));
 
-/// What makes the norm that DeepSeek's layout puts on a latent the identity (docs/formats.md).
-enum class LatentNorm : std::uint8_t { identity, constant };
-struct LatentNormRow {
-    LatentNorm norm;
-    std::string_view name, what;
-};
-inline constexpr std::array<LatentNormRow, 2> kLatentNorms = {{
-    {LatentNorm::identity, "identity",
-     "a latent so small that the norm divides by a constant; every engine, F32 and BF16"},
-    {LatentNorm::constant, "constant",
-     "one of the latent's numbers is a large constant, which takes a bias: transformers, also in F16"},
-}};
-static_assert(in_order(kLatentNorms, &LatentNormRow::norm));
-
 /// What a key for all heads and a latent are made of (docs/method.md).
 enum class SharedKeyBasis : std::uint8_t {
     balanced,             ///< the balanced complex basis, and a factorisation with weighted errors
@@ -79,9 +65,8 @@ struct AlignOptions {
     RopeFrequencies frequencies = RopeFrequencies::engine;
     SharedKeyBasis basis = SharedKeyBasis::balanced;
     LatentNorm latent_norm = LatentNorm::identity;
-
-    /// Numbers of a latent's kv_rank that hold nothing of keys and values.
-    [[nodiscard]] std::int64_t constant_channels() const { return latent_norm == LatentNorm::constant ? 1 : 0; }
+    bool pad = false;           // to kKernelSplit, whatever is said of the split above
+    bool without_bias = false;  // fold_biases() into queries, keys and values
 };
 
 /// Tokens of calibration text that are worth taking: no more than gradient descent looks at, or than take 128 MB for
@@ -99,6 +84,12 @@ struct Split {
     double error = 0;                        // mean over layers of AlignedLayer::error before any refinement
     std::int64_t fold = 1;                   // neighbouring pairs in a block of a shared rotated key
 };
+
+/// The widths that attention kernels of vLLM and SGLang are made for: those of DeepSeek-V2 and V3.
+inline constexpr Split kKernelSplit = {64, 512};
+
+/// Numbers of a latent that hold something of keys and values; the layout adds a constant, or zeros up to a width.
+[[nodiscard]] std::int64_t filled_rank(const ModelConfig& config, const AlignOptions& options, const Split& split);
 
 /// Ways to spend the budget, at most eight of them, by rising rope_dim; their error is not known yet.
 /// @throws Error{usage} for a budget that leaves nothing to choose.

@@ -49,6 +49,7 @@ struct ConversionRequest {
     std::optional<std::string_view> layout;        // LatentLayout::name; absent: the method's
     std::optional<RopeFrequencies> frequencies;    // of a rotated key that all heads share
     std::optional<LatentNorm> latent_norm;         // of layout deepseek
+    bool pad = false, without_bias = false;        // of layout deepseek, see AlignOptions
     std::optional<std::int64_t> samples, seq_len;  // of text, for aligned
     std::optional<Dtype> dtype;
     bool reference_config = false;  // of layout mha2mla, see ConversionPlan

@@ -54,6 +54,8 @@ struct ConversionPlan {
     [[nodiscard]] bool refined() const {
         return aligned() != nullptr && aligned()->options.basis == SharedKeyBasis::balanced;
     }
+    /// Whether the widths are those of kernels, which the model may not fill.
+    [[nodiscard]] bool padded() const { return aligned() != nullptr && aligned()->options.pad; }
     [[nodiscard]] Factorization factorization() const {
         return staged() != nullptr ? staged()->factorization : Factorization::whitened;
     }

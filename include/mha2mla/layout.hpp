@@ -83,6 +83,25 @@ struct LatentWidths {
     std::int64_t cached = 0;  // what a cache must keep beside the rotated keys
 };
 
+/// Of norms of latents; transformers gives them this epsilon whatever config.json says.
+inline constexpr double kLatentNormEps = 1e-6;
+
+/// What the norm that DeepSeek's layout puts on a latent does (docs/formats.md).
+enum class LatentNorm : std::uint8_t { identity, constant, trained };
+struct LatentNormRow {
+    LatentNorm norm;
+    std::string_view name, what;
+};
+inline constexpr std::array<LatentNormRow, 3> kLatentNorms = {{
+    {LatentNorm::identity, "identity",
+     "nothing: the latent is so small that the norm divides by a constant; every engine, F32 and BF16"},
+    {LatentNorm::constant, "constant",
+     "nothing: one of the latent's numbers is a large constant, which takes a bias; transformers, also in F16"},
+    {LatentNorm::trained, "trained",
+     "it is there, and the weights are refined with it; every engine and dtype, and any training afterwards"},
+}};
+static_assert(in_order(kLatentNorms, &LatentNormRow::norm));
+
 // A norm of a latent c computes w ∘ c / √(eps + mean c²). If c comes times kTinyLatent, mean c² vanishes beside eps =
 // 1e-6, so that the norm divides by the constant √eps. With w = kTinyLatentWeight the latent that is cached is
 // c · 2^-10 / √eps, near c, and the next projection takes 2^10 · √eps. Powers of two lose nothing; BF16 and F32 hold
@@ -216,8 +235,10 @@ struct LatentLayout {
     /// The text of the config.json of a conversion. @param config the original's.
     std::string (*config_text)(const nlohmann::ordered_json& config, const LatentConfig& latent,
                                const LayoutNotes& notes);
-    /// What stands beside config.json, unless LayoutNotes::reference; null: nothing.
+    /// What stands beside config.json, unless LayoutNotes::reference, where has_classes() of the original's config; both
+    /// null: nothing.
     std::vector<LoaderFile> (*loader_files)();
+    bool (*has_classes)(const nlohmann::ordered_json& config);
 };
 [[nodiscard]] std::span<const LatentLayout> latent_layouts();
 /// @throws Error{usage} listing them.

@@ -38,15 +38,12 @@ struct RopeOptions {
     std::int64_t uniform_start = 0;  // first pair of `uniform`
 };
 
-class RotaryTable;
-
 /// An order of rotary pairs as a statistic: how it is computed from a layer's inputs, for every rope_dim at once.
 struct PairOrder {
     std::string_view statistic = {};  // its name; empty: there is no order
     /// The pairs of every KV head of a layer, that which needs its rotation most first.
     /// @param input normed hidden states of whole sequences, [sequences * seq_len, hidden].
-    LayerPairs (*of_layer)(const Model& model, std::int64_t layer, const RotaryTable& rotary, std::int64_t seq_len,
-                           const Matrix& input) = nullptr;
+    LayerPairs (*of_layer)(const Model& model, std::int64_t layer, std::int64_t seq_len, const Matrix& input) = nullptr;
     std::string_view by = {};    // for people: what pairs are ranked by
     std::string_view cost = {};  // for people: what that takes on LayerInputs::sample()
 };

@@ -33,7 +33,7 @@ struct Aligner::State {
           seq_len(length),
           options(asked),
           observer(reports),
-          rotary(source.config, length),
+          rotary(source.config.rules, length),
           window(std::clamp<std::int64_t>(asked.quality.window, 1, source.config.num_hidden_layers)) {
         slots.kind = asked.frequencies;
     }
@@ -42,7 +42,7 @@ struct Aligner::State {
     std::int64_t seq_len;
     AlignOptions options;
     Observer& observer;
-    RotaryTable rotary;
+    RotaryTables rotary;
     std::int64_t window;  // layers that are fitted together
     AlignProgress progress;
     SlotFrequencies slots;
@@ -64,23 +64,46 @@ struct Aligner::State {
     }
     [[nodiscard]] OutputMeasure measure(std::int64_t tokens) const { return {seq_len, block_tokens(), tokens}; }
 
-    /// Moves the original's hidden states behind the attention of a layer. @return what would bring `from` there too.
-    [[nodiscard]] AttentionTarget move_behind_attention(std::int64_t at, const Matrix& from, Matrix& states) {
+    /// What the original's attention gives, before its bias and a norm behind it.
+    [[nodiscard]] Matrix own_output(std::int64_t at, const Matrix& states) {
+        Matrix output(states.rows(), states.cols());
         for_each_block(states.rows(), [&](std::int64_t first, std::int64_t count) {
-            forward_attention(model, at, rotary, seq_len, states.middleRows(first, count), work, {});
+            read_input(model, at, states.middleRows(first, count), work.normed);
+            attend(model, at, rotary[at], seq_len, work, {});
+            output.middleRows(first, count) = work.down;
         });
-        return target_between(model, at, from, states);
+        const Vector bias = output_bias(model, at);
+        if (bias.size() > 0) output.rowwise() -= bias.transpose();
+        return output;
+    }
+
+    /// Moves the original's hidden states behind the attention of a layer. @return what would bring `from` there too;
+    /// behind a norm, which has no inverse, what the original's attention gives.
+    [[nodiscard]] AttentionTarget move_behind_attention(std::int64_t at, const Matrix& from, Matrix& states) {
+        const bool normed = model.rules(at).post_norm;
+        Matrix own = normed ? own_output(at, states) : Matrix();
+        for_each_block(states.rows(), [&](std::int64_t first, std::int64_t count) {
+            forward_attention(model, at, rotary[at], seq_len, states.middleRows(first, count), work, {});
+        });
+        AttentionTarget target = target_between(model, at, from, states);
+        if (normed) {
+            target.weight = token_weights(own);
+            target.output = std::move(own);
+        }
+        return target;
     }
     /// Moves the original's hidden states from behind the attention of a layer to its end.
-    void move_behind_mlp(std::int64_t at, Matrix& states) {
+    /// @param before its attention; looked at where the MLP reads them.
+    void move_behind_mlp(std::int64_t at, const Matrix& before, Matrix& states) {
         for_each_block(states.rows(), [&](std::int64_t first, std::int64_t count) {
+            if (model.rules(at).parallel) read_input(model, at, before.middleRows(first, count), work.normed);
             forward_mlp(model, at, states.middleRows(first, count), work);
         });
     }
 
     /// A split without the channels that the layout adds.
     [[nodiscard]] Split inside(Split split) const {
-        split.kv_rank -= options.constant_channels();
+        split.kv_rank = filled_rank(model.config, options, split);
         return split;
     }
     [[nodiscard]] bool shared_key() const { return options.layout->shared_rope_key; }
@@ -92,7 +115,7 @@ struct Aligner::State {
 
     /// What a layer starts from. @param target must outlive it.
     [[nodiscard]] std::unique_ptr<LayerStart> start(std::int64_t at, const AttentionTarget& target) const {
-        const StartInputs inputs{model, at, target, start_measure()};
+        const StartInputs inputs{model, at, target, start_measure(), options.without_bias};
         if (!shared_key()) return per_head_start(inputs, progress.ranks);
         if (is_replicated()) {
             return replicated_start(inputs, options.basis == SharedKeyBasis::replicated_identity);
@@ -113,7 +136,7 @@ struct Aligner::State {
             observer.step("choose", at, layers);
             const Matrix before = states;
             body(at, move_behind_attention(at, before, states));
-            move_behind_mlp(at, states);
+            move_behind_mlp(at, before, states);
         }
     }
 
@@ -131,9 +154,9 @@ struct Aligner::State {
         if (!shared_key() || progress.tried.size() > 1) {
             for_each_layer([&](std::int64_t at, const AttentionTarget& target) {
                 if (!shared_key()) {
-                    append_ranks(attention_order(model, at, rotary, seq_len,
-                                                 target.input.topRows(tokens_up_to(kAlignOrderTokens))),
-                                 ranks);
+                    append_ranks(
+                        attention_order(model, at, seq_len, target.input.topRows(tokens_up_to(kAlignOrderTokens))),
+                        ranks);
                 }
                 if (progress.tried.size() == 1) return;
                 const auto from = start(at, target);
@@ -160,7 +183,7 @@ struct Aligner::State {
         std::vector<MatrixD> values;
         std::vector<double> weights;
         for_each_layer([&](std::int64_t at, const AttentionTarget& target) {
-            values.push_back(shared_key_values({model, at, target, start_measure()}, tokens_up_to(kAlignOrderTokens),
+            values.push_back(shared_key_values({model, at, target, start_measure(), options.without_bias}, tokens_up_to(kAlignOrderTokens),
                                                progress.chosen.fold));
             Eigen::VectorXd best = values.back().colwise().maxCoeff().transpose();
             std::partial_sort(best.begin(), best.begin() + count, best.end(), std::greater<>());
@@ -170,9 +193,17 @@ struct Aligner::State {
         slots.shared = shared_frequencies(values, weights, own, count);
     }
 
+    /// A norm that the steps reckon with. Numbers of the latent that stay 0 count in its mean square.
+    void put_norm(LatentLayer& latent) const {
+        if (options.latent_norm != LatentNorm::trained) return;
+        latent.norm_eps = kLatentNormEps * static_cast<double>(progress.chosen.kv_rank) /
+                          static_cast<double>(latent.weights.down.rows());
+    }
+
     /// What choose() found, from the progress.
     void restore_slots() {
         if (!shared_key()) return;
+        for (auto& open : progress.open) put_norm(open.latent);
         const std::int64_t rope_dim = progress.chosen.rope_dim;
         slots.engine.try_emplace(rope_dim, engine_frequencies(model, rope_dim));
         if (options.frequencies == RopeFrequencies::shared) slots.shared = progress.frequencies.front();
@@ -214,17 +245,24 @@ struct Aligner::State {
                 [this](std::int64_t step) { observer.step("align", progress.steps_done + step, total_steps()); }};
     }
 
+    /// Moves hidden states of the converted model behind the attention of a layer of it.
+    void pass_attention(std::int64_t at, const LatentLayer& latent, Matrix& states) {
+        const Vector bias = output_bias(model, at);
+        const NormView& post = model.layer(at).attention_post_norm;
+        for_each_block(states.rows(), [&](std::int64_t first, std::int64_t count) {
+            read_input(model, at, states.middleRows(first, count), work.normed);
+            run_latent(latent, seq_len, work.normed, activations);
+            Matrix& output = activations.output;
+            if (bias.size() > 0) output.rowwise() += bias.transpose();
+            if (post) norm(post, output, output);
+            states.middleRows(first, count) += model.rules(at).residual_scale * output;
+        });
+    }
     /// Moves hidden states of the converted model through a layer of it.
     void advance(std::int64_t at, const LatentLayer& latent, Matrix& states) {
-        const Vector bias = output_bias(model, at);
-        Matrix input;
-        for_each_block(states.rows(), [&](std::int64_t first, std::int64_t count) {
-            norm(model.layer(at).attention_norm, states.middleRows(first, count), input);
-            run_latent(latent, seq_len, input, activations);
-            states.middleRows(first, count) += activations.output;
-            if (bias.size() > 0) states.middleRows(first, count).rowwise() += bias.transpose();
-            forward_mlp(model, at, states.middleRows(first, count), work);
-        });
+        const Matrix before = model.rules(at).parallel ? states : Matrix();
+        pass_attention(at, latent, states);
+        move_behind_mlp(at, before, states);
     }
 
     /// Aligns the next layer by itself, on what the open layers before it make of the text.
@@ -239,19 +277,21 @@ struct Aligner::State {
             }
         }
         if (!corrects()) moved = progress.original;
+        const Matrix before = model.rules(at).parallel ? progress.original : Matrix();
         const AttentionTarget target =
             move_behind_attention(at, open.empty() && corrects() ? progress.converted : moved, progress.original);
         auto& next = open.emplace_back();
         next.behind_attention = progress.original.topRows(tokens_up_to(kAlignChoiceTokens));
         next.latent = start(at, target)->with(inside(progress.chosen), kBalances).layer;
         note_frequencies(next.latent);
+        put_norm(next.latent);
         if (shared_key() && corrects()) (void)refit_output(next.latent, target, measure(target.input.rows()));
         if (steps_of_layer() > 0) {
             descent(steps_of_layer()).on_own_output(next.latent, target);
             progress.steps_done += steps_of_layer();
             if (shared_key()) (void)refit_output(next.latent, target, measure(tokens_up_to(kRefitTokens)));
         }
-        move_behind_mlp(at, progress.original);
+        move_behind_mlp(at, before, progress.original);
         if (at + 1 == model.config.num_hidden_layers && steps_at_the_end() > 0) {
             LatentLayer* const last = &next.latent;
             const Matrix& before = open.size() == 1 ? progress.converted : moved;
@@ -275,8 +315,9 @@ struct Aligner::State {
         }
         LatentLayer latent = std::move(open.front().latent);
         const Matrix& behind = open.front().behind_attention;
-        const AttentionTarget target = target_between(model, layer, progress.converted.topRows(behind.rows()), behind);
-        const double error = output_error(latent, target, measure(target.input.rows()));
+        Matrix moved = progress.converted.topRows(behind.rows());
+        pass_attention(layer, latent, moved);
+        const double error = squared_loss(moved, behind, token_weights(behind), nullptr);
         open.pop_front();
         advance(layer++, latent, progress.converted);
         return {std::move(latent.weights), error};

@@ -17,6 +17,7 @@ struct StartInputs {
     std::int64_t layer;
     const AttentionTarget& target;
     OutputMeasure measure;
+    bool without_bias = false;  // fold_biases() before anything else
 };
 
 struct StartedLayer {

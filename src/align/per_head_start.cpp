@@ -12,11 +12,11 @@ public:
         : inputs_(inputs), ranks_(ranks), whitening_(second_moment(inputs.target.input)) {}
 
     [[nodiscard]] StartedLayer with(const Split& split, std::span<const double> balances) override {
-        const auto& [model, at, target, measure] = inputs_;
+        const auto& [model, at, target, measure, without_bias] = inputs_;
         const LatentShape shape = model.config.latent_shape(split.rope_dim, split.kv_rank, Factorization::whitened);
         const LayerPairs pairs = kept_pairs(ranks_, at, split.rope_dim);
         const AttentionView& view = model.layer(at).original_attention();
-        const Matrix kv = gather_kv(*view.k.weight, layer_rows(shape, pairs).key_nope, *view.v.weight);
+        const Matrix kv = gather_kv(*view.k.weight, layer_rows(model, at, pairs).key_nope, *view.v.weight);
         StartedLayer started{layer_of_original(model, at, pairs, measure.seq_len), 0};
         const OutputTarget output{target, measure};
         const FactoredLayer factored =

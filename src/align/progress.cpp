@@ -93,7 +93,7 @@ void read_open_layer(Reader& reader, const Model& model, std::int64_t seq_len, c
     const auto& [rope_dim, kv_rank, error, fold] = progress.chosen;
     // A layout may add a channel to what was aligned.
     const std::int64_t channels = layout.shared_rope_key ? reader.rows(open_name(index, "down")) : kv_rank;
-    if (channels < 1 || channels > kv_rank || channels + 1 < kv_rank) {
+    if (channels < 1 || channels > kv_rank) {
         throw Error(ErrorCode::format, "the latent of an open layer does not fit the split");
     }
     const LatentShape shape = config.latent_shape(rope_dim, channels, Factorization::whitened, layout);

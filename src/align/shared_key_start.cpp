@@ -2,6 +2,7 @@
 #include <limits>
 
 #include "../latent/build_layer.hpp"
+#include "../latent/fold_bias.hpp"
 #include "../latent/refit_output.hpp"
 #include "../latent/shared_key_layer.hpp"
 #include "../rope/attention_distances.hpp"
@@ -13,7 +14,7 @@ namespace mha2mla {
 namespace {
 
 AttentionInputStats stats_of(const StartInputs& inputs, std::int64_t sample_tokens) {
-    const auto& [model, at, target, measure] = inputs;
+    const auto& [model, at, target, measure, without_bias] = inputs;
     AttentionInputStats stats;
     stats.moment = second_moment(target.input);
     stats.mean = target.input.cast<double>().colwise().mean().transpose();
@@ -22,15 +23,21 @@ AttentionInputStats stats_of(const StartInputs& inputs, std::int64_t sample_toke
     return stats;
 }
 
+OriginalAttention original_of(const StartInputs& inputs, const AttentionInputStats& stats) {
+    OriginalAttention original = read_original_attention(inputs.model, inputs.layer);
+    if (inputs.without_bias) (void)fold_biases(original, stats);
+    return original;
+}
+
 /// What does not depend on the split.
 struct LayerBasis {
     LayerBasis(const StartInputs& inputs, std::int64_t sample_tokens)
-        : original(read_original_attention(inputs.model, inputs.layer)),
-          stats(stats_of(inputs, sample_tokens)),
+        : stats(stats_of(inputs, sample_tokens)),
+          original(original_of(inputs, stats)),
           moments(query_key_moments(original, stats)) {}
 
-    OriginalAttention original;
     AttentionInputStats stats;
+    OriginalAttention original;
     QueryKeyMoments moments;
 
     static constexpr QueryTurn kTurn = QueryTurn::mean;
@@ -49,7 +56,7 @@ public:
           whitening_(centred_moment(basis_.stats)) {}
 
     [[nodiscard]] StartedLayer with(const Split& split, std::span<const double> balances) override {
-        const auto& [model, at, target, measure] = inputs_;
+        const auto& [model, at, target, measure, without_bias] = inputs_;
         const LatentShape shape =
             model.config.latent_shape(split.rope_dim, split.kv_rank, Factorization::whitened, deepseek_layout());
         auto& blocks = blocks_[split.fold];

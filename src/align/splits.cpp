@@ -76,6 +76,20 @@ std::vector<Split> transmla_splits(const ModelConfig& config, const AlignOptions
     return splits;
 }
 
+std::int64_t largest_rank(const ModelConfig& config, const AlignOptions& options, std::int64_t rope_dim) {
+    return *config.latent_shape(rope_dim, 0, Factorization::whitened, *options.layout).largest_kv_rank();
+}
+
+/// kKernelSplit, with every fold.
+std::vector<Split> padded_splits(const ModelConfig& config) {
+    const std::int64_t keys = config.num_key_value_heads * config.head_dim;
+    if (keys < kKernelSplit.rope_dim) {
+        throw Error(ErrorCode::usage, "pad needs keys of " + std::to_string(kKernelSplit.rope_dim) +
+                                          " numbers or more; this model's are " + std::to_string(keys));
+    }
+    return with_folds({kKernelSplit}, kKernelSplit.rope_dim + kKernelSplit.kv_rank, config.num_pairs());
+}
+
 /// Nothing is saved: all rotated pairs and a latent as wide as the values.
 Split replicated_split(const ModelConfig& config) {
     const std::int64_t width = config.num_key_value_heads * config.head_dim;
@@ -84,7 +98,14 @@ Split replicated_split(const ModelConfig& config) {
 
 }  // namespace
 
+std::int64_t filled_rank(const ModelConfig& config, const AlignOptions& options, const Split& split) {
+    std::int64_t filled = split.kv_rank - (options.latent_norm == LatentNorm::constant ? 1 : 0);
+    if (options.pad) filled = std::min(filled, largest_rank(config, options, split.rope_dim));
+    return filled;
+}
+
 std::vector<Split> possible_splits(const ModelConfig& config, const AlignOptions& options) {
+    if (options.pad) return padded_splits(config);
     const bool both = options.rope_dim && options.kv_rank;
     const bool replicated =
         options.basis == SharedKeyBasis::replicated || options.basis == SharedKeyBasis::replicated_identity;
@@ -105,10 +126,8 @@ std::vector<Split> possible_splits(const ModelConfig& config, const AlignOptions
         if (!both && options.kv_rank && rope_dim != (budget - *options.kv_rank) / 2 * 2) continue;
         Split split{options.rope_dim.value_or(rope_dim), 0};
         split.kv_rank = options.kv_rank.value_or(budget - split.rope_dim);
-        const auto largest =
-            config.latent_shape(split.rope_dim, 0, Factorization::whitened, *options.layout).largest_kv_rank();
-        const std::int64_t channels = split.kv_rank - options.constant_channels();
-        const bool fits = channels >= 1 && channels <= largest;
+        const std::int64_t channels = filled_rank(config, options, split);
+        const bool fits = channels >= 1 && channels <= largest_rank(config, options, split.rope_dim);
         if (fits && (all.empty() || all.back().rope_dim != split.rope_dim)) all.push_back(split);
     }
     if (all.empty()) {

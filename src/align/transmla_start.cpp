@@ -62,7 +62,7 @@ public:
           whitening_(moment_with_constant(stats_)) {}
 
     [[nodiscard]] StartedLayer with(const Split& split, std::span<const double> /*balances*/) override {
-        const auto& [model, at, target, measure] = inputs_;
+        const auto& [model, at, target, measure, without_bias] = inputs_;
         const LatentShape shape =
             model.config.latent_shape(split.rope_dim, split.kv_rank, Factorization::whitened, deepseek_layout());
         const auto blocks = principal_blocks(original_, moments_, split.fold);
@@ -121,7 +121,7 @@ public:
         : inputs_(inputs), identity_(identity), original_(read_original_attention(inputs.model, inputs.layer)) {}
 
     [[nodiscard]] StartedLayer with(const Split& split, std::span<const double> /*balances*/) override {
-        const auto& [model, at, target, measure] = inputs_;
+        const auto& [model, at, target, measure, without_bias] = inputs_;
         const LatentShape shape =
             model.config.latent_shape(split.rope_dim, split.kv_rank, Factorization::whitened, deepseek_layout());
         const auto blocks = plain_blocks(original_);

@@ -3,6 +3,7 @@
 
 #include "../forward/forward.hpp"
 #include "../forward/layer.hpp"
+#include "../model/head_order.hpp"
 #include "../support/parallel.hpp"
 #include "gathered_inputs.hpp"
 #include "mha2mla/calibration.hpp"
@@ -67,8 +68,9 @@ public:
         const std::int64_t pairs = model_.config.num_pairs();
         const auto tap = [&](std::int64_t layer, const TappedAttention& tapped) {
             const auto at = static_cast<std::size_t>(layer);
-            add_norms(tapped.q, pairs, std::span(query_).subspan(at * query_size_, query_size_));
-            add_norms(tapped.k, pairs, std::span(key_).subspan(at * key_size_, key_size_));
+            const HeadOrder order = head_order(model_, layer);
+            add_norms(order.columns(tapped.q), pairs, std::span(query_).subspan(at * query_size_, query_size_));
+            add_norms(order.columns(tapped.k), pairs, std::span(key_).subspan(at * key_size_, key_size_));
             if (inputs_) inputs_->add(layer, tapped.input);
         };
         HiddenStates hidden = hidden_states(static_cast<std::int64_t>(ids.size()));

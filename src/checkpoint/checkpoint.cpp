@@ -71,6 +71,10 @@ std::string other_weights(const fs::path& directory) {
 
 Checkpoint Checkpoint::open(const fs::path& directory) {
     std::error_code ignored;
+    if (fs::is_regular_file(directory, ignored) && directory.extension() == ".gguf") {
+        throw Error(ErrorCode::unsupported,
+                    directory.string() + " is GGUF: make a checkpoint directory of it with 'mha2mla import'");
+    }
     if (!fs::is_directory(directory, ignored)) {
         throw Error(ErrorCode::io, directory.string() +
                                        ": no such directory; give a Hugging Face checkpoint directory with config.json "

@@ -31,7 +31,7 @@ constexpr std::string_view kSvd = "svd other than none";
 bool is_refined(const Request& request) { return request.method_row().method == Method::aligned; }
 bool has_shared_key(const Request& request) { return request.latent_layout().shared_rope_key; }
 
-constexpr std::array<SettingRule, 11> kRules = {{
+constexpr std::array<SettingRule, 13> kRules = {{
     {"layout", [](const Request& request) { return request.layout.has_value(); },
      [](const Request& request) { return is_refined(request) || has_shared_key(request) == request.aligned(); },
      "method aligned"},
@@ -40,6 +40,12 @@ constexpr std::array<SettingRule, 11> kRules = {{
      [](const Request& request) { return is_refined(request) && has_shared_key(request); },
      "method aligned and layout deepseek"},
     {"latent-norm", [](const Request& request) { return request.latent_norm.has_value(); },
+     [](const Request& request) { return is_refined(request) && has_shared_key(request); },
+     "method aligned and layout deepseek"},
+    {"pad", [](const Request& request) { return request.pad; },
+     [](const Request& request) { return is_refined(request) && has_shared_key(request); },
+     "method aligned and layout deepseek"},
+    {"without-bias", [](const Request& request) { return request.without_bias; },
      [](const Request& request) { return is_refined(request) && has_shared_key(request); },
      "method aligned and layout deepseek"},
     {"reference-config", [](const Request& request) { return request.reference_config; },
@@ -68,6 +74,17 @@ void check_budget(const Request& request) {
     }
 }
 
+void check_form(const Request& request) {
+    if (request.pad && (request.kv_reduction || request.rope_dim || request.kv_rank)) {
+        throw Error(ErrorCode::usage,
+                    "pad sets rope-dim " + std::to_string(kKernelSplit.rope_dim) + " and kv-rank " +
+                        std::to_string(kKernelSplit.kv_rank) + "; leave out kv-reduction, rope-dim and kv-rank");
+    }
+    if (request.without_bias && request.latent_norm == LatentNorm::constant) {
+        throw Error(ErrorCode::usage, "latent-norm constant is made by a bias, and does not go with without-bias");
+    }
+}
+
 bool saves_nothing(const Request& request) {
     const auto basis = request.method_row().basis;
     return basis == SharedKeyBasis::replicated || basis == SharedKeyBasis::replicated_identity;
@@ -79,9 +96,10 @@ AlignRequest align_request(const Request& asked, const ModelConfig& config) {
     const AlignQuality& quality = find_align_quality(asked.quality.value_or(usual));
     const bool both = asked.rope_dim && asked.kv_rank;
     AlignRequest request = usual_request(
-        config, {both || saves_nothing(asked) ? 0 : asked.kv_reduction.value_or(kDefaultReduction), asked.rope_dim,
+        config, {both || asked.pad || saves_nothing(asked) ? 0 : asked.kv_reduction.value_or(kDefaultReduction), asked.rope_dim,
                  asked.kv_rank, quality, &asked.latent_layout(), asked.frequencies.value_or(RopeFrequencies::engine),
-                 basis.value_or(SharedKeyBasis::balanced), asked.latent_norm.value_or(LatentNorm::identity)});
+                 basis.value_or(SharedKeyBasis::balanced), asked.latent_norm.value_or(LatentNorm::identity), asked.pad,
+                 asked.without_bias});
     if (asked.seq_len) {
         const std::int64_t tokens = request.windows * request.seq_len;
         request.seq_len = *asked.seq_len;
@@ -155,6 +173,7 @@ void check_request(const ConversionRequest& request) {
                                           "and kv-rank, or choose another method");
     }
     check_budget(request);
+    check_form(request);
     for (const SettingRule& rule : kRules) {
         if (!rule.given(request) || rule.has_effect(request)) continue;
         throw Error(ErrorCode::usage, std::string(rule.name) + " has no effect here: it needs " +

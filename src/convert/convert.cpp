@@ -360,7 +360,7 @@ ConvertReport ConversionJob::Opened::run(const ConversionInputs& inputs, Observe
     const Split split = aligned ? inputs.aligner->chosen() : plan.splits(source.config).front();
     ConvertReport report;
     report.plan =
-        plan_conversion(source.config, {split.rope_dim, split.kv_rank, plan.factorization(), 16, &plan.layout()});
+        plan_conversion(source.config, {split.rope_dim, split.kv_rank, plan.factorization(), 16, &plan.layout(), plan.padded()});
     report.kv_rank = split.kv_rank;
     report.selection =
         aligned ? inputs.aligner->selection() : select_rope(source.config, plan.staged()->rope, inputs.ranks);

@@ -7,7 +7,7 @@
 #include "../latent/attention_target.hpp"
 #include "../latent/guided_layer.hpp"
 #include "../latent/layer_tensors.hpp"
-#include "../layout/layer_rows.hpp"
+#include "../model/head_order.hpp"
 #include "layout.hpp"
 #include "mha2mla/error.hpp"
 
@@ -45,17 +45,30 @@ void write_matrix(CheckpointWriter& writer, const std::string& name, const Matri
     writer.write(name, from_floats({matrix.data(), static_cast<std::size_t>(matrix.size())}, dtype, name));
 }
 
+/// Rows of queries, which take the gain of the rotation.
+void write_queries(CheckpointWriter& writer, const std::string& name, const TensorView& tensor, const HeadOrder& order,
+                   const std::vector<std::int64_t>& rows, Dtype dtype) {
+    if (order.gain == 1) return write_rows(writer, name, tensor, rows, dtype);
+    Matrix queries(tensor.rows(), tensor.cols());
+    to_float(tensor, 0, {queries.data(), static_cast<std::size_t>(queries.size())});
+    order.take_gain(queries);
+    Matrix moved(std::ssize(rows), queries.cols());
+    for (std::size_t i = 0; i < rows.size(); ++i) moved.row(static_cast<Eigen::Index>(i)) = queries.row(rows[i]);
+    write_matrix(writer, name, moved, dtype);
+}
+
 /// Biases follow their rows: they are added after the up projection.
 /// @param new_q in place of the query's, where that changed.
-void write_biases(CheckpointWriter& writer, const AttentionView& view, const LayerNames& names, const LayerRows& rows,
-                  const std::optional<Dtype>& asked, const Vector* new_q = nullptr) {
+void write_biases(CheckpointWriter& writer, const AttentionView& view, const LayerNames& names, const HeadOrder& order,
+                  const LayerRows& rows, const std::optional<Dtype>& asked, const Vector* new_q = nullptr) {
     const auto dtype = [&](const TensorView* tensor) { return output_dtype(tensor->dtype, asked); };
     if (view.q.bias != nullptr && new_q != nullptr) {
         const std::string name = names.of(LatentRole::query) + ".bias";
         writer.write(name,
                      from_floats({new_q->data(), static_cast<std::size_t>(new_q->size())}, dtype(view.q.bias), name));
     } else if (view.q.bias != nullptr) {
-        write_rows(writer, names.of(LatentRole::query) + ".bias", *view.q.bias, rows.query, dtype(view.q.bias));
+        write_queries(writer, names.of(LatentRole::query) + ".bias", *view.q.bias, order, rows.query,
+                      dtype(view.q.bias));
     }
     if (view.k.bias != nullptr) {
         write_rows(writer, names.of(LatentRole::key_rope) + ".bias", *view.k.bias, rows.key_rope, dtype(view.k.bias));
@@ -74,7 +87,8 @@ LayerResult convert_layer(CheckpointWriter& writer, const Model& source, std::in
     const AttentionView& view = source.layer(layer).original_attention();
     const LatentShape& shape = form.shape;
     const LayerNames names(layer, shape);
-    const LayerRows rows = layer_rows(shape, pairs);
+    const HeadOrder order = head_order(source, layer);
+    const LayerRows rows = layer_rows(shape, pairs, order.dims);
     for (const TensorView* tensor : {view.q.weight, view.q.bias, view.k.weight, view.k.bias, view.v.bias}) {
         if (tensor != nullptr) check_finite(*tensor);
     }
@@ -99,7 +113,8 @@ LayerResult convert_layer(CheckpointWriter& writer, const Model& source, std::in
     if (turned) {
         write_matrix(writer, names.of(LatentRole::query) + ".weight", guided.q, dtype(view.q.weight));
     } else {
-        write_rows(writer, names.of(LatentRole::query) + ".weight", *view.q.weight, rows.query, dtype(view.q.weight));
+        write_queries(writer, names.of(LatentRole::query) + ".weight", *view.q.weight, order, rows.query,
+                      dtype(view.q.weight));
     }
     if (shares_latent(stages.factorization)) {
         write_matrix(writer, names.of(LatentRole::down) + ".weight", factors.down_k, dtype(view.k.weight));
@@ -112,7 +127,7 @@ LayerResult convert_layer(CheckpointWriter& writer, const Model& source, std::in
     write_matrix(writer, names.of(LatentRole::up_key) + ".weight", factors.up_k, dtype(view.k.weight));
     write_matrix(writer, names.of(LatentRole::up_value) + ".weight", factors.up_v, dtype(view.v.weight));
 
-    write_biases(writer, view, names, rows, form.dtype, turned ? &guided.q_bias : nullptr);
+    write_biases(writer, view, names, order, rows, form.dtype, turned ? &guided.q_bias : nullptr);
     if (factors.total_energy > 0) result.retained_energy = factors.retained_energy / factors.total_energy;
     return result;
 }
@@ -126,7 +141,7 @@ void write_aligned_layer(CheckpointWriter& writer, const Model& source, std::int
                                source.rules(layer).attention.scale,
                                own_form ? output_bias(source, layer) : Vector(),
                                form.biased,
-                               form.latent_norm == LatentNorm::constant};
+                               form.latent_norm};
     for (const LatentTensor& tensor : form.shape.layout->tensors(form.shape)) {
         const LinearView& from = projection(view, tensor.from);
         const std::string name = layer_prefix(layer) + std::string(tensor.name);

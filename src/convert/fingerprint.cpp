@@ -64,7 +64,7 @@ Json stages_json(const StagedPlan& stages) {
 
 /// The choices follow from these settings and the text.
 Json request_json(const AlignOptions& options, std::string_view method) {
-    const auto& [reduction, rope_dim, kv_rank, quality, layout, frequencies, basis, latent_norm] = options;
+    const auto& [reduction, rope_dim, kv_rank, quality, layout, frequencies, basis, latent_norm, pad, without_bias] = options;
     Json json;
     (void)basis;  // the method's
     json["method"] = method;
@@ -72,6 +72,8 @@ Json request_json(const AlignOptions& options, std::string_view method) {
     if (layout->shared_rope_key) {
         json["rope-frequencies"] = kRopeFrequencies.at(static_cast<std::size_t>(frequencies)).name;
         json["latent-norm"] = kLatentNorms.at(static_cast<std::size_t>(latent_norm)).name;
+        if (pad) json["pad"] = true;
+        if (without_bias) json["without-bias"] = true;
     }
     json["kv-reduction"] = reduction;
     json["quality"] = quality.name;

@@ -75,18 +75,28 @@ OutputForm output_form(const Model& source, const ConversionPlan& plan, const Sp
                     plan.aligned() != nullptr, false, plan.dtype};
     if (plan.layout().model_type.empty()) return form;
     form.latent_norm = plan.aligned()->options.latent_norm;
+    const bool folded = plan.aligned()->options.without_bias;
+    if (folded && any_bias(source, {&AttentionView::o})) {
+        throw Error(ErrorCode::unsupported,
+                    "without-bias folds the biases of queries, keys and values, but o_proj has one too");
+    }
     form.biased = form.latent_norm == LatentNorm::constant ||
-                  any_bias(source, {&AttentionView::q, &AttentionView::k, &AttentionView::v, &AttentionView::o});
-    form.shape.query_rank = query_rank_for_bias(form.shape, any_bias(source, {&AttentionView::q}));
+                  (!folded &&
+                   any_bias(source, {&AttentionView::q, &AttentionView::k, &AttentionView::v, &AttentionView::o}));
+    form.shape.query_rank = query_rank_for_bias(form.shape, !folded && any_bias(source, {&AttentionView::q}));
     const double eps = source.config.rules.final_norm.eps;
-    if (std::abs(eps / kEngineEps - 1) > 1e-3) form.residual_scale = static_cast<float>(std::sqrt(kEngineEps / eps));
+    if (std::abs(eps / kLatentNormEps - 1) > 1e-3) {
+        form.residual_scale = static_cast<float>(std::sqrt(kLatentNormEps / eps));
+    }
     if (source.layers.front().up.bias != nullptr) {
         throw Error(ErrorCode::unsupported, "layout " + std::string(plan.layout().name) +
                                                 " has no place for the biases of this model's MLP; choose layout " +
                                                 std::string(reference_layout().name));
     }
     const Dtype dtype = output_dtype(source.layers.front().original_attention().k.weight->dtype, plan.dtype);
-    if (dtype == Dtype::f16 && form.latent_norm == LatentNorm::identity) {
+    const bool tiny = form.latent_norm == LatentNorm::identity ||
+                      (form.latent_norm == LatentNorm::trained && form.shape.query_rank > 0);
+    if (dtype == Dtype::f16 && tiny) {
         throw Error(ErrorCode::unsupported, "layout " + std::string(plan.layout().name) +
                                                 " holds numbers of about 2^-30, which F16 has not; choose latent-norm "
                                                 "constant, BF16 or F32 as the dtype, or "
@@ -98,29 +108,30 @@ OutputForm output_form(const Model& source, const ConversionPlan& plan, const Sp
 
 OutputLayout lay_out_conversion(const Model& source, const OutputForm& form) {
     // Where the source has a layer's q_proj, the output has all of that layer's new tensors.
-    std::map<const TensorView*, std::int64_t> place_of_layer;
-    std::set<const TensorView*> replaced;
+    // By name: q_proj, k_proj and v_proj may be parts of one tensor.
+    std::map<std::string_view, std::int64_t> place_of_layer;
+    std::set<std::string_view> replaced;
     for (std::size_t layer = 0; layer < source.layers.size(); ++layer) {
         const AttentionView& view = source.layers[layer].original_attention();
-        place_of_layer.emplace(view.q.weight, static_cast<std::int64_t>(layer));
-        if (form.aligned) replaced.insert(view.o.weight);
-        if (form.biased && view.o.bias != nullptr) replaced.insert(view.o.bias);
+        place_of_layer.emplace(view.q.weight->name, static_cast<std::int64_t>(layer));
+        if (form.aligned) replaced.insert(view.o.weight->name);
+        if (form.biased && view.o.bias != nullptr) replaced.insert(view.o.bias->name);
         for (const LinearView* linear : {&view.q, &view.k, &view.v}) {
-            replaced.insert(linear->weight);
-            if (linear->bias != nullptr) replaced.insert(linear->bias);
+            replaced.insert(linear->weight->name);
+            if (linear->bias != nullptr) replaced.insert(linear->bias->name);
         }
     }
     OutputLayout layout;
     layout.layers.resize(source.layers.size());
     for (const auto& file : source.checkpoint.files()) {
         for (const auto& tensor : file.tensors()) {
-            if (const auto place = place_of_layer.find(&tensor); place != place_of_layer.end()) {
+            if (const auto place = place_of_layer.find(tensor.name); place != place_of_layer.end()) {
                 for (auto& spec : converted_layer(source, place->second, form)) {
                     layout.layers[static_cast<std::size_t>(place->second)].push_back(spec.name);
                     layout.tensors.push_back(std::move(spec));
                 }
             }
-            if (replaced.contains(&tensor)) continue;
+            if (replaced.contains(tensor.name)) continue;
             layout.tensors.push_back({tensor.name, output_dtype(tensor.dtype, form.dtype), tensor.shape});
             layout.copies.push_back(&tensor);
         }

@@ -111,7 +111,7 @@ void loading(std::ostream& card, const Json& record) {
         card << "The loader of the [MHA2MLA reference implementation](https://github.com/JT-Ushio/MHA2MLA) reads this "
                 "directory:\ntensor names, row order and config.json are its own. `transformers` alone takes it for an "
                 "original, and\ngives it random keys and values. ";
-    } else {
+    } else if (record.at("files").contains("modeling_mha2mla.py")) {
         card << "```python\nfrom transformers import AutoModelForCausalLM\n\n"
                 "model = AutoModelForCausalLM.from_pretrained(DIRECTORY, trust_remote_code=True)\n```\n\n"
                 "runs `modeling_mha2mla.py` of this directory, whose KV cache holds rotated keys and latents alone. "

@@ -64,7 +64,7 @@ std::string config_text(const Model& source, const ConversionPlan& plan, const O
         config[config.contains("dtype") ? "dtype" : "torch_dtype"] = name;
     }
     if (source.lm_head != source.embed_tokens) config["tie_word_embeddings"] = false;  // whatever was said of it
-    if (form.residual_scale != 1) config["rms_norm_eps"] = kEngineEps;
+    if (form.residual_scale != 1) config["rms_norm_eps"] = kLatentNormEps;
     const LatentConfig latent{report.selection,      plan.factorization(), report.kv_rank,
                               form.shape.query_rank, form.shape.layout,    report.frequencies};
     return latent.layout->config_text(
@@ -128,9 +128,10 @@ void add_side_files(CheckpointWriter& writer, const Model& source, const Convers
     const auto& directory = source.checkpoint.directory();
     const SideFiles side = side_files(source.checkpoint);
     for (const auto& name : side.copied) writer.copy_file(side.output_name(name), directory / name);
-    const auto loader_files = form.shape.layout->loader_files;
-    if (loader_files != nullptr && !plan.reference_config) {
-        for (const LoaderFile& file : loader_files()) writer.add_file(file.name, file.text);
+    const LatentLayout& layout = *form.shape.layout;
+    const auto config = read_json_file<nlohmann::ordered_json>(directory / "config.json");
+    if (layout.loader_files != nullptr && !plan.reference_config && layout.has_classes(config)) {
+        for (const LoaderFile& file : layout.loader_files()) writer.add_file(file.name, file.text);
     }
     writer.add_file("config.json", config_text(source, plan, form, report, rank_file));
 }

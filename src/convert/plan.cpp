@@ -55,7 +55,8 @@ void check_options(const ModelConfig& c, const PlanOptions& options) {
     }
     const auto largest =
         c.latent_shape(options.rope_dim, options.kv_rank, options.factorization, *options.layout).largest_kv_rank();
-    if (largest && options.kv_rank > *largest) refuse_rank(std::string(row.name) + " SVD", options.kv_rank, *largest);
+    if (largest && !options.padded && options.kv_rank > *largest)
+        refuse_rank(std::string(row.name) + " SVD", options.kv_rank, *largest);
 }
 
 }  // namespace

@@ -11,11 +11,6 @@ namespace {
 
 using OrderedJson = nlohmann::ordered_json;
 
-constexpr std::array<ImportedArchitecture, 2> kArchitectures = {{
-    {"llama", "llama", "LlamaForCausalLM", true, false},
-    {"qwen2", "qwen2", "Qwen2ForCausalLM", false, true},
-}};
-
 /// Larger is a damaged file, not a model; no product of two overflows.
 constexpr std::int64_t kMost = std::int64_t{1} << 28;
 
@@ -99,6 +94,62 @@ OrderedJson rope_scaling(const GgufFile& file, const ImportedArchitecture& archi
     return {{"rope_type", "linear"}, {"factor", shortest(*factor)}};
 }
 
+/// Every sixth layer of Gemma 3 sees all tokens, with a base and a scaling of its own.
+void add_gemma3(const GgufFile& file, const ImportedShape& shape, OrderedJson& config) {
+    const std::int64_t pattern = size_of(file, "gemma3.attention.sliding_window_pattern", 6);
+    OrderedJson types = OrderedJson::array();
+    for (std::int64_t layer = 1; layer <= shape.layers; ++layer) {
+        types.push_back(layer % pattern == 0 ? "full_attention" : "sliding_attention");
+    }
+    config["layer_types"] = types;
+    config["sliding_window"] = size_of(file, "gemma3.attention.sliding_window");
+    const double local = shortest(file.number("gemma3.rope.freq_base_swa").value_or(10000.0F));
+    OrderedJson full = {{"rope_theta", config["rope_theta"]}, {"rope_type", "default"}};
+    if (config["rope_scaling"].is_object()) full.update(config["rope_scaling"]);
+    config["rope_parameters"] = {{"full_attention", full},
+                                 {"sliding_attention", {{"rope_theta", local}, {"rope_type", "default"}}}};
+    config["rope_local_base_freq"] = local;
+    // The divisor of Gemma 3 27B, which has 62 layers, is not in the file.
+    constexpr std::int64_t kLayersOf27b = 62;
+    const auto scale = file.number("gemma3.attention.scale");
+    config["query_pre_attn_scalar"] = scale && *scale > 0          ? shortest(1 / (*scale * *scale))
+                                      : shape.layers == kLayersOf27b ? static_cast<double>(shape.hidden / shape.heads)
+                                                                     : static_cast<double>(shape.head_dim);
+    for (const auto& [name, key] : {std::pair{"attn_logit_softcapping", "gemma3.attn_logit_softcapping"},
+                                    {"final_logit_softcapping", "gemma3.final_logit_softcapping"}}) {
+        const auto cap = file.number(key);
+        config[name] = cap ? OrderedJson(shortest(*cap)) : OrderedJson();
+    }
+    config.erase("hidden_act");
+    config["hidden_activation"] = "gelu_pytorch_tanh";
+}
+
+constexpr std::array<ImportedNorm, 2> kNorms = {{
+    {"attn_norm", "input_layernorm"},
+    {"ffn_norm", "post_attention_layernorm"},
+}};
+constexpr std::array<ImportedNorm, 4> kNormsOfQwen3 = {{
+    {"attn_norm", "input_layernorm"},
+    {"attn_q_norm", "self_attn.q_norm", true},
+    {"attn_k_norm", "self_attn.k_norm", true},
+    {"ffn_norm", "post_attention_layernorm"},
+}};
+constexpr std::array<ImportedNorm, 6> kNormsOfGemma3 = {{
+    {"attn_norm", "input_layernorm"},
+    {"attn_q_norm", "self_attn.q_norm", true},
+    {"attn_k_norm", "self_attn.k_norm", true},
+    {"post_attention_norm", "post_attention_layernorm"},
+    {"ffn_norm", "pre_feedforward_layernorm"},
+    {"post_ffw_norm", "post_feedforward_layernorm"},
+}};
+
+constexpr std::array<ImportedArchitecture, 4> kArchitectures = {{
+    {"llama", "llama", "LlamaForCausalLM", true, false, kNorms, 0, nullptr},
+    {"qwen2", "qwen2", "Qwen2ForCausalLM", false, true, kNorms, 0, nullptr},
+    {"qwen3", "qwen3", "Qwen3ForCausalLM", false, false, kNormsOfQwen3, 0, nullptr},
+    {"gemma3", "gemma3_text", "Gemma3ForCausalLM", false, false, kNormsOfGemma3, 1, add_gemma3},
+}};
+
 }  // namespace
 
 const ImportedArchitecture& architecture_of(const GgufFile& file) {
@@ -173,6 +224,7 @@ OrderedJson imported_config(const GgufFile& file, const ImportedArchitecture& ar
         const auto id = file.integer(from);
         if (id && *id >= 0 && *id < shape.vocab_size) config[name] = *id;
     }
+    if (architecture.add_config != nullptr) architecture.add_config(file, shape, config);
     return config;
 }
 

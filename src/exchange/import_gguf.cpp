@@ -27,7 +27,7 @@ void write_vector(const ImportedTensor& tensor, Dtype dtype, CheckpointWriter& w
     std::vector<float> values(static_cast<std::size_t>(tensor.from->row_length())), moved(values.size());
     tensor.from->read_row(0, values);
     for (std::size_t i = 0; i < values.size(); ++i) {
-        moved[i] = values[static_cast<std::size_t>(tensor.source_row(static_cast<std::int64_t>(i)))];
+        moved[i] = values[static_cast<std::size_t>(tensor.source_row(static_cast<std::int64_t>(i)))] - tensor.offset;
     }
     writer.write(tensor.name, from_floats(moved, dtype, tensor.name));
 }

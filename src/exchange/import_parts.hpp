@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -13,6 +14,18 @@
 
 namespace mha2mla {
 
+/// The sizes that tensors are checked against.
+struct ImportedShape {
+    std::int64_t vocab_size, hidden, intermediate, layers, heads, kv_heads, head_dim;
+    bool tied = false;
+};
+
+/// A norm of a layer: the name behind the layer's prefix, without ".weight".
+struct ImportedNorm {
+    std::string_view from, to;
+    bool of_head = false;  // over the head_dim numbers of a head instead of the hidden ones
+};
+
 /// An architecture of llama.cpp that a family of transformers equals.
 struct ImportedArchitecture {
     std::string_view name;        // general.architecture
@@ -20,12 +33,10 @@ struct ImportedArchitecture {
     std::string_view class_name;
     bool pairs_side_by_side;  // rows 2k and 2k+1 of a head's queries and keys rotate together, instead of k and k + d/2
     bool query_bias;          // queries, keys and values have biases that config.json need not announce
-};
-
-/// The sizes that tensors are checked against.
-struct ImportedShape {
-    std::int64_t vocab_size, hidden, intermediate, layers, heads, kv_heads, head_dim;
-    bool tied = false;
+    std::span<const ImportedNorm> norms;
+    float norm_offset;  // that the file's weights of norms have and the checkpoint's have not
+    /// What config.json says beside the keys of all architectures; null: nothing.
+    void (*add_config)(const GgufFile& file, const ImportedShape& shape, nlohmann::ordered_json& config);
 };
 
 /// A tensor of the checkpoint and the one of the file that it comes from.
@@ -33,6 +44,7 @@ struct ImportedTensor {
     std::string name;
     const GgufTensor* from;
     std::int64_t interleaved_head = 0;  // rows of a head whose rotary pairs lie side by side; 0: rows stay in order
+    float offset = 0;                   // what is taken off every value
 
     /// The row of the file that row `row` of the checkpoint is.
     [[nodiscard]] std::int64_t source_row(std::int64_t row) const;

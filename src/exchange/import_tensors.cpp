@@ -9,7 +9,7 @@ namespace mha2mla {
 namespace {
 
 /// What a dimension of a tensor is.
-enum class Size : std::uint8_t { none, vocabulary, hidden, intermediate, queries, keys };
+enum class Size : std::uint8_t { none, vocabulary, hidden, intermediate, queries, keys, head };
 
 struct TensorRow {
     std::string_view from, to;  // without ".weight" or ".bias"; of a layer, behind its prefix
@@ -22,9 +22,7 @@ constexpr std::array<TensorRow, 3> kWhole = {{
     {"output_norm", "model.norm", Size::hidden, Size::none},
     {"output", "lm_head", Size::vocabulary, Size::hidden},
 }};
-constexpr std::array<TensorRow, 9> kOfLayer = {{
-    {"attn_norm", "input_layernorm", Size::hidden, Size::none},
-    {"ffn_norm", "post_attention_layernorm", Size::hidden, Size::none},
+constexpr std::array<TensorRow, 7> kOfLayer = {{
     {"attn_q", "self_attn.q_proj", Size::queries, Size::hidden, true, true},
     {"attn_k", "self_attn.k_proj", Size::keys, Size::hidden, true, true},
     {"attn_v", "self_attn.v_proj", Size::keys, Size::hidden, false, true},
@@ -35,12 +33,13 @@ constexpr std::array<TensorRow, 9> kOfLayer = {{
 }};
 
 std::int64_t size_of(Size size, const ImportedShape& shape) {
-    const std::array<std::int64_t, 6> sizes = {0,
+    const std::array<std::int64_t, 7> sizes = {0,
                                                shape.vocab_size,
                                                shape.hidden,
                                                shape.intermediate,
                                                shape.heads * shape.head_dim,
-                                               shape.kv_heads * shape.head_dim};
+                                               shape.kv_heads * shape.head_dim,
+                                               shape.head_dim};
     return sizes.at(static_cast<std::size_t>(size));
 }
 
@@ -89,7 +88,7 @@ void add(Remaining& remaining, const TensorRow& row, const std::string& from, co
     const std::int64_t head = row.rotates && architecture.pairs_side_by_side ? shape.head_dim : 0;
     const GgufTensor& weight = remaining.need(from + ".weight");
     check_shape(weight, columns > 0 ? std::vector{rows, columns} : std::vector{rows}, remaining.file());
-    tensors.push_back({to + ".weight", &weight, head});
+    tensors.push_back({to + ".weight", &weight, head, columns > 0 ? 0 : architecture.norm_offset});
     const GgufTensor* bias = row.may_have_bias ? remaining.take(from + ".bias") : nullptr;
     if (bias == nullptr) return;
     check_shape(*bias, {rows}, remaining.file());
@@ -114,6 +113,11 @@ std::vector<ImportedTensor> imported_tensors(const GgufFile& file, const Importe
     }
     for (std::int64_t layer = 0; layer < shape.layers; ++layer) {
         const std::string prefix = "blk." + std::to_string(layer) + ".";
+        for (const ImportedNorm& norm : architecture.norms) {
+            const TensorRow row = {norm.from, norm.to, norm.of_head ? Size::head : Size::hidden, Size::none};
+            add(remaining, row, prefix + std::string(norm.from), layer_prefix(layer) + std::string(norm.to),
+                architecture, shape, tensors);
+        }
         for (const TensorRow& row : kOfLayer) {
             add(remaining, row, prefix + std::string(row.from), layer_prefix(layer) + std::string(row.to), architecture,
                 shape, tensors);

@@ -39,6 +39,14 @@ void layer_norm_row(const float* x, const float* scale, double eps, std::int64_t
 
 using Row = Eigen::Map<const Eigen::RowVectorXf>;
 
+/// The derivative by a row, from that by the row times `factor` = 1 / √(mean square + eps).
+Eigen::RowVectorXd back_through(const Eigen::RowVectorXd& row, const Eigen::RowVectorXd& d, double factor) {
+    return factor * d - (factor * factor * factor * row.dot(d) / static_cast<double>(row.size())) * row;
+}
+double factor_of(const Eigen::RowVectorXd& row, double eps) {
+    return 1 / std::sqrt(row.squaredNorm() / static_cast<double>(row.size()) + eps);
+}
+
 }  // namespace
 
 void norm(const NormView& view, Eigen::Ref<const Matrix> x, Matrix& out) {
@@ -75,10 +83,8 @@ void norm_gradient(const NormView& view, const Matrix& x, const Matrix& d_out, M
             if (centred) row.array() -= row.mean();
             Eigen::RowVectorXd d = d_row.cwiseProduct(scale).cast<double>();
             if (centred) d.array() -= d.mean();
-            const auto width = static_cast<double>(groups.width);
-            const double factor = 1 / std::sqrt(row.squaredNorm() / width + view.rule.eps);
-            dx.row(t).segment(first, groups.width) +=
-                (factor * d - (factor * factor * factor * row.dot(d) / width) * row).cast<float>();
+            const double factor = factor_of(row, view.rule.eps);
+            dx.row(t).segment(first, groups.width) += back_through(row, d, factor).cast<float>();
             const std::int64_t at = groups.weight_at(group);
             if (to.weight != nullptr) {
                 d_weight.row(t / kTokenBlock).segment(at, groups.width) +=
@@ -94,6 +100,20 @@ void norm_gradient(const NormView& view, const Matrix& x, const Matrix& d_out, M
         Eigen::Map<Eigen::RowVectorXf>(to.weight, size) += d_weight.colwise().sum().cast<float>();
     }
     if (to.bias != nullptr) Eigen::Map<Eigen::RowVectorXf>(to.bias, size) += d_bias.colwise().sum().cast<float>();
+}
+
+void rms_norm(double eps, const Matrix& x, Matrix& out) {
+    const Eigen::RowVectorXf scale = Eigen::RowVectorXf::Ones(x.cols());
+    out.resize(x.rows(), x.cols());
+    for_each_token(x.rows(),
+                   [&](std::int64_t t) { rms_norm_row(x.row(t).data(), scale.data(), eps, x.cols(), out.row(t).data()); });
+}
+
+void rms_norm_gradient(double eps, const Matrix& x, const Matrix& d_out, Matrix& dx) {
+    for_each_token(x.rows(), [&](std::int64_t t) {
+        const Eigen::RowVectorXd row = x.row(t).cast<double>(), d = d_out.row(t).cast<double>();
+        dx.row(t) += back_through(row, d, factor_of(row, eps)).cast<float>();
+    });
 }
 
 }  // namespace mha2mla

@@ -20,4 +20,9 @@ struct NormGradient {
 /// @param x what norm() read. @param d_out, dx [tokens, groups * width]
 void norm_gradient(const NormView& view, const Matrix& x, const Matrix& d_out, Matrix& dx, const NormGradient& to = {});
 
+/// RMSNorm over whole rows, with a weight of 1.
+void rms_norm(double eps, const Matrix& x, Matrix& out);
+/// Adds the derivative by x to dx.
+void rms_norm_gradient(double eps, const Matrix& x, const Matrix& d_out, Matrix& dx);
+
 }  // namespace mha2mla

@@ -7,6 +7,12 @@
 
 namespace mha2mla {
 
+void read_input(const Model& model, std::int64_t layer, Eigen::Ref<const Matrix> hidden, Matrix& input) {
+    const NormView& view = model.layer(layer).attention_norm;
+    if (view) return norm(view, hidden, input);
+    input = hidden;
+}
+
 AttentionTarget original_attention(const Model& model, std::int64_t layer, const RotaryTable& rotary,
                                    std::int64_t seq_len, Matrix input) {
     AttentionTarget target;
@@ -26,8 +32,8 @@ AttentionTarget original_attention(const Model& model, std::int64_t layer, const
 
 AttentionTarget target_between(const Model& model, std::int64_t layer, const Matrix& before, const Matrix& behind) {
     AttentionTarget target;
-    norm(model.layer(layer).attention_norm, before, target.input);
-    target.output = behind - before;
+    read_input(model, layer, before, target.input);
+    target.output = (behind - before) / model.rules(layer).residual_scale;
     const Vector bias = output_bias(model, layer);
     if (bias.size() > 0) target.output.rowwise() -= bias.transpose();
     target.weight = token_weights(behind);

@@ -15,8 +15,11 @@ struct AttentionTarget {
 [[nodiscard]] AttentionTarget original_attention(const Model& model, std::int64_t layer, const RotaryTable& rotary,
                                                  std::int64_t seq_len, Matrix input);
 
+/// What the attention of a layer reads: the normed hidden states, or these where the family has no norm there.
+void read_input(const Model& model, std::int64_t layer, Eigen::Ref<const Matrix> hidden, Matrix& input);
+
 /// What would bring hidden states `before` a layer to `behind`, behind its attention, errors weighted by
-/// token_weights(behind).
+/// token_weights(behind). Not for layers with a norm behind the attention.
 /// @param before, behind [tokens, hidden]; they may be of different models.
 [[nodiscard]] AttentionTarget target_between(const Model& model, std::int64_t layer, const Matrix& before,
                                              const Matrix& behind);

@@ -2,7 +2,7 @@
 
 #include <numeric>
 
-#include "../layout/layer_rows.hpp"
+#include "../model/head_order.hpp"
 
 namespace mha2mla {
 namespace {
@@ -51,7 +51,8 @@ LatentLayer empty_layer(const Model& model, std::int64_t layer, const LatentShap
     result.shape = shape;
     result.pairs = pairs;
     result.rule = model.rules(layer).attention;
-    result.rotary = std::make_shared<const RotaryTable>(model.rules(layer).rotary, positions);
+    result.rotary =
+        std::make_shared<const RotaryTable>(ordered_rule(model.rules(layer).rotary, shape.head_dim), positions);
     return result;
 }
 
@@ -68,12 +69,16 @@ LatentLayer empty_shared_key_layer(const Model& model, std::int64_t layer, const
 
 LatentLayer layer_of_original(const Model& model, std::int64_t layer, const LayerPairs& pairs, std::int64_t positions) {
     const AttentionView& view = model.layer(layer).original_attention();
-    const LayerRows rows = layer_rows(model.config.attention_shape(), pairs);
+    const HeadOrder order = head_order(model, layer);
+    const LayerRows rows = layer_rows(model.config.attention_shape(), pairs, order.dims);
     LatentLayer result = empty_layer(model, layer, per_head_shape(model, pairs), pairs, positions);
-    result.weights.q = gathered(all_rows(*view.q.weight), rows.query);
+    Matrix q = all_rows(*view.q.weight), q_bias = whole_bias(view.q.bias);
+    order.take_gain(q);
+    order.take_gain(q_bias);
+    result.weights.q = gathered(q, rows.query);
     result.weights.k_rope = gathered(all_rows(*view.k.weight), rows.key_rope);
     result.weights.o = all_rows(*view.o.weight);
-    result.weights.q_bias = gathered_bias(view.q.bias, rows.query);
+    if (q_bias.size() > 0) result.weights.q_bias = gathered(q_bias, rows.query);
     result.weights.k_rope_bias = gathered_bias(view.k.bias, rows.key_rope);
     result.weights.up_k_bias = gathered_bias(view.k.bias, rows.key_nope);
     result.weights.up_v_bias = whole_bias(view.v.bias);

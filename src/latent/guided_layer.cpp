@@ -24,7 +24,7 @@ FactoredLayer factor_by_moments(const Model& model, std::int64_t layer, LatentLa
     if (request.balance.how != KvBalance::How::automatic) {
         return factor_layer(std::move(latent), name, kv, factor, weighting, nullptr);
     }
-    const RotaryTable& rotary = *latent.rotary;
+    const RotaryTable rotary(model.rules(layer).rotary, seq_len);
     const AttentionTarget target = original_attention(model, layer, rotary, seq_len, inputs.sample(layer));
     const OutputTarget output{target, {seq_len, seq_len, target.input.rows()}};
     return factor_layer(std::move(latent), name, kv, factor, weighting, &output);

@@ -1,6 +1,9 @@
 #include "latent_layer.hpp"
 
+#include <utility>
+
 #include "../forward/kept_attention.hpp"
+#include "../forward/norm.hpp"
 #include "../forward/project.hpp"
 
 namespace mha2mla {
@@ -54,6 +57,10 @@ void run_latent(const LatentLayer& layer, std::int64_t seq_len, const Matrix& in
     project(input, w.q, w.q_bias, to.q);
     project(input, w.k_rope, w.k_rope_bias, to.k_rope);
     project(input, w.down, {}, to.latent);
+    if (layer.norm_eps > 0) {
+        to.raw_latent.swap(to.latent);
+        rms_norm(layer.norm_eps, to.raw_latent, to.latent);
+    }
     project(to.latent, w.up_k, w.up_k_bias, to.k_nope);
     project(to.latent, w.up_v, w.up_v_bias, to.v);
     rotate(layer, seq_len, shape.num_heads, Turn::forward, to.q);
@@ -99,6 +106,10 @@ void differentiate_latent(const LatentLayer& layer, std::int64_t seq_len, const 
     Matrix d_latent;
     back_project(d_k_nope, w.up_k, false, d_latent);
     back_project(d_v, w.up_v, true, d_latent);
+    if (layer.norm_eps > 0) {
+        const Matrix d_normed = std::exchange(d_latent, Matrix::Zero(d_latent.rows(), d_latent.cols()));
+        rms_norm_gradient(layer.norm_eps, at.raw_latent, d_normed, d_latent);
+    }
     weight_gradient(d_latent, input, d.down);
     if (d_input == nullptr) return;
     back_project(d_q, w.q, false, *d_input);

@@ -16,13 +16,15 @@ struct LatentLayer {
     LayerPairs pairs;                           // that keep RoPE, by KV head; empty: all pairs of `rotary`
     std::shared_ptr<const RotaryTable> rotary;  // of the rotated keys, in halves; for as many positions as are run
     AttentionRule rule;                         // of the original layer
+    double norm_eps = 0;                        // of an RMSNorm on the latent, whose weight is 1; 0: there is none
 };
 
 /// What the forward pass leaves for the backward pass, on whole sequences.
 struct LatentActivations {
     Matrix q;                      // after RoPE, [tokens, heads * (rope_dim + nope_dim)]
     Matrix k_rope;                 // after RoPE, a copy for each head of k_nope, [tokens, up_heads * rope_dim]
-    Matrix latent;                 // [tokens, rank]
+    Matrix latent;                 // behind its norm, [tokens, rank]
+    Matrix raw_latent;             // before it; empty without one
     Matrix k_nope, v;              // [tokens, up_heads * nope_dim], [tokens, up_heads * head_dim]
     std::vector<float> attention;  // softmax, [sequences, heads, seq_len, seq_len]
     Matrix mixed;                  // softmax · v, [tokens, heads * head_dim]

@@ -23,11 +23,18 @@ Disarmed by_constant(float constant, std::int64_t channels, float read) {
     const float root = std::sqrt(static_cast<float>(channels));
     return {1, constant / root, 1, constant, read / root};
 }
+/// A norm that is meant; channels of zeros make its mean square smaller.
+Disarmed trained(std::int64_t filled, std::int64_t channels) {
+    return {1, 1, std::sqrt(static_cast<float>(filled) / static_cast<float>(channels)), 0, 0};
+}
 Disarmed disarmed_latent(const LayerContent& layer) {
-    return layer.constant_channel ? by_constant(kLatentConstant, layer.shape.kv_rank, 0) : kTiny;
+    if (layer.latent_norm == LatentNorm::constant) return by_constant(kLatentConstant, layer.shape.kv_rank, 0);
+    if (layer.latent_norm == LatentNorm::trained) return trained(layer.weights.down.rows(), layer.shape.kv_rank);
+    return kTiny;
 }
 Disarmed disarmed_queries(const LayerContent& layer) {
-    return layer.constant_channel ? by_constant(kQueryConstant, layer.shape.query_rank, 1) : kTiny;
+    const bool by = layer.latent_norm == LatentNorm::constant;
+    return by ? by_constant(kQueryConstant, layer.shape.query_rank, 1) : kTiny;
 }
 
 /// The place of a component of a rotated vector in the layout, from that in halves.
@@ -97,7 +104,7 @@ TensorContent down_and_key_rope(const LayerContent& layer) {
     to.weight.topRows(w.down.rows()) = w.down * norm.before;
     place_heads(shape, w.k_rope, 0, {shape.kv_rank, 0}, 1, shape.rope_dim, true, to.weight);
     to.bias.setZero(to.weight.rows());
-    if (layer.constant_channel) to.bias(w.down.rows()) = norm.constant;
+    if (layer.latent_norm == LatentNorm::constant) to.bias(w.down.rows()) = norm.constant;
     if (w.k_rope_bias.size() > 0) {
         place_heads(shape, w.k_rope_bias, 0, {shape.kv_rank, 0}, 1, shape.rope_dim, true, to.bias);
     }
@@ -112,7 +119,7 @@ Matrix both_ups(const LayerContent& layer) {
     place_heads(shape, up_k, 0, rows.up_key, shape.up_heads(), shape.nope_dim(), false, to);
     place_heads(shape, up_v, 0, rows.up_value, shape.up_heads(), shape.head_dim, false, to);
     to *= disarmed_latent(layer).behind;
-    to.conservativeResizeLike(Matrix::Zero(to.rows(), shape.kv_rank));  // nothing reads a constant channel
+    to.conservativeResizeLike(Matrix::Zero(to.rows(), shape.kv_rank));  // nothing reads a constant or zeros
     return to;
 }
 
@@ -139,7 +146,9 @@ TensorContent content_of(const LatentTensor& tensor, const LayerContent& layer) 
         case LatentRole::query_norm:
             return {norm_weight(disarmed_queries(layer), tensor.rows, layer.shape.hidden), {}};
         case LatentRole::latent_norm:
-            return {norm_weight(disarmed_latent(layer), tensor.rows, w.down.rows()), {}};
+            return {norm_weight(disarmed_latent(layer), tensor.rows,
+                                layer.latent_norm == LatentNorm::constant ? w.down.rows() : tensor.rows),
+                    {}};
         case LatentRole::key_rope:
             return {w.k_rope, w.k_rope_bias};
         case LatentRole::down:

@@ -16,7 +16,8 @@ struct LayerContent {
     float scale;                    // of the original's logits
     Vector output_bias;             // the original's; empty where there is none
     bool biased;                    // tensors of LatentTensor::biased have one even if it is zero
-    bool constant_channel = false;  // the last number of shape.kv_rank is one that the weights do not have
+    /// shape.kv_rank may count numbers that the weights do not have: behind them comes the constant, then zeros.
+    LatentNorm latent_norm = LatentNorm::identity;
 };
 
 /// What a tensor of the layout holds: rows where LatentRows says, rotated ones in the layout's order, queries times

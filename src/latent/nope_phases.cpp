@@ -6,6 +6,7 @@
 
 #include "../forward/layer.hpp"
 #include "../forward/softmax.hpp"
+#include "../model/head_order.hpp"
 #include "../support/parallel.hpp"
 
 namespace mha2mla {
@@ -100,9 +101,11 @@ void fit_nope_phases(const Model& model, std::int64_t layer, const Matrix& sampl
     const AttentionView& view = model.layer(layer).original_attention();
     const LatentShape& shape = latent.shape;
     const std::int64_t dim = shape.head_dim, nope = shape.nope_dim(), group = shape.group_size();
-    const RotaryTable rotary(model.rules(layer).rotary, seq_len);
+    const HeadOrder order = head_order(model, layer);
+    const RotaryTable rotary(ordered_rule(model.rules(layer).rotary, dim), seq_len);
     Matrix q, k;
     project_queries_and_keys(view, sample, q, k);
+    q = order.query_columns(q), k = order.columns(k);
     parallel_for(shape.num_heads, [&](std::int64_t head, std::vector<float>&) {
         const std::int64_t kv_head = head / group;
         const auto pairs = pairs_without(latent.pairs[static_cast<std::size_t>(kv_head)], dim / 2);

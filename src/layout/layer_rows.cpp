@@ -6,25 +6,25 @@ namespace mha2mla {
 namespace {
 
 /// Appends the rows of one head that keep RoPE to `rope` and the others to `nope`.
-void split_head(std::int64_t first_row, std::int64_t head_dim, const std::vector<std::int64_t>& kept,
+void split_head(std::int64_t first_row, std::span<const std::int64_t> dims, const std::vector<std::int64_t>& kept,
                 std::vector<std::int64_t>& rope, std::vector<std::int64_t>& nope) {
-    for (std::int64_t row = 0; row < head_dim; ++row) {
-        const bool keeps_rope = std::binary_search(kept.begin(), kept.end(), row % (head_dim / 2));
-        (keeps_rope ? rope : nope).push_back(first_row + row);
+    const auto half = std::ssize(dims) / 2;
+    for (std::int64_t place = 0; place < 2 * half; ++place) {
+        const bool keeps_rope = std::binary_search(kept.begin(), kept.end(), place % half);
+        (keeps_rope ? rope : nope).push_back(first_row + dims[static_cast<std::size_t>(place)]);
     }
 }
 
 }  // namespace
 
-LayerRows layer_rows(const AttentionShape& shape, const LayerPairs& pairs) {
+LayerRows layer_rows(const AttentionShape& shape, const LayerPairs& pairs, std::span<const std::int64_t> dims) {
     LayerRows rows;
     for (std::int64_t head = 0; head < shape.num_kv_heads; ++head) {
-        split_head(head * shape.head_dim, shape.head_dim, pairs[static_cast<std::size_t>(head)], rows.key_rope,
-                   rows.key_nope);
+        split_head(head * shape.head_dim, dims, pairs[static_cast<std::size_t>(head)], rows.key_rope, rows.key_nope);
     }
     std::vector<std::int64_t> query_nope;
     for (std::int64_t head = 0; head < shape.num_heads; ++head) {
-        split_head(head * shape.head_dim, shape.head_dim, pairs[static_cast<std::size_t>(head / shape.group_size())],
+        split_head(head * shape.head_dim, dims, pairs[static_cast<std::size_t>(head / shape.group_size())],
                    rows.query, query_nope);
     }
     rows.query.insert(rows.query.end(), query_nope.begin(), query_nope.end());

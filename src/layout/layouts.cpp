@@ -8,9 +8,9 @@ namespace {
 constexpr std::array<LatentLayout, 2> kLayouts = {{
     {"mha2mla", "a rotated key for each KV head; the output has the code with which transformers loads it", false,
      false, false, "", reference_tensors, reference_rows, read_reference_config, reference_config_text,
-     reference_loader_files},
+     reference_loader_files, reference_has_classes},
     {"deepseek", "one rotated key and one latent for all heads, a DeepseekV3ForCausalLM that engines load", true, true,
-     true, "deepseek_v3", deepseek_tensors, deepseek_rows, read_deepseek_config, deepseek_config_text, nullptr},
+     true, "deepseek_v3", deepseek_tensors, deepseek_rows, read_deepseek_config, deepseek_config_text, nullptr, nullptr},
 }};
 
 }  // namespace

@@ -11,6 +11,7 @@ std::optional<LatentConfig> read_reference_config(const nlohmann::ordered_json& 
 std::string reference_config_text(const nlohmann::ordered_json& config, const LatentConfig& latent,
                                   const LayoutNotes& notes);
 std::vector<LoaderFile> reference_loader_files();
+bool reference_has_classes(const nlohmann::ordered_json& config);
 
 std::vector<LatentTensor> deepseek_tensors(const LatentShape& shape);
 LatentRows deepseek_rows(const LatentShape& shape);

@@ -1,6 +1,7 @@
 // Layout `mha2mla`: rows, names and keys of the MHA2MLA reference implementation, and code with which transformers
 // loads them.
 #include <algorithm>
+#include <array>
 #include <nlohmann/json.hpp>
 
 #include "layouts.hpp"
@@ -82,14 +83,16 @@ Json object_of(const LatentConfig& latent, const LayoutNotes& notes) {
     return json;
 }
 
-/// Names the classes of loader_files(): those of the original's family, so that no loader takes the output for an
-/// original. @param config the original's.
+/// Names classes of the output's own, so that no loader takes it for an original: those of loader_files(), where there
+/// are some for the original's family. @param config the original's.
 void name_classes(Json& config) {
+    const bool loaded = reference_has_classes(config);
     std::string family = config.at("model_type").get<std::string>();
     config["model_type"] = std::string(kConvertedPrefix) + family;
     if (family.front() >= 'a' && family.front() <= 'z') family.front() += 'A' - 'a';
     const std::string start = "Mha2mla" + family;
     config["architectures"] = {start + "ForCausalLM"};
+    if (!loaded) return;
     config["auto_map"] = {{"AutoConfig", "configuration_mha2mla." + start + "Config"},
                           {"AutoModel", "modeling_mha2mla." + start + "Model"},
                           {"AutoModelForCausalLM", "modeling_mha2mla." + start + "ForCausalLM"}};
@@ -166,6 +169,16 @@ std::optional<LatentConfig> read_reference_config(const Json& config, const Atte
     latent.factorization = row->factorization;
     read_pairs(object, attention, layers, file, latent.rope);
     return latent;
+}
+
+/// Whether the classes of loader_files() compute what a model with this configuration computes.
+bool reference_has_classes(const Json& config) {
+    constexpr std::array<std::string_view, 4> kFamilies = {"llama", "mistral", "ministral", "qwen2"};
+    const auto family = config.at("model_type").get<std::string>();
+    if (std::find(kFamilies.begin(), kFamilies.end(), family) == kFamilies.end()) return false;
+    const auto window = config.find("sliding_window");
+    if (window == config.end() || !window->is_number() || family == "llama") return true;
+    return family == "qwen2" && !config.value("use_sliding_window", false);
 }
 
 std::vector<LoaderFile> reference_loader_files() {

@@ -3,6 +3,7 @@
 #include "../support/json_file.hpp"
 #include "config_keys.hpp"
 #include "families.hpp"
+#include "head_order.hpp"
 #include "mha2mla/error.hpp"
 #include "mha2mla/model.hpp"
 
@@ -69,7 +70,11 @@ ModelConfig read_config(const std::filesystem::path& config_json) {
     if (is_converted_family(config.model_type) && !by_family) {
         keys.fail("mha2mla", "is missing, but model_type '" + config.model_type + "' is that of a converted model");
     }
-    if (by_family) refuse_conversion(config);
+    if (by_family) {
+        refuse_conversion(config);
+        // Its heads are in the order of HeadOrder.
+        for (LayerRules& rules : config.rules.layers) rules.rotary = ordered_rule(rules.rotary, config.head_dim);
+    }
     return config;
 }
 

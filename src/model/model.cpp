@@ -205,8 +205,7 @@ private:
         }
     }
 
-    /// Of latents; transformers gives it this epsilon whatever config.json says.
-    static constexpr NormRule kLatentNorm = {NormRule::Kind::rms, 1e-6, 0};
+    static constexpr NormRule kLatentNorm = {NormRule::Kind::rms, kLatentNormEps, 0};
 
     /// In the order of LatentRole; null for those that place() and norms have rows of their own for.
     static constexpr std::array<LinearView LatentAttentionView::*, 12> kViews = {&LatentAttentionView::q,

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <array>
 
-#include "../layout/layer_rows.hpp"
+#include "../model/head_order.hpp"
 #include "../support/parallel.hpp"
 #include "mha2mla/error.hpp"
 
@@ -12,7 +12,7 @@ namespace {
 
 LayerSpectra spectra_of(const Model& model, std::int64_t layer, const LayerPairs& pairs) {
     const AttentionView& view = model.layer(layer).original_attention();
-    const LayerRows rows = layer_rows(model.config.attention_shape(), pairs);
+    const LayerRows rows = layer_rows(model, layer, pairs);
     const Matrix joint = gather_kv(*view.k.weight, rows.key_nope, *view.v.weight);
     const auto nope = static_cast<Eigen::Index>(rows.key_nope.size());
     const std::array<Eigen::Ref<const Matrix>, 3> matrices = {joint, joint.topRows(nope),

@@ -10,6 +10,7 @@
 #include "../forward/project.hpp"
 #include "../forward/softmax.hpp"
 #include "../linalg/gemm.hpp"
+#include "../model/head_order.hpp"
 #include "../support/parallel.hpp"
 
 namespace mha2mla {
@@ -154,8 +155,7 @@ std::vector<std::int64_t> eliminate(std::vector<Sample>& samples, std::int64_t p
 
 }  // namespace
 
-LayerPairs attention_order(const Model& model, std::int64_t layer, const RotaryTable& rotary, std::int64_t seq_len,
-                           const Matrix& input) {
+LayerPairs attention_order(const Model& model, std::int64_t layer, std::int64_t seq_len, const Matrix& input) {
     const ModelConfig& config = model.config;
     const AttentionView& view = model.layer(layer).original_attention();
     const std::int64_t dim = config.head_dim;
@@ -163,8 +163,11 @@ LayerPairs attention_order(const Model& model, std::int64_t layer, const RotaryT
     const std::int64_t sequences = input.rows() / seq_len;
     const std::int64_t queries = std::clamp<std::int64_t>(kOrderRows / (sequences * group), 1, seq_len);
     const AttentionRule& rule = model.rules(layer).attention;
+    const HeadOrder order = head_order(model, layer);
+    const RotaryTable rotary(ordered_rule(model.rules(layer).rotary, dim), seq_len);
     Matrix q, k, v;
     project_queries_and_keys(view, input, q, k);
+    q = order.query_columns(q), k = order.columns(k);
     project(view.v, input, v);
     Matrix o(view.o.out_features(), view.o.in_features());
     to_float(*view.o.weight, 0, {o.data(), static_cast<std::size_t>(o.size())});

@@ -18,8 +18,8 @@ namespace mha2mla {
 /// it under the causal mask. Memory: queries, keys and values of the layer, W_o in float32, and for each thread the
 /// sampled logits of a group, kOrderRows · seq_len floats, with the keys and values of its sequences.
 /// @param input normed hidden states of whole sequences, [sequences * seq_len, hidden].
-[[nodiscard]] LayerPairs attention_order(const Model& model, std::int64_t layer, const RotaryTable& rotary,
-                                         std::int64_t seq_len, const Matrix& input);
+[[nodiscard]] LayerPairs attention_order(const Model& model, std::int64_t layer, std::int64_t seq_len,
+                                         const Matrix& input);
 
 inline constexpr std::int64_t kOrderRows = 512;
 

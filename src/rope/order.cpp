@@ -28,12 +28,11 @@ void add_order(const PairOrder& order, const Model& model, CalibrationStats& sta
                     "ranking pairs by " + std::string(order.statistic) + " needs samples of this model's layer inputs");
     }
     const std::int64_t seq_len = stats.inputs->extent().sample_seq_len;
-    const RotaryTable rotary(model.config, seq_len);
     std::vector<std::uint8_t> all;
     for (std::int64_t layer = 0; layer < stats.layers; ++layer) {
         observer.step("rank pairs", layer, stats.layers);
         PairRanks ranks{1, stats.kv_heads, 2 * stats.pairs, {}};
-        append_ranks(order.of_layer(model, layer, rotary, seq_len, stats.inputs->sample(layer)), ranks);
+        append_ranks(order.of_layer(model, layer, seq_len, stats.inputs->sample(layer)), ranks);
         for (std::int64_t head = 0; head < stats.kv_heads; ++head) {
             const auto first = ranks.values.begin() + head * ranks.head_dim;
             all.insert(all.end(), first, first + stats.pairs);

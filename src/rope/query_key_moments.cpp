@@ -1,9 +1,9 @@
 #include "query_key_moments.hpp"
 
 #include <algorithm>
-#include <string>
 
 #include "../linalg/blas.hpp"
+#include "../model/head_order.hpp"
 #include "../support/parallel.hpp"
 #include "mha2mla/error.hpp"
 
@@ -46,31 +46,21 @@ MatrixD cross_moment(const ProjectedHead& a, const ProjectedHead& b) {
 }  // namespace
 
 std::vector<HeadPair> head_pairs(const RotaryRule& rule, std::int64_t head_dim) {
-    const std::int64_t rotated = rule.rotated_dims();
-    if (rotated > head_dim || (head_dim - rotated) % 2 != 0) {
-        throw Error(ErrorCode::unsupported, "heads of " + std::to_string(head_dim) + " dimensions, of which " +
-                                                std::to_string(rotated) + " rotate, do not come in pairs");
-    }
+    const HeadOrder order = head_order(rule, head_dim);
     std::vector<HeadPair> pairs;
-    for (std::int64_t k = 0; k < rotated / 2; ++k) {
-        const double frequency = rule.frequencies[static_cast<std::size_t>(k)];
-        if (rule.interleaved) {
-            pairs.push_back({2 * k, 2 * k + 1, frequency});
-        } else {
-            pairs.push_back({k, k + rotated / 2, frequency});
-        }
+    for (std::size_t k = 0; k < order.dims.size() / 2; ++k) {
+        const double frequency = k < rule.frequencies.size() ? rule.frequencies[k] : 0;
+        pairs.push_back({order.dims[k], order.dims[k + order.dims.size() / 2], frequency});
     }
-    for (std::int64_t dim = rotated; dim < head_dim; dim += 2) pairs.push_back({dim, dim + 1, 0});
     return pairs;
 }
 
 void OriginalAttention::take_gain(const RotaryRule& rule) {
-    const float gain = rule.gain * rule.gain;
-    const std::int64_t rotated = rule.rotated_dims();
-    for (std::int64_t head = 0; head < heads; ++head) {
-        q.middleRows(head * head_dim, rotated) *= gain;
-        if (q_bias.size() > 0) q_bias.segment(head * head_dim, rotated) *= gain;
-    }
+    const HeadOrder order = head_order(rule, head_dim);
+    order.take_gain(q);
+    Matrix bias = q_bias;
+    order.take_gain(bias);
+    q_bias = bias;
 }
 
 QueryKeyMoments query_key_moments(const OriginalAttention& layer, const AttentionInputStats& stats) {

@@ -17,10 +17,12 @@ struct BlockActivations {
     Matrix input;   // hidden states of whole sequences, [tokens, hidden]; given
     Matrix normed;  // what the attention reads
     LatentActivations attention;
-    Matrix middle;      // hidden states behind the attention
-    Matrix mlp_normed;  // what the MLP reads
+    Matrix attention_output;  // with its bias, before a norm behind it
+    Matrix middle;            // hidden states behind the attention
+    Matrix mlp_normed;        // what the MLP reads
     MlpActivations mlp;
-    Matrix output;  // hidden states behind the block
+    Matrix mlp_output;  // before a norm behind it
+    Matrix output;      // hidden states behind the block
 };
 void run_block(const LatentBlock& block, BlockActivations& at);
 

@@ -1,6 +1,7 @@
 #include "original_block.hpp"
 
 #include "../forward/kept_attention.hpp"
+#include "branch.hpp"
 
 namespace mha2mla {
 namespace {
@@ -17,26 +18,6 @@ void rotate(const OriginalBlock& block, Turn turn, Matrix& x) {
     const std::int64_t dim = block.model.config.head_dim;
     rotate_heads(block.sequences.rotary, turn, block.sequences.seq_len, x.rows(),
                  {x.data(), x.cols(), x.cols() / dim, dim});
-}
-
-void optional_norm(const NormView& view, const Matrix& x, Matrix& y) {
-    if (view) return norm(view, x, y);
-    y = x;
-}
-
-/// Adds to dx, as norm_gradient() does.
-void optional_norm_gradient(const NormView& view, const Matrix& x, const Matrix& dy, Matrix& dx,
-                            const NormGradient& to) {
-    if (view) return norm_gradient(view, x, dy, dx, to);
-    dx += dy;
-}
-
-/// From the derivative by hidden states to that by what a branch computed before the norm behind it.
-Matrix branch_gradient(const NormView& post, float scale, const Matrix& branch, const Matrix& d_hidden,
-                       const NormGradient& to) {
-    Matrix result = Matrix::Zero(branch.rows(), branch.cols());
-    optional_norm_gradient(post, branch, scale * d_hidden, result, to);
-    return result;
 }
 
 /// The derivative by what a projection read, added to dx if `add`, and those by its weights.

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes a Llama or Qwen2 checkpoint as GGUF by the gguf package, as llama.cpp's own converter does.
+"""Writes a Llama, Qwen2, Qwen3 or Gemma 3 checkpoint as GGUF by the gguf package, as llama.cpp's own converter does.
 
 usage: write_gguf.py CHECKPOINT OUT.gguf TYPE     TYPE: F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0 or Q5_1, of matrices whose rows are whole blocks
 """
@@ -13,7 +13,7 @@ from safetensors import safe_open
 
 checkpoint, out, type_name = pathlib.Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 config = json.load(open(checkpoint / "config.json"))
-arch, heads, kv_heads = config["model_type"], config["num_attention_heads"], config["num_key_value_heads"]
+arch, heads, kv_heads = config["model_type"].removesuffix("_text"), config["num_attention_heads"], config["num_key_value_heads"]
 head_dim = config.get("head_dim") or config["hidden_size"] // heads
 writer = gguf.GGUFWriter(out, arch)
 writer.add_context_length(config["max_position_embeddings"])
@@ -26,6 +26,15 @@ writer.add_key_length(head_dim)
 writer.add_value_length(head_dim)
 writer.add_rope_dimension_count(head_dim)
 rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+if arch == "gemma3":
+    writer.add_float32("gemma3.rope.freq_base_swa", rope["sliding_attention"]["rope_theta"])
+    writer.add_float32("gemma3.attention.scale", config["query_pre_attn_scalar"] ** -0.5)
+    writer.add_sliding_window(config["sliding_window"])
+    writer.add_uint32("gemma3.attention.sliding_window_pattern", config["layer_types"].index("full_attention") + 1)
+    rope = rope["full_attention"]
+    if rope["rope_type"] == "linear":
+        writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
+        writer.add_rope_scaling_factor(rope["factor"])
 theta = config.get("rope_theta") or rope.get("rope_theta", 10000.0)
 writer.add_rope_freq_base(theta)
 writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
@@ -71,6 +80,8 @@ for path in sorted(checkpoint.glob("model*.safetensors")):
                 array = array.reshape(count, 2, head_dim // 2, *array.shape[1:]).swapaxes(1, 2).reshape(array.shape)
             if config.get("tie_word_embeddings") and name == "lm_head.weight":
                 name = "model.embed_tokens.weight"
+            if arch == "gemma3" and name.endswith("norm.weight"):
+                array = array + 1
             stem, ending = name.rsplit(".", 1)
             kind = quantisation if array.ndim == 2 and array.shape[1] % gguf.GGML_QUANT_SIZES[quantisation][0] == 0 else \
                 gguf.GGMLQuantizationType.F32

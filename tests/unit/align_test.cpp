@@ -60,7 +60,7 @@ LatentLayer factored_layer(const Model& model, std::int64_t layer, const LayerPa
     LatentLayer result = layer_of_original(model, layer, pairs, kSeqLen);
     const LatentShape shape = model.config.latent_shape(result.shape.rope_dim, kv_rank, Factorization::whitened);
     const AttentionView& view = model.layer(layer).original_attention();
-    const Matrix kv = gather_kv(*view.k.weight, layer_rows(shape, pairs).key_nope, *view.v.weight);
+    const Matrix kv = gather_kv(*view.k.weight, layer_rows(model, layer, pairs).key_nope, *view.v.weight);
     const Whitening whitening(MatrixD::Identity(shape.hidden, shape.hidden));
     set_factors(factorize(shape.factorization, kv, shape.nope_rows(), shape.widths(), {}, {&whitening, 1, nullptr}),
                 result);

@@ -270,8 +270,7 @@ TEST_F(Latent, PairsAreOrderedByWhatTheOutputLoses) {
     const Matrix sample = random_matrix(2 * kSeqLen, kHidden, 6);
     const Model plain = model(), ruled = model_with_window_and_cap();
     for (const Model* source : {&plain, &ruled}) {
-        const RotaryTable rotary(source->config, kSeqLen);
-        const LayerPairs orders = attention_order(*source, 0, rotary, kSeqLen, sample);
+        const LayerPairs orders = attention_order(*source, 0, kSeqLen, sample);
         for (const std::int64_t kv_head : {0, 1}) {
             EXPECT_EQ(orders[static_cast<std::size_t>(kv_head)], eliminated(*source, sample.cast<double>(), kv_head));
         }
@@ -358,7 +357,7 @@ TEST_F(Latent, TheBalanceIsThatOfTheLeastErrorOfTheOutput) {
 
     const LatentShape shape = source.config.latent_shape(4, 3, Factorization::whitened);
     const AttentionView& view = source.layer(0).original_attention();
-    const LayerRows rows = layer_rows(shape, kPairs);
+    const LayerRows rows = layer_rows(source, 0, kPairs);
     const Matrix kv = gather_kv(*view.k.weight, rows.key_nope, *view.v.weight);
     const Whitening whitening(second_moment(sample));
     const FactorRequest request{shape.factorization, shape.widths(), {}, {{0.05, 0.3, 1.0, 3.0, 20.0}, true}};

@@ -4,6 +4,8 @@
 #include "commands.hpp"
 #include "conversion.hpp"
 #include "convert_settings.hpp"
+#include "gguf_source.hpp"
+#include "method.hpp"
 #include "mha2mla/memory.hpp"
 #include "mha2mla/record.hpp"
 #include "mha2mla/threads.hpp"
@@ -137,9 +139,13 @@ struct RunFlags {
     bool dry_run = false, print_recipe = false, json = false;
 };
 
-void run(const ConvertFlags& flags, const RunFlags& how, const CLI::App& command, Context& context) {
-    if (how.print_recipe) return print_json(written(recipe_of(command, flags)));
+void run(const ConvertFlags& given, const RunFlags& how, const CLI::App& command, Context& context) {
+    if (how.print_recipe) return print_json(written(recipe_of(command, given)));
     const ThreadScope threads(context.threads);
+    check_method(given);
+    const ImportedSource source(given.source, given.destination, context);
+    ConvertFlags flags = given;
+    flags.source = source.directory();
     Conversion conversion = prepare(flags, context);
     if (how.dry_run) {
         check_destination(conversion.model, flags.destination, conversion.limits);
@@ -158,7 +164,7 @@ void add_convert(CLI::App& app, Context& context) {
     auto flags = std::make_shared<ConvertFlags>();
     auto how = std::make_shared<RunFlags>();
     auto* command = app.add_subcommand("convert", "Convert a checkpoint to MLA");
-    add_checkpoint_option(*command, flags->source, "source", "Checkpoint directory to convert");
+    add_checkpoint_option(*command, flags->source, "source", "Checkpoint directory or GGUF file to convert");
     add_checkpoint_option(*command, flags->destination, "destination", "Directory to create");
     add_conversion_options(*command, *flags);
     command->option_defaults()->group(kOutput);
@@ -186,6 +192,7 @@ void add_convert(CLI::App& app, Context& context) {
          {"stages by name, with statistics that calibrate saved",
           "mha2mla convert ./model ./model-mla --stats stats.safetensors --rope attention --svd whitened --rope-dim "
           "16"},
+         {"a GGUF file", "mha2mla convert model-q8_0.gguf ./model-mla --calibration-text corpus.txt --dtype bf16"},
          {"without any text", "mha2mla convert ./model ./model-mla --method mha2mla --rope uniform"},
          {"what it would do, without doing it", "mha2mla convert ./model ./model-mla --rope uniform --dry-run"}});
     command->callback([flags, how, command, &context] { run(*flags, *how, *command, context); });

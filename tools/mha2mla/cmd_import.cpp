@@ -47,7 +47,7 @@ void run(const ImportFlags& flags, Context& context) {
 void add_import(CLI::App& app, Context& context) {
     auto flags = std::make_shared<ImportFlags>();
     auto* command = app.add_subcommand("import", "Make a checkpoint directory of a GGUF file");
-    command->add_option("file", flags->file, "GGUF file of architecture llama or qwen2")
+    command->add_option("file", flags->file, "GGUF file of architecture llama, qwen2, qwen3 or gemma3")
         ->required()
         ->type_name("FILE")
         ->group(kInput);

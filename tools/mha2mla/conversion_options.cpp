@@ -83,10 +83,16 @@ void add_conversion_options(CLI::App& command, ConvertFlags& flags) {
     add_choice(command, "--rope-frequencies", flags.request.frequencies, kRopeFrequencies,
                &RopeFrequenciesRow::frequencies, frequencies)
         ->default_str(std::string(kRopeFrequencies.front().name));
-    std::string norms = "What makes the norm on the latent of layout deepseek the identity:";
+    std::string norms = "What the norm on the latent of layout deepseek does:";
     for (const auto& row : kLatentNorms) norms += "\n  " + std::string(row.name) + ": " + std::string(row.what);
     add_choice(command, "--latent-norm", flags.request.latent_norm, kLatentNorms, &LatentNormRow::norm, norms)
         ->default_str(std::string(kLatentNorms.front().name));
+    command.add_flag("--pad", flags.request.pad,
+                     "Pad to rope-dim 64 and kv-rank 512, the widths that kernels of vLLM and SGLang are made for; the "
+                     "whole width is used where keys and values fill it");
+    command.add_flag("--without-bias", flags.request.without_bias,
+                     "Fold the biases of queries, keys and values into their weights, along the direction in which "
+                     "hidden states are constant, for engines that have no place for them");
     std::string help = "Which rotary pairs of a head keep RoPE:";
     for (const auto& row : rope_strategies()) help += "\n  " + std::string(row.name) + ": " + std::string(row.good_for);
     add_choice(command, "--rope", flags.request.rope, rope_strategies(), &RopeStrategy::name, help)

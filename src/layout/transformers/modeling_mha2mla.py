@@ -157,6 +157,7 @@ class Mha2mlaModel(LlamaModel):
 
     def __init__(self, config):
         super().__init__(config)
+        self.rotary_emb.attention_scaling = 1.0  # the queries have it
         for index, layer in enumerate(self.layers):
             layer.self_attn = Mha2mlaAttention(config, index)
         self.post_init()

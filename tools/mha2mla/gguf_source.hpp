@@ -1,0 +1,30 @@
+#pragma once
+/// A GGUF file where a command takes a checkpoint directory.
+
+#include <filesystem>
+
+#include "context.hpp"
+
+namespace mha2mla::tool {
+
+/// Whether this is a file whose name or first bytes say GGUF.
+[[nodiscard]] bool is_gguf(const std::filesystem::path& path);
+
+/// A GGUF file as a checkpoint directory beside what is made of it, removed at the end.
+class ImportedSource {
+public:
+    /// @param source a checkpoint directory, which stays what it is, or a GGUF file.
+    /// @throws Error, as import_gguf.
+    ImportedSource(const std::filesystem::path& source, const std::filesystem::path& destination, Context& context);
+    ~ImportedSource();
+    ImportedSource(const ImportedSource&) = delete;
+    ImportedSource& operator=(const ImportedSource&) = delete;
+
+    /// The checkpoint directory. It has the name of the file, so that records say where a conversion comes from.
+    [[nodiscard]] const std::filesystem::path& directory() const { return directory_; }
+
+private:
+    std::filesystem::path directory_, made_;
+};
+
+}  // namespace mha2mla::tool
