@@ -37,7 +37,7 @@ def check_rooms() -> list[str]:
     faults = [f"src/{room} is in only one of the tree and the table" for room in sorted(folders ^ level.keys())]
     faults += [f"{header} is in only one of include/mha2mla and the table" for header in sorted(headers ^ header_rooms.keys())]
 
-    files = [(path, path.relative_to(SRC).parts[0]) for path in SRC.glob("*/*") if path.suffix in {".cpp", ".hpp", ".h"}]
+    files = [(path, path.relative_to(SRC).parts[0]) for path in SRC.glob("*/**/*") if path.suffix in {".cpp", ".hpp", ".h"}]
     files += [(path, header_rooms.get(path.name, "")) for path in PUBLIC.iterdir()]
     for path, room in sorted(files):
         for name in INCLUDE.findall(path.read_text()):
