@@ -103,8 +103,9 @@ void check_request(const ConversionRequest& request);
 /// The method of a plan.
 [[nodiscard]] const MethodRow& method_of(const ConversionPlan& plan);
 
-/// The plan for a model of this shape. @throws Error{usage} as check_request(), and for a budget that leaves too
-/// little.
-[[nodiscard]] ConversionPlan decide(const ConversionRequest& request, const ModelConfig& config);
+/// The plan for a model of this shape. Where no layout is asked for and the model has a rule that DeepSeek's block has
+/// not, the method aligned takes layout mha2mla. @throws Error{usage} as check_request(), and for a budget that leaves
+/// too little.
+[[nodiscard]] ConversionPlan decide(const ConversionRequest& asked, const ModelConfig& config);
 
 }  // namespace mha2mla

@@ -122,6 +122,7 @@ struct LatentShape : AttentionShape {
     Factorization factorization = Factorization::joint;
     const LatentLayout* layout = &reference_layout();
     std::int64_t query_rank = 0;  // width of the queries' own latent; 0: none
+    std::int64_t key_norms = 0;   // norms of a token's key: one of each KV head, or one over all of them (QK-norm)
 
     /// Rotated keys of a token: one of each KV head, or one for all heads.
     [[nodiscard]] std::int64_t rope_keys() const;
@@ -140,8 +141,11 @@ struct LatentShape : AttentionShape {
     /// Rows of the original's keys that do not rotate, and so are factorised with its values.
     [[nodiscard]] std::int64_t nope_rows() const { return value_rows() - rope_rows(); }
     [[nodiscard]] LatentWidths widths() const;
-    /// What a cache keeps of a token: rotated keys and what LatentWidths::cached says.
-    [[nodiscard]] std::int64_t cached_numbers() const { return rope_rows() + widths().cached; }
+    /// What a norm of keys leaves to do where they are computed from a latent: numbers that multiply the logits of what
+    /// does not rotate.
+    [[nodiscard]] std::int64_t key_scales() const { return widths().key > 0 && nope_dim() > 0 ? key_norms : 0; }
+    /// What a cache keeps of a token: rotated keys, what LatentWidths::cached says, and scales of keys.
+    [[nodiscard]] std::int64_t cached_numbers() const { return rope_rows() + widths().cached + key_scales(); }
     /// The largest kv_rank that the matrices allow; nothing where nothing is factorised.
     [[nodiscard]] std::optional<std::int64_t> largest_kv_rank() const;
 };
@@ -235,8 +239,8 @@ struct LatentLayout {
     /// The text of the config.json of a conversion. @param config the original's.
     std::string (*config_text)(const nlohmann::ordered_json& config, const LatentConfig& latent,
                                const LayoutNotes& notes);
-    /// What stands beside config.json, unless LayoutNotes::reference, where has_classes() of the original's config; both
-    /// null: nothing.
+    /// What stands beside config.json, unless LayoutNotes::reference, where has_classes() of the original's config;
+    /// both null: nothing.
     std::vector<LoaderFile> (*loader_files)();
     bool (*has_classes)(const nlohmann::ordered_json& config);
 };

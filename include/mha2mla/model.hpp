@@ -63,15 +63,20 @@ struct ModelConfig {
     [[nodiscard]] AttentionShape attention_shape() const {
         return {num_attention_heads, num_key_value_heads, head_dim, hidden_size};
     }
+    /// LatentShape::key_norms, the same in all layers.
+    [[nodiscard]] std::int64_t key_norms() const {
+        const QueryKeyNorm norm = rules.layers.front().attention.query_key_norm;
+        return norm == QueryKeyNorm::none ? 0 : norm == QueryKeyNorm::whole ? 1 : num_key_value_heads;
+    }
     /// Of a conversion with these sizes.
     [[nodiscard]] LatentShape latent_shape(std::int64_t rope_dim, std::int64_t kv_rank, Factorization factorization,
                                            const LatentLayout& layout = reference_layout()) const {
-        return {attention_shape(), rope_dim, kv_rank, factorization, &layout, 0};
+        return {attention_shape(), rope_dim, kv_rank, factorization, &layout, 0, key_norms()};
     }
     /// Of a converted checkpoint.
     [[nodiscard]] LatentShape latent_shape() const {
-        return {attention_shape(),     latent->rope.rope_dim, latent->kv_rank,
-                latent->factorization, latent->layout,        latent->query_rank};
+        return {attention_shape(), latent->rope.rope_dim, latent->kv_rank, latent->factorization,
+                latent->layout,    latent->query_rank,    key_norms()};
     }
 };
 
@@ -82,6 +87,8 @@ struct ModelConfig {
 /// Nothing if a model with these rules can be calibrated on and converted to MLA.
 /// @throws Error{unsupported} naming the family and the rule that no conversion is known for.
 void refuse_conversion(const ModelConfig& config);
+/// What layout deepseek has no place for, in words; empty where a DeepSeek block says all of this model.
+[[nodiscard]] std::string deepseek_obstacle(const ModelConfig& config);
 
 /// θ_k = β^(−2k/d) of the rotary pairs of d dims in radians per token (RoFormer, eq. 15). [dims/2]
 [[nodiscard]] std::vector<double> rope_frequencies(double theta, std::int64_t dims);
@@ -115,16 +122,17 @@ struct AttentionView {
 /// down_k and down_v are the same tensor; a null down means that the up projection reads the hidden state itself.
 /// LatentShape has the sizes, and its layout's `rows` the places of heads in q, up_k and up_v.
 struct LatentAttentionView {
-    LinearView q_down;     // [query_rank, hidden], or null: q reads the hidden state
-    NormView q_norm;       // [query_rank], of what q_down gives
-    LinearView q;          // [num_heads * (rope_dim + nope_dim), hidden or query_rank]
-    LinearView k_rope;     // [rope_keys * rope_dim, hidden]
-    LinearView down_k;     // [rank of keys, hidden]
-    LinearView down_v;     // [rank of values, hidden]
-    NormView latent_norm;  // [rank], of what down_k gives; null in most layouts
-    LinearView up_k;       // [up_heads * nope_dim, rank of keys or hidden]; rows of values between them if it is up_v
-    LinearView up_v;       // [up_heads * head_dim, rank of values or hidden]
-    LinearView o;          // [hidden, num_heads * head_dim]
+    LinearView q_down;                  // [query_rank, hidden], or null: q reads the hidden state
+    NormView q_norm;                    // [query_rank], of what q_down gives
+    LinearView q;                       // [num_heads * (rope_dim + nope_dim), hidden or query_rank]
+    LinearView k_rope;                  // [rope_keys * rope_dim, hidden]
+    LinearView down_k;                  // [rank of keys, hidden]
+    LinearView down_v;                  // [rank of values, hidden]
+    NormView latent_norm;               // [rank], of what down_k gives; null in most layouts
+    NormView head_q_norm, head_k_norm;  // the original's norms of queries and keys, in its order of dims
+    LinearView up_k;  // [up_heads * nope_dim, rank of keys or hidden]; rows of values between them if it is up_v
+    LinearView up_v;  // [up_heads * head_dim, rank of values or hidden]
+    LinearView o;     // [hidden, num_heads * head_dim]
 
     /// Whether one tensor holds the up projections of keys and of values.
     [[nodiscard]] bool one_up() const { return up_k.weight == up_v.weight; }

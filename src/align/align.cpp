@@ -183,8 +183,8 @@ struct Aligner::State {
         std::vector<MatrixD> values;
         std::vector<double> weights;
         for_each_layer([&](std::int64_t at, const AttentionTarget& target) {
-            values.push_back(shared_key_values({model, at, target, start_measure(), options.without_bias}, tokens_up_to(kAlignOrderTokens),
-                                               progress.chosen.fold));
+            values.push_back(shared_key_values({model, at, target, start_measure(), options.without_bias},
+                                               tokens_up_to(kAlignOrderTokens), progress.chosen.fold));
             Eigen::VectorXd best = values.back().colwise().maxCoeff().transpose();
             std::partial_sort(best.begin(), best.begin() + count, best.end(), std::greater<>());
             const double sum = best.head(count).sum();
@@ -334,6 +334,12 @@ Aligner::Aligner(const Model& model, std::span<const TokenId> windows, std::int6
                                           ": already converted to MLA; align the original checkpoint");
     }
     refuse_conversion(model.config);
+    if (const std::string rule = deepseek_obstacle(model.config); options.layout->shared_rope_key && !rule.empty()) {
+        throw Error(ErrorCode::unsupported, "model_type '" + model.config.model_type + "' has " + rule +
+                                                ", which layout " + std::string(options.layout->name) +
+                                                " has no place for; choose layout " +
+                                                std::string(reference_layout().name));
+    }
     if (seq_len < 1 || windows.empty() || static_cast<std::int64_t>(windows.size()) % seq_len != 0) {
         throw Error(ErrorCode::usage, "no whole windows of " + std::to_string(seq_len) + " tokens to align on");
     }

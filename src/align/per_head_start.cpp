@@ -1,6 +1,6 @@
 #include "../latent/build_layer.hpp"
 #include "../latent/factor_layer.hpp"
-#include "../layout/layer_rows.hpp"
+#include "../model/head_order.hpp"
 #include "layer_start.hpp"
 
 namespace mha2mla {

@@ -76,9 +76,9 @@ void check_budget(const Request& request) {
 
 void check_form(const Request& request) {
     if (request.pad && (request.kv_reduction || request.rope_dim || request.kv_rank)) {
-        throw Error(ErrorCode::usage,
-                    "pad sets rope-dim " + std::to_string(kKernelSplit.rope_dim) + " and kv-rank " +
-                        std::to_string(kKernelSplit.kv_rank) + "; leave out kv-reduction, rope-dim and kv-rank");
+        throw Error(ErrorCode::usage, "pad sets rope-dim " + std::to_string(kKernelSplit.rope_dim) + " and kv-rank " +
+                                          std::to_string(kKernelSplit.kv_rank) +
+                                          "; leave out kv-reduction, rope-dim and kv-rank");
     }
     if (request.without_bias && request.latent_norm == LatentNorm::constant) {
         throw Error(ErrorCode::usage, "latent-norm constant is made by a bias, and does not go with without-bias");
@@ -96,10 +96,10 @@ AlignRequest align_request(const Request& asked, const ModelConfig& config) {
     const AlignQuality& quality = find_align_quality(asked.quality.value_or(usual));
     const bool both = asked.rope_dim && asked.kv_rank;
     AlignRequest request = usual_request(
-        config, {both || asked.pad || saves_nothing(asked) ? 0 : asked.kv_reduction.value_or(kDefaultReduction), asked.rope_dim,
-                 asked.kv_rank, quality, &asked.latent_layout(), asked.frequencies.value_or(RopeFrequencies::engine),
-                 basis.value_or(SharedKeyBasis::balanced), asked.latent_norm.value_or(LatentNorm::identity), asked.pad,
-                 asked.without_bias});
+        config, {both || asked.pad || saves_nothing(asked) ? 0 : asked.kv_reduction.value_or(kDefaultReduction),
+                 asked.rope_dim, asked.kv_rank, quality, &asked.latent_layout(),
+                 asked.frequencies.value_or(RopeFrequencies::engine), basis.value_or(SharedKeyBasis::balanced),
+                 asked.latent_norm.value_or(LatentNorm::identity), asked.pad, asked.without_bias});
     if (asked.seq_len) {
         const std::int64_t tokens = request.windows * request.seq_len;
         request.seq_len = *asked.seq_len;
@@ -190,7 +190,10 @@ const MethodRow& method_of(const ConversionPlan& plan) {
     return *std::find_if(kMethods.begin(), kMethods.end(), same);
 }
 
-ConversionPlan decide(const ConversionRequest& request, const ModelConfig& config) {
+ConversionPlan decide(const ConversionRequest& asked, const ModelConfig& config) {
+    ConversionRequest request = asked;
+    const bool chooses = request.method_row().method == Method::aligned && !request.layout;
+    if (chooses && !deepseek_obstacle(config).empty()) request.layout = reference_layout().name;
     check_request(request);
     if (request.aligned()) return {align_request(request, config), request.dtype, request.reference_config};
     const Split split = split_of(request, config);

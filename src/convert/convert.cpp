@@ -359,8 +359,8 @@ ConvertReport ConversionJob::Opened::run(const ConversionInputs& inputs, Observe
     const bool aligned = plan.aligned() != nullptr;
     const Split split = aligned ? inputs.aligner->chosen() : plan.splits(source.config).front();
     ConvertReport report;
-    report.plan =
-        plan_conversion(source.config, {split.rope_dim, split.kv_rank, plan.factorization(), 16, &plan.layout(), plan.padded()});
+    report.plan = plan_conversion(
+        source.config, {split.rope_dim, split.kv_rank, plan.factorization(), 16, &plan.layout(), plan.padded()});
     report.kv_rank = split.kv_rank;
     report.selection =
         aligned ? inputs.aligner->selection() : select_rope(source.config, plan.staged()->rope, inputs.ranks);

@@ -64,7 +64,8 @@ Json stages_json(const StagedPlan& stages) {
 
 /// The choices follow from these settings and the text.
 Json request_json(const AlignOptions& options, std::string_view method) {
-    const auto& [reduction, rope_dim, kv_rank, quality, layout, frequencies, basis, latent_norm, pad, without_bias] = options;
+    const auto& [reduction, rope_dim, kv_rank, quality, layout, frequencies, basis, latent_norm, pad, without_bias] =
+        options;
     Json json;
     (void)basis;  // the method's
     json["method"] = method;

@@ -80,9 +80,9 @@ OutputForm output_form(const Model& source, const ConversionPlan& plan, const Sp
         throw Error(ErrorCode::unsupported,
                     "without-bias folds the biases of queries, keys and values, but o_proj has one too");
     }
-    form.biased = form.latent_norm == LatentNorm::constant ||
-                  (!folded &&
-                   any_bias(source, {&AttentionView::q, &AttentionView::k, &AttentionView::v, &AttentionView::o}));
+    form.biased =
+        form.latent_norm == LatentNorm::constant ||
+        (!folded && any_bias(source, {&AttentionView::q, &AttentionView::k, &AttentionView::v, &AttentionView::o}));
     form.shape.query_rank = query_rank_for_bias(form.shape, !folded && any_bias(source, {&AttentionView::q}));
     const double eps = source.config.rules.final_norm.eps;
     if (std::abs(eps / kLatentNormEps - 1) > 1e-3) {

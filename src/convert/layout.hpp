@@ -37,8 +37,8 @@ struct OutputForm {
     bool biased = false;   // of a layout with its own model_type: whether LatentTensor::biased tensors have a bias
     std::optional<Dtype> dtype;
     /// Of everything that is added to the residual stream. Engines agree on the latent norm's epsilon only where all
-    /// norms have kLatentNormEps: transformers always takes it, others take rms_norm_eps. A norm is the same for a stream
-    /// that is scaled by s and an epsilon scaled by s².
+    /// norms have kLatentNormEps: transformers always takes it, others take rms_norm_eps. A norm is the same for a
+    /// stream that is scaled by s and an epsilon scaled by s².
     float residual_scale = 1;
     LatentNorm latent_norm = LatentNorm::identity;
 };

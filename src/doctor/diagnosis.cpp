@@ -182,7 +182,7 @@ private:
     void check_aligning(const ModelConfig& config) {
         AlignOptions asked;
         asked.kv_reduction = kDefaultReduction;
-        asked.layout = &deepseek_layout();
+        asked.layout = deepseek_obstacle(config).empty() ? &deepseek_layout() : &reference_layout();
         const std::uint64_t needed = align_bytes(config, usual_request(config, asked));
         const std::uint64_t available = available_memory();
         const bool enough = needed <= available;

@@ -112,7 +112,7 @@ void add_gemma3(const GgufFile& file, const ImportedShape& shape, OrderedJson& c
     // The divisor of Gemma 3 27B, which has 62 layers, is not in the file.
     constexpr std::int64_t kLayersOf27b = 62;
     const auto scale = file.number("gemma3.attention.scale");
-    config["query_pre_attn_scalar"] = scale && *scale > 0          ? shortest(1 / (*scale * *scale))
+    config["query_pre_attn_scalar"] = scale && *scale > 0            ? shortest(1 / (*scale * *scale))
                                       : shape.layers == kLayersOf27b ? static_cast<double>(shape.hidden / shape.heads)
                                                                      : static_cast<double>(shape.head_dim);
     for (const auto& [name, key] : {std::pair{"attn_logit_softcapping", "gemma3.attn_logit_softcapping"},

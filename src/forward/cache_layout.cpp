@@ -43,14 +43,15 @@ CacheLayout cache_layout(const ModelConfig& config, std::int64_t group_size) {
     const LatentShape shape = config.latent_shape();
     const LatentWidths widths = shape.widths();
     const CacheSegment rotated{shape.rope_keys(), shape.rope_dim, true, false};
+    const CacheSegment scales{shape.key_scales(), shape.key_scales() > 0 ? 1 : 0, false, false, true};
     if (shares_latent(shape.factorization)) {
-        return with_slices({rotated, {1, widths.key, shape.nope_dim() > 0, true}}, group_size);
+        return with_slices({rotated, {1, widths.key, shape.nope_dim() > 0, true}, scales}, group_size);
     }
     CacheSegment key{kv_heads, shape.nope_dim(), true, false};
     if (widths.key > 0 && key.dim > 0) key = {1, widths.key, true, false};
     CacheSegment value{kv_heads, config.head_dim, false, true};
     if (widths.value > 0) value = {1, widths.value, false, true};
-    return with_slices({rotated, key, value}, group_size);
+    return with_slices({rotated, key, scales, value}, group_size);
 }
 
 CacheLayout expanded_layout(const ModelConfig& config) {

@@ -12,6 +12,7 @@ struct CacheSegment {
     std::int64_t heads = 0, dim = 0;
     bool key = false;    // adds q·k to the logits
     bool value = false;  // weighted by the softmax; true of exactly one segment
+    bool scale = false;  // each head's number multiplies the logits of the segment before it; always float32
 };
 
 /// Adjacent heads of a segment that are stored and unpacked together.

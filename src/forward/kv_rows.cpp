@@ -19,10 +19,10 @@ std::size_t size_of(std::int64_t count) { return static_cast<std::size_t>(count)
 
 KvRows::KvRows(const CacheLayout& layout, KvCacheFormat format, std::int64_t group_size, std::int64_t capacity)
     : layout_(&layout), format_(format), group_size_(group_size), capacity_(0) {
-    const int bits = row_of(format).bits;
     for (const auto& slice : layout.slices) {
+        const int bits = row_of(format_of(slice)).bits;
         Packed packed;
-        if (row_of(format).quantizer == Quantizer::none) {
+        if (row_of(format_of(slice)).quantizer == Quantizer::none) {
             packed.row_bytes = slice.width * bits / 8;
         } else {
             for (std::int64_t i = 0; i < slice.width; i += group_size) {
@@ -60,7 +60,7 @@ void KvRows::move_rows(std::int64_t from, std::int64_t to, std::int64_t count) {
 void KvRows::encode(const CacheSlice& slice, Packed& packed, std::int64_t row, const float* numbers) const {
     std::byte* to = packed.codes.data() + row * packed.row_bytes;
     const KvCacheFormatRow& format = row_of(format_);
-    if (format_ == KvCacheFormat::f32) {
+    if (format_of(slice) == KvCacheFormat::f32) {
         std::memcpy(to, numbers, size_of(packed.row_bytes));
         return;
     }
@@ -116,7 +116,7 @@ MatrixIn KvRows::slice(std::size_t index, std::int64_t first, std::int64_t count
     const Packed& packed = slices_[index];
     const std::int64_t width = layout_->slices[index].width;
     const std::byte* from = packed.codes.data() + (first_ + first) * packed.row_bytes;
-    switch (format_) {
+    switch (format_of(layout_->slices[index])) {
         case KvCacheFormat::f32:
             return {reinterpret_cast<const float*>(from), width};
         case KvCacheFormat::bf16:

@@ -44,6 +44,9 @@ private:
         std::vector<std::byte, Eigen::aligned_allocator<std::byte>> codes;  // [capacity, row_bytes]
         std::vector<std::uint16_t> scales;                                  // [capacity, groups, 2], step and offset
     };
+    [[nodiscard]] KvCacheFormat format_of(const CacheSlice& slice) const {
+        return layout_->segments[slice.segment].scale ? KvCacheFormat::f32 : format_;
+    }
     void encode(const CacheSlice& slice, Packed& packed, std::int64_t row, const float* numbers) const;
     void move_rows(std::int64_t from, std::int64_t to, std::int64_t count);
 

@@ -105,8 +105,9 @@ void norm_gradient(const NormView& view, const Matrix& x, const Matrix& d_out, M
 void rms_norm(double eps, const Matrix& x, Matrix& out) {
     const Eigen::RowVectorXf scale = Eigen::RowVectorXf::Ones(x.cols());
     out.resize(x.rows(), x.cols());
-    for_each_token(x.rows(),
-                   [&](std::int64_t t) { rms_norm_row(x.row(t).data(), scale.data(), eps, x.cols(), out.row(t).data()); });
+    for_each_token(x.rows(), [&](std::int64_t t) {
+        rms_norm_row(x.row(t).data(), scale.data(), eps, x.cols(), out.row(t).data());
+    });
 }
 
 void rms_norm_gradient(double eps, const Matrix& x, const Matrix& d_out, Matrix& dx) {

@@ -1,6 +1,7 @@
 #pragma once
 #include "absorbed.hpp"
 #include "cached_attention.hpp"
+#include "head_norms.hpp"
 #include "layer.hpp"
 #include "mha2mla/session.hpp"
 
@@ -39,6 +40,13 @@ struct Session::Impl {
     /// Of work.normed.
     [[nodiscard]] NewRows new_rows(std::int64_t layer, std::span<const Run> runs);
     [[nodiscard]] NewRows original_rows(const AttentionView& view, std::int64_t layer, std::span<const Run> runs);
+    /// Norms work.k_rope, before it is rotated. @return the scales of the keys of the new tokens.
+    [[nodiscard]] Matrix norm_keys(const LatentAttentionView& view, const HeadNorms& norms);
+    /// Multiplies queries by the weights that keys would be multiplied by. @param nope_queries [tokens, heads *
+    /// nope_dim]
+    void weigh_queries(const HeadNorm& keys, Matrix& nope_queries) const;
+    /// @param keys that do not rotate, [tokens, up_heads * nope_dim]
+    void scale_keys(const Matrix& scales, Eigen::Ref<Matrix> keys) const;
     [[nodiscard]] NewRows latent_rows(const LatentAttentionView& view, std::int64_t layer, std::span<const Run> runs);
     /// Appends the rows to the caches. @param to [tokens, num_heads * head_dim]
     void attend(std::int64_t layer, std::span<const Run> runs, const NewRows& added, Matrix& to);

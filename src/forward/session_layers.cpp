@@ -63,13 +63,20 @@ NewRows Session::Impl::latent_rows(const LatentAttentionView& view, std::int64_t
     const std::int64_t heads = latent.num_heads;
     const auto pairs = config.latent->layer_pairs(layer);
     project_latent_queries(view, work.normed, work.latent, work.q);
-    work.q *= model.rules(layer).attention.scale;
     const auto [query_rope, query_nope, up_key, up_value] = latent_heads;
+    const auto norms = head_norms(view.head_q_norm, view.head_k_norm, latent, pairs);
+    if (norms) {
+        const HeadColumns rope = head_columns(work.q, heads, query_rope),
+                          nope = head_columns(work.q, heads, query_nope);
+        norms->query.apply(norms->query.scales(work.q.rows(), rope, nope), rope, nope);
+    }
+    work.q *= model.rules(layer).attention.scale;
     rotate(layer, runs, {work.q.data() + query_rope.first, work.q.cols(), heads, query_rope.stride}, pairs);
     std::int64_t column = 0;
     std::size_t segment = 0;
+    if (latent.rope_dim > 0) project(view.k_rope, work.normed, work.k_rope);
+    const Matrix key_scales = norms ? norm_keys(view, *norms) : Matrix();
     if (latent.rope_dim > 0) {
-        project(view.k_rope, work.normed, work.k_rope);
         rotate(layer, runs, {work.k_rope.data(), work.k_rope.cols(), latent.rope_keys(), latent.rope_dim}, pairs);
         added.rows.leftCols(work.k_rope.cols()) = work.k_rope;
         column = work.k_rope.cols();
@@ -85,6 +92,7 @@ NewRows Session::Impl::latent_rows(const LatentAttentionView& view, std::int64_t
         column += work.latent.cols();
     };
     added.nope_queries = gather_heads(work.q, query_nope, heads, latent.nope_dim());
+    if (norms) weigh_queries(norms->key, added.nope_queries);
     if (added.nope_queries.cols() > 0) {
         cache_columns(view.down_k, view.up_k);
         if (view.down_k.weight != nullptr) {
@@ -93,11 +101,44 @@ NewRows Session::Impl::latent_rows(const LatentAttentionView& view, std::int64_t
                            {added.nope_queries.data(), added.nope_queries.cols()}, added.queries[segment].data());
         } else {
             added.queries[segment] = added.nope_queries;
+            if (norms) scale_keys(key_scales, added.rows.middleCols(column - work.latent.cols(), work.latent.cols()));
+        }
+        if (latent.key_scales() > 0) {
+            added.rows.middleCols(column, key_scales.cols()) = key_scales;
+            column += key_scales.cols();
         }
     }
     const bool cached = shares_latent(latent.factorization) && added.nope_queries.cols() > 0;
     if (!cached) cache_columns(view.down_v, view.up_v);
     return added;
+}
+
+Matrix Session::Impl::norm_keys(const LatentAttentionView& view, const HeadNorms& norms) {
+    Matrix nope(work.normed.rows(), 0);
+    if (latent.nope_dim() > 0 && view.down_k.weight != nullptr) {
+        project_latent(view, view.down_k, work.normed, work.latent);
+        project(view.up_k, work.latent, nope);
+    } else if (latent.nope_dim() > 0) {
+        project(view.up_k, work.normed, nope);
+    }
+    const HeadColumns rope = head_columns(work.k_rope, latent.rope_keys(), {0, latent.rope_dim});
+    Matrix scales = norms.key.scales(nope.rows(), rope, head_columns(nope, latent.up_heads(), latent_heads.up_key));
+    if (latent.rope_dim > 0) HeadNorm::apply_part(scales, norms.key.rope, rope);
+    return scales;
+}
+
+void Session::Impl::weigh_queries(const HeadNorm& keys, Matrix& nope_queries) const {
+    const std::int64_t dim = latent.nope_dim(), group = latent.num_heads / keys.heads();
+    for (std::int64_t head = 0; head < latent.num_heads; ++head) {
+        nope_queries.middleCols(head * dim, dim).array().rowwise() *= keys.nope.row(head / group).array();
+    }
+}
+
+void Session::Impl::scale_keys(const Matrix& scales, Eigen::Ref<Matrix> keys) const {
+    const std::int64_t heads = latent.up_heads(), dim = latent.nope_dim();
+    for (std::int64_t head = 0; head < heads; ++head) {
+        keys.middleCols(head * dim, dim).array().colwise() *= scales.col(scales.cols() == 1 ? 0 : head).array();
+    }
 }
 
 UpRows Session::Impl::up_keys() const {
@@ -166,6 +207,11 @@ void Session::Impl::attend_expanded(std::int64_t layer, const LayerCache& cache,
             if (added.nope_queries.cols() > 0) {
                 up(view.down_k, view.up_k, shares_latent(latent.factorization));
                 place(up_keys());
+                if (const std::int64_t scales = latent.key_scales(); scales > 0) {
+                    scale_keys(packed.middleCols(rotated + view.down_k.out_features(), scales),
+                               whole.middleCols(rotated, to_column - rotated));
+                    if (!shares_latent(latent.factorization)) from_column += scales;
+                }
             }
             if (!view.one_up()) up(view.down_v, view.up_v, false);
             place(up_values());

@@ -64,16 +64,19 @@ private:
         const TileArithmetic& arithmetic = queries_->arithmetic();
         const MatrixOut logits{logits_, stride_};
         std::fill_n(logits_, count * stride_, 0.0F);
-        TileIn shared{nullptr, 0};  // unpacked as a key, and used again as a value
-        for (std::size_t i = 0; i < layout_->slices.size(); ++i) {
-            const CacheSlice& slice = layout_->slices[i];
-            if (!layout_->segments[slice.segment].key) continue;
-            const TileIn tile = cache_->tile(i, first, count, arithmetic, tile_);
-            for_steps(i, first, count, [&](std::int64_t t, std::int64_t tokens) {
-                queries_->add_logits(slice, tokens, {tile.data + t * tile.stride, tile.stride},
-                                     {logits_ + t * stride_, stride_});
-            });
-            if (layout_->segments[slice.segment].value) shared = tile;
+        TileIn shared{nullptr, 0};                 // unpacked as a key, and used again as a value
+        for (const bool scaled : {true, false}) {  // logits that are scaled come before others are added
+            for (std::size_t i = 0; i < layout_->slices.size(); ++i) {
+                const CacheSlice& slice = layout_->slices[i];
+                if (!layout_->segments[slice.segment].key || is_scaled(slice) != scaled) continue;
+                const TileIn tile = cache_->tile(i, first, count, arithmetic, tile_);
+                for_steps(i, first, count, [&](std::int64_t t, std::int64_t tokens) {
+                    queries_->add_logits(slice, tokens, {tile.data + t * tile.stride, tile.stride},
+                                         {logits_ + t * stride_, stride_});
+                });
+                if (layout_->segments[slice.segment].value) shared = tile;
+            }
+            if (scaled) scale_logits(first, count);
         }
         if (rule_.softcap > 0) soft_cap(rule_.softcap, count * stride_, logits_);
         hide(visibility, first, count);
@@ -90,6 +93,28 @@ private:
                 const std::int64_t row = (slice.first_head + head) * group;
                 arithmetic.weigh(count, group, segment.dim, {logits_ + row, stride_}, values, head * segment.dim,
                                  {state_.result + row * segment.dim, segment.dim});
+            }
+        }
+    }
+
+    [[nodiscard]] bool is_scaled(const CacheSlice& slice) const {
+        return slice.segment + 1 < layout_->segments.size() && layout_->segments[slice.segment + 1].scale;
+    }
+
+    /// Multiplies the logits of every row by the number of its head, where there are such numbers.
+    void scale_logits(std::int64_t first, std::int64_t count) {
+        for (std::size_t i = 0; i < layout_->slices.size(); ++i) {
+            const CacheSlice& slice = layout_->slices[i];
+            const CacheSegment& segment = layout_->segments[slice.segment];
+            if (!segment.scale) continue;
+            const MatrixIn scales = cache_->slice(i, first, count, nullptr);  // in place
+            const std::int64_t group = rows_ / segment.heads;
+            for (std::int64_t t = 0; t < count; ++t) {
+                for (std::int64_t head = 0; head < slice.heads; ++head) {
+                    const float scale = scales.data[t * scales.stride + head];
+                    float* row = logits_ + t * stride_ + (slice.first_head + head) * group;
+                    for (std::int64_t r = 0; r < group; ++r) row[r] *= scale;
+                }
             }
         }
     }

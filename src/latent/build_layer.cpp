@@ -39,6 +39,13 @@ std::vector<std::int64_t> in_order(std::int64_t count) {
 
 Vector whole_bias(const TensorView* bias) { return gathered_bias(bias, in_order(bias == nullptr ? 0 : bias->rows())); }
 
+std::optional<HeadNorms> norms_of(const LayerView& view, const AttentionShape& shape, const LayerPairs& pairs) {
+    if (view.latent()) {
+        return head_norms(view.latent_attention().head_q_norm, view.latent_attention().head_k_norm, shape, pairs);
+    }
+    return head_norms(view.original_attention().q_norm, view.original_attention().k_norm, shape, pairs);
+}
+
 LatentShape per_head_shape(const Model& model, const LayerPairs& pairs) {
     return model.config.latent_shape(static_cast<std::int64_t>(2 * pairs.front().size()), 0, Factorization::joint);
 }
@@ -51,6 +58,7 @@ LatentLayer empty_layer(const Model& model, std::int64_t layer, const LatentShap
     result.shape = shape;
     result.pairs = pairs;
     result.rule = model.rules(layer).attention;
+    result.head_norms = norms_of(model.layer(layer), shape, pairs);
     result.rotary =
         std::make_shared<const RotaryTable>(ordered_rule(model.rules(layer).rotary, shape.head_dim), positions);
     return result;

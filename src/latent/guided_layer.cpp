@@ -41,6 +41,9 @@ GuidedLayer guide_layer(const Model& model, std::int64_t layer, const LayerPairs
     }
     LatentLayer latent = layer_of_original(model, layer, pairs, inputs->extent().sample_seq_len);
     if (request.nope_phase == NopePhase::fitted) {
+        if (latent.head_norms) {
+            throw Error(ErrorCode::unsupported, "nope-phase fitted turns queries before their norm, which changes it");
+        }
         fit_nope_phases(model, layer, inputs->sample(layer), inputs->extent().sample_seq_len, latent);
     }
     const LatentShape shape = config.latent_shape(latent.shape.rope_dim, request.kv_rank, request.factorization);

@@ -20,12 +20,46 @@ KeptShape kept_shape(const LatentShape& shape, std::int64_t tokens, std::int64_t
             shape.rope_dim,   shape.nope_dim(), shape.head_dim};
 }
 
+/// The two parts of heads that lie behind each other in q.
+std::pair<HeadColumns, HeadColumns> query_parts(const LatentShape& shape, Matrix& q) {
+    return {head_columns(q, shape.num_heads, {0, shape.rope_dim}),
+            head_columns(q, shape.num_heads, {shape.num_heads * shape.rope_dim, shape.nope_dim()})};
+}
+
+void norm_heads(const LatentLayer& layer, LatentActivations& to) {
+    const LatentShape& shape = layer.shape;
+    const auto& [query, key] = *layer.head_norms;
+    to.raw_q = to.q, to.raw_k_rope = to.k_rope, to.raw_k_nope = to.k_nope;
+    const auto [query_rope, query_nope] = query_parts(shape, to.q);
+    to.q_scales = query.scales(to.q.rows(), query_rope, query_nope);
+    query.apply(to.q_scales, query_rope, query_nope);
+    const HeadColumns key_rope = head_columns(to.k_rope, shape.rope_keys(), {0, shape.rope_dim}),
+                      key_nope = head_columns(to.k_nope, shape.up_heads(), {0, shape.nope_dim()});
+    to.k_scales = key.scales(to.q.rows(), key_rope, key_nope);
+    key.apply(to.k_scales, key_rope, key_nope);
+}
+
 KeptInput input_of(const LatentLayer& layer, const LatentActivations& at) {
     return {{at.q.data(), at.q.cols()},
             {at.q.data() + layer.shape.num_heads * layer.shape.rope_dim, at.q.cols()},
             {at.k_rope.data(), at.k_rope.cols()},
             {at.k_nope.data(), at.k_nope.cols()},
             {at.v.data(), at.v.cols()}};
+}
+
+/// Turns derivatives by normed queries and keys into those before the norms.
+void norm_heads_gradient(const LatentLayer& layer, const LatentActivations& at, Matrix& d_q, Matrix& d_k_rope,
+                         Matrix& d_k_nope) {
+    const LatentShape& shape = layer.shape;
+    Matrix raw_q = at.raw_q, raw_k_rope = at.raw_k_rope, raw_k_nope = at.raw_k_nope;
+    const auto [query_rope, query_nope] = query_parts(shape, raw_q);
+    const auto [d_query_rope, d_query_nope] = query_parts(shape, d_q);
+    layer.head_norms->query.back(at.q_scales, query_rope, query_nope, d_query_rope, d_query_nope);
+    const HeadRows rope = {0, shape.rope_dim}, nope = {0, shape.nope_dim()};
+    layer.head_norms->key.back(at.k_scales, head_columns(raw_k_rope, shape.rope_keys(), rope),
+                               head_columns(raw_k_nope, shape.up_heads(), nope),
+                               head_columns(d_k_rope, shape.rope_keys(), rope),
+                               head_columns(d_k_nope, shape.up_heads(), nope));
 }
 
 /// Where all heads share one rotated key: a copy of it for each.
@@ -63,6 +97,7 @@ void run_latent(const LatentLayer& layer, std::int64_t seq_len, const Matrix& in
     }
     project(to.latent, w.up_k, w.up_k_bias, to.k_nope);
     project(to.latent, w.up_v, w.up_v_bias, to.v);
+    if (layer.head_norms) norm_heads(layer, to);
     rotate(layer, seq_len, shape.num_heads, Turn::forward, to.q);
     rotate(layer, seq_len, shape.rope_keys(), Turn::forward, to.k_rope);
     copy_to_heads(shape, to.k_rope);
@@ -93,6 +128,7 @@ void differentiate_latent(const LatentLayer& layer, std::int64_t seq_len, const 
     sum_over_heads(shape, d_k_rope);
     rotate(layer, seq_len, shape.num_heads, Turn::back, d_q);
     rotate(layer, seq_len, shape.rope_keys(), Turn::back, d_k_rope);
+    if (layer.head_norms) norm_heads_gradient(layer, at, d_q, d_k_rope, d_k_nope);
     weight_gradient(d_q, input, d.q);
     weight_gradient(d_k_rope, input, d.k_rope);
     weight_gradient(d_k_nope, at.latent, d.up_k);

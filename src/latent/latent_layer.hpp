@@ -3,6 +3,7 @@
 #include <memory>
 #include <vector>
 
+#include "../forward/head_norms.hpp"
 #include "../forward/rotary.hpp"
 #include "mha2mla/latent.hpp"
 #include "mha2mla/model.hpp"
@@ -16,19 +17,22 @@ struct LatentLayer {
     LayerPairs pairs;                           // that keep RoPE, by KV head; empty: all pairs of `rotary`
     std::shared_ptr<const RotaryTable> rotary;  // of the rotated keys, in halves; for as many positions as are run
     AttentionRule rule;                         // of the original layer
+    std::optional<HeadNorms> head_norms = {};   // of queries and keys
     double norm_eps = 0;                        // of an RMSNorm on the latent, whose weight is 1; 0: there is none
 };
 
 /// What the forward pass leaves for the backward pass, on whole sequences.
 struct LatentActivations {
-    Matrix q;                      // after RoPE, [tokens, heads * (rope_dim + nope_dim)]
-    Matrix k_rope;                 // after RoPE, a copy for each head of k_nope, [tokens, up_heads * rope_dim]
-    Matrix latent;                 // behind its norm, [tokens, rank]
-    Matrix raw_latent;             // before it; empty without one
-    Matrix k_nope, v;              // [tokens, up_heads * nope_dim], [tokens, up_heads * head_dim]
-    std::vector<float> attention;  // softmax, [sequences, heads, seq_len, seq_len]
-    Matrix mixed;                  // softmax · v, [tokens, heads * head_dim]
-    Matrix output;                 // mixed · oᵀ without bias, [tokens, hidden]
+    Matrix raw_q, raw_k_rope, raw_k_nope;  // before norms of queries and keys; empty without them
+    Matrix q_scales, k_scales;             // of these norms
+    Matrix q;                              // after RoPE, [tokens, heads * (rope_dim + nope_dim)]
+    Matrix k_rope;                         // after RoPE, a copy for each head of k_nope, [tokens, up_heads * rope_dim]
+    Matrix latent;                         // behind its norm, [tokens, rank]
+    Matrix raw_latent;                     // before it; empty without one
+    Matrix k_nope, v;                      // [tokens, up_heads * nope_dim], [tokens, up_heads * head_dim]
+    std::vector<float> attention;          // softmax, [sequences, heads, seq_len, seq_len]
+    Matrix mixed;                          // softmax · v, [tokens, heads * head_dim]
+    Matrix output;                         // mixed · oᵀ without bias, [tokens, hidden]
 };
 
 /// MLA in its expanded form (MHA2MLA, eq. 8-10).

@@ -13,9 +13,9 @@ struct TensorContent {
 struct LayerContent {
     const LatentWeights& weights;
     const LatentShape& shape;
-    float scale;                    // of the original's logits
-    Vector output_bias;             // the original's; empty where there is none
-    bool biased;                    // tensors of LatentTensor::biased have one even if it is zero
+    float scale;         // of the original's logits
+    Vector output_bias;  // the original's; empty where there is none
+    bool biased;         // tensors of LatentTensor::biased have one even if it is zero
     /// shape.kv_rank may count numbers that the weights do not have: behind them comes the constant, then zeros.
     LatentNorm latent_norm = LatentNorm::identity;
 };

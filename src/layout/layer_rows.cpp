@@ -24,8 +24,8 @@ LayerRows layer_rows(const AttentionShape& shape, const LayerPairs& pairs, std::
     }
     std::vector<std::int64_t> query_nope;
     for (std::int64_t head = 0; head < shape.num_heads; ++head) {
-        split_head(head * shape.head_dim, dims, pairs[static_cast<std::size_t>(head / shape.group_size())],
-                   rows.query, query_nope);
+        split_head(head * shape.head_dim, dims, pairs[static_cast<std::size_t>(head / shape.group_size())], rows.query,
+                   query_nope);
     }
     rows.query.insert(rows.query.end(), query_nope.begin(), query_nope.end());
     return rows;

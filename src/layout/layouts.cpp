@@ -10,7 +10,8 @@ constexpr std::array<LatentLayout, 2> kLayouts = {{
      false, false, "", reference_tensors, reference_rows, read_reference_config, reference_config_text,
      reference_loader_files, reference_has_classes},
     {"deepseek", "one rotated key and one latent for all heads, a DeepseekV3ForCausalLM that engines load", true, true,
-     true, "deepseek_v3", deepseek_tensors, deepseek_rows, read_deepseek_config, deepseek_config_text, nullptr, nullptr},
+     true, "deepseek_v3", deepseek_tensors, deepseek_rows, read_deepseek_config, deepseek_config_text, nullptr,
+     nullptr},
 }};
 
 }  // namespace

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
 
 #include "families/families.hpp"
 #include "mha2mla/error.hpp"
@@ -19,26 +18,26 @@ constexpr std::array<Family, 27> kFamilies = {{
     {{"mistral", "Mistral 7B, with or without a sliding window", true}, family::mistral},
     {{"ministral", "Ministral 8B", true}, family::ministral},
     {{"qwen2", "Qwen 2 and 2.5", true}, family::qwen2},
-    {{"qwen3", "Qwen 3"}, family::qwen3},
-    {{"smollm3", "SmolLM3"}, family::smollm3},
-    {{"gemma", "Gemma"}, family::gemma},
-    {{"gemma2", "Gemma 2"}, family::gemma2},
-    {{"gemma3_text", "Gemma 3, text only"}, family::gemma3},
-    {{"olmo2", "OLMo 2"}, family::olmo2},
-    {{"olmo3", "OLMo 3"}, family::olmo3},
-    {{"exaone4", "EXAONE 4"}, family::exaone4},
-    {{"granite", "Granite 3"}, family::granite},
-    {{"cohere", "Command R"}, family::cohere},
-    {{"cohere2", "Command R7B, Command A"}, family::cohere2},
-    {{"phi3", "Phi-3, Phi-4-mini"}, family::phi3},
-    {{"glm", "GLM-4 9B"}, family::glm},
-    {{"glm4", "GLM-4-0414"}, family::glm4},
-    {{"stablelm", "StableLM 2"}, family::stablelm},
-    {{"starcoder2", "StarCoder2"}, family::starcoder2},
-    {{"arcee", "AFM 4.5B"}, family::arcee},
-    {{"nemotron", "Nemotron-4, Minitron"}, family::nemotron},
-    {{"helium", "Helium"}, family::helium},
-    {{"seed_oss", "Seed-OSS"}, family::seed_oss},
+    {{"qwen3", "Qwen 3", true}, family::qwen3},
+    {{"smollm3", "SmolLM3", true}, family::smollm3},
+    {{"gemma", "Gemma", true}, family::gemma},
+    {{"gemma2", "Gemma 2", true}, family::gemma2},
+    {{"gemma3_text", "Gemma 3, text only", true}, family::gemma3},
+    {{"olmo2", "OLMo 2", true}, family::olmo2},
+    {{"olmo3", "OLMo 3", true}, family::olmo3},
+    {{"exaone4", "EXAONE 4", true}, family::exaone4},
+    {{"granite", "Granite 3", true}, family::granite},
+    {{"cohere", "Command R", true}, family::cohere},
+    {{"cohere2", "Command R7B, Command A", true}, family::cohere2},
+    {{"phi3", "Phi-3, Phi-4-mini", true}, family::phi3},
+    {{"glm", "GLM-4 9B", true}, family::glm},
+    {{"glm4", "GLM-4-0414", true}, family::glm4},
+    {{"stablelm", "StableLM 2", true}, family::stablelm},
+    {{"starcoder2", "StarCoder2", true}, family::starcoder2},
+    {{"arcee", "AFM 4.5B", true}, family::arcee},
+    {{"nemotron", "Nemotron-4, Minitron", true}, family::nemotron},
+    {{"helium", "Helium", true}, family::helium},
+    {{"seed_oss", "Seed-OSS", true}, family::seed_oss},
     {{"deepseek_v2", "DeepSeek-V2 without experts"}, family::deepseek_v2},
     {{"deepseek_v3", "DeepSeek-V3 without experts, and what layout deepseek writes"}, family::deepseek_v3},
     {{"mha2mla_deepseek", "what layout deepseek writes with free rope-frequencies"}, family::mha2mla_deepseek},
@@ -65,14 +64,24 @@ const Family* find_family(std::string_view model_type) {
 
 /// The rule of a layer that no conversion is known for, or empty.
 std::string obstacle(const LayerRules& rules, std::int64_t head_dim) {
-    const AttentionRule& attention = rules.attention;
-    if (attention.window > 0) return "a sliding window";
-    if (attention.softcap > 0) return "soft-capped attention logits";
-    if (attention.query_key_norm != QueryKeyNorm::none) return "norms of queries and keys";
-    if (attention.scale != 1.0F / std::sqrt(static_cast<float>(head_dim))) return "an attention scale of its own";
+    const RotaryRule& rotary = rules.rotary;
+    if (rules.attention.query_key_norm != QueryKeyNorm::none) {
+        const bool plain = rotary.frequencies.empty() || (rotary.rotated_dims() == head_dim && !rotary.interleaved);
+        if (!plain) return "norms of queries and keys of which a part rotates, or pairs of neighbours";
+        if (rules.attention.qkv_bias) return "norms of queries and keys with biases";
+    }
+    if (rotary.dynamic_factor > 0 && rotary.rotated_dims() != head_dim) {
+        return "partial rotation that depends on the length of the sequence";
+    }
+    return {};
+}
+
+/// The rule of a layer that a DeepSeek block has no place for, or empty.
+std::string deepseek_obstacle(const LayerRules& rules) {
+    if (rules.attention.window > 0) return "a sliding window";
+    if (rules.attention.softcap > 0) return "soft-capped attention logits";
+    if (rules.attention.query_key_norm != QueryKeyNorm::none) return "norms of queries and keys";
     if (rules.rotary.frequencies.empty()) return "layers without RoPE";
-    if (rules.rotary.rotated_dims() != head_dim) return "partial rotation";
-    if (rules.rotary.interleaved) return "interleaved rotation";
     if (rules.rotary.gain != 1) return "a gain of the rotation (yarn, longrope)";
     if (rules.rotary.trained_length > 0) return "RoPE that depends on the length of the sequence";
     if (rules.parallel) return "attention and MLP side by side";
@@ -109,12 +118,21 @@ void refuse_conversion(const ModelConfig& config) {
         const std::string rule = obstacle(rules, config.head_dim);
         if (!rule.empty()) throw Error(ErrorCode::unsupported, start + ": it has " + rule);
     }
-    const ModelRules& rules = config.rules;
-    if (rules.embedding_scale != 1 || rules.logit_scale != 1 || rules.final_softcap != 0) {
-        throw Error(ErrorCode::unsupported, start + ": it has scales of embeddings or logits");
-    }
     const Family* family = find_family(config.model_type);
     if (family != nullptr && !family->row.converts) throw Error(ErrorCode::unsupported, start);
+}
+
+std::string deepseek_obstacle(const ModelConfig& config) {
+    for (const LayerRules& rules : config.rules.layers) {
+        std::string rule = deepseek_obstacle(rules);
+        if (!rule.empty()) return rule;
+    }
+    const ModelRules& rules = config.rules;
+    if (rules.embedding_scale != 1 || rules.logit_scale != 1 || rules.final_softcap != 0) {
+        return "scales of embeddings or logits";
+    }
+    if (!config.names.qkv.empty() || !config.names.gate_up.empty()) return "several projections in one tensor";
+    return {};
 }
 
 }  // namespace mha2mla

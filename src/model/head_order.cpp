@@ -44,10 +44,10 @@ HeadOrder head_order(const RotaryRule& rule, std::int64_t head_dim) {
     HeadOrder order{std::vector<std::int64_t>(static_cast<std::size_t>(head_dim)), rotated, rule.gain * rule.gain};
     for (std::int64_t k = 0; k < half; ++k) {
         const bool rotates = k < rotated / 2;
-        const bool halves = rotates && !rule.interleaved;
+        const bool halves = (rotates || rotated == 0) && !rule.interleaved;
         const std::int64_t first = halves ? k : 2 * k;
         order.dims[static_cast<std::size_t>(k)] = first;
-        order.dims[static_cast<std::size_t>(k + half)] = halves ? first + rotated / 2 : first + 1;
+        order.dims[static_cast<std::size_t>(k + half)] = !halves ? first + 1 : first + (rotates ? rotated / 2 : half);
     }
     return order;
 }

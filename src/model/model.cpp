@@ -160,14 +160,22 @@ private:
             view.v = linear(names + "v_proj", kv_rows, hidden, rule.qkv_bias, kv_words);
         }
         view.o = linear(names + "o_proj", hidden, query_rows, rule.o_bias, query_words);
+        find_head_norms(names, rule, query_words, kv_words, view.q_norm, view.k_norm);
+        return view;
+    }
+
+    /// Of queries and keys.
+    void find_head_norms(const std::string& names, const AttentionRule& rule, const std::string& query_words,
+                         const std::string& kv_words, NormView& q_norm, NormView& k_norm) const {
         if (rule.query_key_norm == QueryKeyNorm::none) {
-            refuse_norms(names);
-            return view;
+            if (!config_.latent) refuse_norms(names);
+            return;
         }
         const bool whole = rule.query_key_norm == QueryKeyNorm::whole;
-        view.q_norm = norm(names, "q_norm", whole ? query_rows : config_.head_dim, rules.norm, query_words);
-        view.k_norm = norm(names, "k_norm", whole ? kv_rows : config_.head_dim, rules.norm, kv_words);
-        return view;
+        const NormRule& norms = config_.rules.layers.front().norm;
+        const std::int64_t dim = config_.head_dim;
+        q_norm = norm(names, "q_norm", whole ? config_.num_attention_heads * dim : dim, norms, query_words);
+        k_norm = norm(names, "k_norm", whole ? config_.num_key_value_heads * dim : dim, norms, kv_words);
     }
 
     LatentAttentionView latent_attention(const std::string& prefix, const AttentionRule& rule) const {
@@ -189,6 +197,7 @@ private:
             const bool bias = tensor.from == Projection::output ? rule.o_bias : rule.qkv_bias;
             place(tensor.role, shape, linear(name, tensor.rows, tensor.columns, tensor.biased && bias, because), view);
         }
+        find_head_norms(prefix + "self_attn.", rule, query_words, words, view.head_q_norm, view.head_k_norm);
         return view;
     }
 
@@ -299,6 +308,8 @@ std::vector<const TensorView*> tensors_of(const LayerView& layer) {
         }
         add_norm(view.q_norm);
         add_norm(view.latent_norm);
+        add_norm(view.head_q_norm);
+        add_norm(view.head_k_norm);
     } else {
         const AttentionView& view = layer.original_attention();
         for (const auto* linear : {&view.q, &view.k, &view.v, &view.o}) add_linear(*linear);

@@ -42,9 +42,9 @@ void differentiate_block(const LatentBlock& block, const BlockActivations& at, M
                  branch_gradient(view.mlp_post_norm, rules.residual_scale, at.mlp_output, d_hidden), d_mlp_normed);
     if (!rules.parallel) optional_norm_gradient(view.mlp_norm, at.middle, d_mlp_normed, d_hidden);
     Matrix d_normed;
-    differentiate_latent(
-        block.latent, block.seq_len, at.normed, at.attention,
-        branch_gradient(view.attention_post_norm, rules.residual_scale, at.attention_output, d_hidden), to, &d_normed);
+    differentiate_latent(block.latent, block.seq_len, at.normed, at.attention,
+                         branch_gradient(view.attention_post_norm, rules.residual_scale, at.attention_output, d_hidden),
+                         to, &d_normed);
     if (rules.parallel) d_normed += d_mlp_normed;
     optional_norm_gradient(view.attention_norm, at.input, d_normed, d_hidden);
 }

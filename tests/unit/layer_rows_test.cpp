@@ -7,7 +7,8 @@ namespace {
 
 TEST(LayerRows, FollowTheReferenceOrder) {
     // KV head 0 keeps pairs 1 and 3 (rows 1, 3 and 5, 7), KV head 1 keeps pairs 0 and 2 (rows 8, 10 and 12, 14).
-    const LayerRows rows = layer_rows({4, 2, 8, 0}, {{1, 3}, {0, 2}}, std::vector<std::int64_t>{0, 1, 2, 3, 4, 5, 6, 7});
+    const LayerRows rows =
+        layer_rows({4, 2, 8, 0}, {{1, 3}, {0, 2}}, std::vector<std::int64_t>{0, 1, 2, 3, 4, 5, 6, 7});
     EXPECT_EQ(rows.key_rope, (std::vector<std::int64_t>{1, 3, 5, 7, 8, 10, 12, 14}));
     EXPECT_EQ(rows.key_nope, (std::vector<std::int64_t>{0, 2, 4, 6, 9, 11, 13, 15}));
     // Query heads 0 and 1 follow KV head 0, heads 2 and 3 KV head 1; all RoPE rows come before all NoPE rows.

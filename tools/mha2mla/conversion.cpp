@@ -96,6 +96,11 @@ Conversion prepare(const ConvertFlags& flags, Context& context, const fs::path& 
     check_method(flags);
     const ModelConfig& config = conversion.model.config;
     conversion.plan = plan_of(flags, config);
+    if (const std::string rule = deepseek_obstacle(config);
+        !rule.empty() && !flags.request.layout && conversion.plan.aligned() != nullptr) {
+        spdlog::info("model_type {} has {}, which layout {} has no place for: layout {}", config.model_type, rule,
+                     deepseek_layout().name, conversion.plan.layout().name);
+    }
     conversion.limits = {context.max_memory, flags.max_shard_bytes, flags.overwrite, flags.resume};
     if (const AlignRequest* request = conversion.plan.aligned()) {
         Json& text = conversion.provenance.ranks_from = describe_text(flags.statistics.text);
@@ -110,9 +115,8 @@ Conversion prepare(const ConvertFlags& flags, Context& context, const fs::path& 
     }
     Split split;
     with_option_names({}, [&] { split = conversion.plan.splits(config).front(); });
-    conversion.cost = plan_conversion(
-        config, {split.rope_dim, split.kv_rank, conversion.plan.factorization(), 16, &conversion.plan.layout(),
-                 conversion.plan.padded()});
+    conversion.cost = plan_conversion(config, {split.rope_dim, split.kv_rank, conversion.plan.factorization(), 16,
+                                               &conversion.plan.layout(), conversion.plan.padded()});
     if (conversion.plan.staged() != nullptr) check_rope_dim(config, split.rope_dim);
     conversion.fingerprint =
         conversion_fingerprint(conversion.model, conversion.plan, conversion.limits, conversion.provenance);
