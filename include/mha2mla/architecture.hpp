@@ -52,11 +52,37 @@ struct AttentionRule {
 
 enum class Activation : std::uint8_t { silu, gelu, gelu_tanh, relu_squared };
 
-/// down(act(gate(x)) · up(x)), or down(act(up(x))) if not gated.
+/// How the router's logits of a token become scores of the experts.
+enum class ExpertScore : std::uint8_t {
+    softmax,  ///< over all experts
+    sigmoid,  ///< of each expert by itself (DeepSeek-V3)
+};
+
+/// A mixture of experts: Σ w_e · expert_e(x) over the experts with the highest scores, and a shared expert for every
+/// token. w_e is the score of the expert, times `scale`.
+struct MixtureRule {
+    std::int64_t experts = 0;    // 0: none, the MLP is dense
+    std::int64_t per_token = 0;  // experts that a token goes through
+    std::int64_t width = 0;      // of an expert, where a dense MLP has intermediate_size
+    ExpertScore score = ExpertScore::softmax;
+    bool corrected = false;   // experts are chosen by their scores plus a correction that w_e has not (DeepSeek-V3)
+    bool normalised = false;  // w_e is divided by the sum of the scores of the chosen experts
+    float scale = 1;
+
+    /// Groups of consecutive experts (DeepSeek-V2, section 2.1.2): a token chooses within its `groups_per_token` best.
+    std::int64_t groups = 1, groups_per_token = 1;
+    std::int64_t group_best = 1;  // a group is as good as the sum of its so many highest scores
+
+    std::int64_t shared_width = 0;  // of the shared expert; 0: none
+    bool shared_gate = false;       // what it adds is multiplied by a sigmoid of the token's own (Qwen2-MoE)
+};
+
+/// down(act(gate(x)) · up(x)), or down(act(up(x))) if not gated; or several of them, see MixtureRule.
 struct MlpRule {
     Activation activation = Activation::silu;
     bool gated = true;
     bool bias = false;
+    MixtureRule mixture = {};
 };
 
 /// A block: hidden += residual_scale · post(f(pre(hidden))), for f the attention and then the MLP.

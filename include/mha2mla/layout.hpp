@@ -121,8 +121,9 @@ struct LatentShape : AttentionShape {
     std::int64_t kv_rank = 0;   // d_kv: width of a latent, over keys and values together; see latents()
     Factorization factorization = Factorization::joint;
     const LatentLayout* layout = &reference_layout();
-    std::int64_t query_rank = 0;  // width of the queries' own latent; 0: none
-    std::int64_t key_norms = 0;   // norms of a token's key: one of each KV head, or one over all of them (QK-norm)
+    std::int64_t query_rank = 0;    // width of the queries' own latent; 0: none
+    std::int64_t own_nope_dim = 0;  // see LatentConfig::nope_dim
+    std::int64_t key_norms = 0;     // norms of a token's key: one of each KV head, or one over all of them (QK-norm)
 
     /// Rotated keys of a token: one of each KV head, or one for all heads.
     [[nodiscard]] std::int64_t rope_keys() const;
@@ -160,6 +161,9 @@ struct LatentConfig {
     /// Of a rotated key that all heads share, radians per token: a list for all layers or one for each, to be written;
     /// empty: engines compute them from the rest of config.json. Read ones are in ModelConfig::rules.
     std::vector<std::vector<double>> frequencies = {};
+    /// Of a model that was MLA from the start: dimensions of a head's query and key that do not rotate; 0: what
+    /// conversions to the layout have.
+    std::int64_t nope_dim = 0;
 
     /// The kept pairs of each KV head of a layer; empty: all pairs of the rotated keys, in order.
     [[nodiscard]] std::span<const std::vector<std::int64_t>> layer_pairs(std::int64_t layer) const {

@@ -37,6 +37,11 @@ struct TensorNames {
     std::string_view qkv;      // rows of q_proj, k_proj and v_proj in one tensor; empty: three tensors
     std::string_view gate_up;  // rows of gate_proj and up_proj in one tensor; empty: two tensors
     std::string_view up = "mlp.up_proj", down = "mlp.down_proj";
+
+    std::string_view router = "mlp.gate";
+    std::string_view experts = "mlp.experts";  // before the number of an expert and its own names:
+    std::string_view expert_gate = "gate_proj", expert_up = "up_proj", expert_down = "down_proj";
+    std::string_view shared_expert = "mlp.shared_experts";  // before gate_proj, up_proj and down_proj
 };
 
 /// The keys of config.json, under their Hugging Face names and with absent ones filled in.
@@ -71,12 +76,12 @@ struct ModelConfig {
     /// Of a conversion with these sizes.
     [[nodiscard]] LatentShape latent_shape(std::int64_t rope_dim, std::int64_t kv_rank, Factorization factorization,
                                            const LatentLayout& layout = reference_layout()) const {
-        return {attention_shape(), rope_dim, kv_rank, factorization, &layout, 0, key_norms()};
+        return {attention_shape(), rope_dim, kv_rank, factorization, &layout, 0, 0, key_norms()};
     }
     /// Of a converted checkpoint.
     [[nodiscard]] LatentShape latent_shape() const {
         return {attention_shape(), latent->rope.rope_dim, latent->kv_rank, latent->factorization,
-                latent->layout,    latent->query_rank,    key_norms()};
+                latent->layout,    latent->query_rank,    latent->nope_dim, key_norms()};
     }
 };
 
@@ -138,12 +143,29 @@ struct LatentAttentionView {
     [[nodiscard]] bool one_up() const { return up_k.weight == up_v.weight; }
 };
 
+/// An MLP of one width.
+struct MlpView {
+    LinearView gate;  // [width, hidden]; null in one that is not gated
+    LinearView up;    // [width, hidden]
+    LinearView down;  // [hidden, width]
+};
+
+/// The experts of a layer; empty where the MLP is dense.
+struct MixtureView {
+    LinearView router;                       // [experts, hidden]
+    const TensorView* correction = nullptr;  // [experts], see MixtureRule::corrected
+    std::vector<MlpView> experts;
+    MlpView shared;          // null: none
+    LinearView shared_gate;  // [1, hidden]
+};
+
 struct LayerView {
     NormView attention_norm, attention_post_norm;  // [hidden], before and behind the attention
     NormView mlp_norm, mlp_post_norm;              // [hidden], before and behind the MLP
     std::variant<AttentionView, LatentAttentionView> attention;
     LinearView gate, up;  // [intermediate, hidden]; no gate in an MLP that is not gated
     LinearView down;      // [hidden, intermediate]
+    MixtureView mixture;  // instead of these three
 
     [[nodiscard]] bool latent() const { return std::holds_alternative<LatentAttentionView>(attention); }
     /// The attention of a layer that is not latent().
@@ -156,8 +178,10 @@ struct LayerView {
         return latent() ? latent_attention().o : original_attention().o;
     }
 };
-/// Every tensor of the layer once, for Checkpoint::will_need and done_with.
+/// Every tensor of the layer once but those of expert_tensors_of(), for Checkpoint::will_need and done_with.
 [[nodiscard]] std::vector<const TensorView*> tensors_of(const LayerView& layer);
+/// The tensors that few tokens read all of: those of the experts that tokens choose.
+[[nodiscard]] std::vector<const TensorView*> expert_tensors_of(const LayerView& layer);
 
 /// A checkpoint whose tensors were found and agree with its config.json.
 struct Model {

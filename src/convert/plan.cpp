@@ -12,17 +12,30 @@ namespace {
 /// Parameters of a linear map with or without bias.
 std::int64_t linear_parameters(std::int64_t out, std::int64_t in, bool bias) { return out * in + (bias ? out : 0); }
 
+/// Of the MLP of a layer: what is stored, not what a token goes through.
+std::int64_t mlp_parameters(const ModelConfig& c, const MlpRule& rule) {
+    const auto of_width = [&](std::int64_t width, bool bias) {
+        return 2 * linear_parameters(width, c.hidden_size, bias) + linear_parameters(c.hidden_size, width, bias);
+    };
+    const MixtureRule& mixture = rule.mixture;
+    if (mixture.experts == 0) return of_width(c.intermediate_size, rule.bias);
+    const std::int64_t router = mixture.experts * c.hidden_size + (mixture.corrected ? mixture.experts : 0);
+    const std::int64_t shared = mixture.shared_width == 0 ? 0
+                                                          : of_width(mixture.shared_width, rule.bias) +
+                                                                (mixture.shared_gate ? c.hidden_size : 0);
+    return router + mixture.experts * of_width(mixture.width, false) + shared;
+}
+
 std::int64_t original_parameters(const ModelConfig& c) {
     const std::int64_t query = c.num_attention_heads * c.head_dim;
     const std::int64_t kv = c.num_key_value_heads * c.head_dim;
-    const LayerRules& rules = c.rules.layers.front();  // layers of a model that can be converted have one shape
+    const LayerRules& rules = c.rules.layers.front();  // of all layers, where attention converts
     const std::int64_t attention = linear_parameters(query, c.hidden_size, rules.attention.qkv_bias) +
                                    2 * linear_parameters(kv, c.hidden_size, rules.attention.qkv_bias) +
                                    linear_parameters(c.hidden_size, query, rules.attention.o_bias);
-    const std::int64_t mlp = 2 * linear_parameters(c.intermediate_size, c.hidden_size, rules.mlp.bias) +
-                             linear_parameters(c.hidden_size, c.intermediate_size, rules.mlp.bias);
-    const std::int64_t tables = (c.tie_word_embeddings ? 1 : 2) * c.vocab_size * c.hidden_size;
-    return tables + c.num_hidden_layers * (attention + mlp + 2 * c.hidden_size) + c.hidden_size;
+    std::int64_t sum = (c.tie_word_embeddings ? 1 : 2) * c.vocab_size * c.hidden_size + c.hidden_size;
+    for (const LayerRules& layer : c.rules.layers) sum += attention + mlp_parameters(c, layer.mlp) + 2 * c.hidden_size;
+    return sum;
 }
 
 /// Weights of a layer's attention. Biases keep their number.
@@ -40,7 +53,11 @@ std::int64_t attention_weights(const LatentShape& shape) {
 }
 
 void check_options(const ModelConfig& c, const PlanOptions& options) {
-    if (c.latent) throw Error(ErrorCode::usage, "the checkpoint is already converted to MLA; start from the original");
+    if (c.latent) {
+        throw Error(ErrorCode::usage,
+                    "the checkpoint is already converted to MLA, or was MLA from the start; start from an original "
+                    "that is not");
+    }
     const bool shared = options.layout->shared_rope_key;
     const std::int64_t widest = shared ? c.num_key_value_heads * c.head_dim : c.head_dim;
     if (options.rope_dim < (shared ? 2 : 0) || options.rope_dim > widest || options.rope_dim % 2 != 0) {

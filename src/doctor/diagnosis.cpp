@@ -71,7 +71,8 @@ private:
                     "bos_token_id " + bos.dump() + " is not in the vocabulary: sequences begin without BOS");
             }
             if (config.latent) {
-                add(Verdict::problem, "config", "the checkpoint is already converted; give its original");
+                add(Verdict::problem, "config",
+                    "the checkpoint is already converted, or was MLA from the start; give an original that is not");
             } else {
                 add(Verdict::ok, "config",
                     "model_type " + config.model_type + ", " + std::to_string(config.num_hidden_layers) + " layers, " +

@@ -99,6 +99,11 @@ void refuse_others(const Model& model) {
     for (std::int64_t i = 0; i < model.config.num_hidden_layers; ++i) {
         const MlpRule& mlp = model.rules(i).mlp;
         const LayerView& layer = model.layer(i);
+        if (mlp.mixture.experts > 0) {
+            throw Error(ErrorCode::unsupported, directory + ": layer " + std::to_string(i) + " has " +
+                                                    std::to_string(mlp.mixture.experts) +
+                                                    " experts, which are not exported to GGUF yet");
+        }
         if (mlp.activation != Activation::silu) {
             throw Error(ErrorCode::unsupported,
                         directory + ": hidden_act in config.json must be silu for llama.cpp to compute the same");

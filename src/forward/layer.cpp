@@ -122,9 +122,15 @@ void add_down(const NormView& post, float scale, LayerWorkspace& work, Eigen::Re
 std::uint64_t workspace_bytes(const ModelConfig& config, std::int64_t tokens, int threads) {
     const std::int64_t query = config.num_attention_heads * config.head_dim;
     const std::int64_t key = config.num_key_value_heads * config.head_dim;
-    const std::int64_t widest = std::max({config.hidden_size, config.intermediate_size, query});
-    const std::int64_t block = tokens * (2 * config.hidden_size + 2 * query + 2 * key) +
-                               2 * std::min(tokens, kMlpTokens) * config.intermediate_size;
+    std::int64_t width = config.intermediate_size, mixture = 0;
+    for (const LayerRules& rules : config.rules.layers) {
+        const MixtureRule& rule = rules.mlp.mixture;
+        width = std::max({width, rule.width, rule.shared_width});
+        mixture = std::max(mixture, mixture_scratch(rule, config.hidden_size));
+    }
+    const std::int64_t widest = std::max({config.hidden_size, width, query});
+    const std::int64_t block =
+        tokens * (2 * config.hidden_size + 2 * query + 2 * key + mixture) + 2 * std::min(tokens, kMlpTokens) * width;
     const std::int64_t thread =
         std::max(attention_scratch(config.group_size(), config.head_dim, config.head_dim), linear_scratch(widest));
     return static_cast<std::uint64_t>(block + threads * thread) * sizeof(float);
@@ -167,7 +173,11 @@ void forward_mlp(const Model& model, std::int64_t layer, Eigen::Ref<Matrix> hidd
     const LayerView& view = model.layer(layer);
     const LayerRules& rules = model.rules(layer);
     if (!rules.parallel) read_normed(view.mlp_norm, hidden, work);
-    mlp(rules.mlp, mlp_of(view), work.normed, work.mlp, work.down);
+    if (rules.mlp.mixture.experts > 0) {
+        mixture(rules.mlp, view.mixture, work.normed, work.mixture, work.down);
+    } else {
+        mlp(rules.mlp, mlp_of(view), work.normed, work.mlp, work.down);
+    }
     add_down(view.mlp_post_norm, rules.residual_scale, work, hidden);
 }
 

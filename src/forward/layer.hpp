@@ -2,7 +2,7 @@
 #include <functional>
 
 #include "mha2mla/runtime.hpp"
-#include "mlp.hpp"
+#include "mixture.hpp"
 #include "rotary.hpp"
 
 namespace mha2mla {
@@ -11,6 +11,7 @@ namespace mha2mla {
 struct LayerWorkspace {
     Matrix normed, q, k, k_rope, v, latent, attention, down;
     MlpWorkspace mlp;
+    MixtureWorkspace mixture;
 };
 /// Bytes of the workspace for blocks of `tokens` tokens through an original checkpoint, and of what `threads` threads
 /// allocate beside it.

@@ -19,10 +19,7 @@ void activate(const MlpRule& rule, std::int64_t tokens, std::int64_t width, floa
 /// @param d_up given the derivative by the result, becomes that by up. @param d_gate set; unused if not gated.
 void activate_gradient(const MlpRule& rule, const Matrix& gate, const Matrix& up, Matrix& d_gate, Matrix& d_up);
 
-struct MlpView {
-    LinearView gate, up;  // [width, hidden]; gate unused if not gated
-    LinearView down;      // [hidden, width]
-};
+/// Of a layer whose MLP is dense.
 [[nodiscard]] inline MlpView mlp_of(const LayerView& layer) { return {layer.gate, layer.up, layer.down}; }
 
 /// Buffers of mlp(), which holds kMlpTokens tokens of the wide rows at once.

@@ -19,8 +19,9 @@ void will_need_layer(const Model& model, std::int64_t layer) {
 }
 
 void done_with_layer(const Model& model, std::int64_t layer) {
-    for (const auto* tensor : tensors_of(model.layer(layer))) {
-        model.checkpoint.done_with(*tensor);
+    const LayerView& view = model.layer(layer);
+    for (const auto& tensors : {tensors_of(view), expert_tensors_of(view)}) {
+        for (const auto* tensor : tensors) model.checkpoint.done_with(*tensor);
     }
 }
 

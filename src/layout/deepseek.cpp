@@ -94,7 +94,7 @@ LatentRows deepseek_rows(const LatentShape& shape) {
             {nope, nope + shape.head_dim}};
 }
 
-std::optional<LatentConfig> read_deepseek_config(const Json& config, const AttentionShape& attention,
+std::optional<LatentConfig> read_deepseek_config(const Json& config, const AttentionShape& /*attention*/,
                                                  std::int64_t /*layers*/, const std::string& file) {
     if (!config.contains("kv_lora_rank")) return std::nullopt;
     constexpr std::int64_t kMost = std::int64_t{1} << 20;
@@ -103,11 +103,7 @@ std::optional<LatentConfig> read_deepseek_config(const Json& config, const Atten
     latent.rope.rope_dim = needed(config, "qk_rope_head_dim", kMost, file);
     latent.kv_rank = needed(config, "kv_lora_rank", kMost, file);
     latent.query_rank = number(config, "q_lora_rank", 1, kMost, file).value_or(0);
-    const std::int64_t nope = needed(config, "qk_nope_head_dim", kMost, file);
-    if (nope != attention.head_dim) {
-        throw Error(ErrorCode::unsupported, file + ": qk_nope_head_dim " + std::to_string(nope) + " and v_head_dim " +
-                                                std::to_string(attention.head_dim) + " differ, which is not supported");
-    }
+    latent.nope_dim = needed(config, "qk_nope_head_dim", kMost, file);
     return latent;
 }
 

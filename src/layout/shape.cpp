@@ -8,7 +8,10 @@ std::int64_t LatentShape::rope_keys() const { return layout->shared_rope_key ? 1
 
 std::int64_t LatentShape::up_heads() const { return layout->shared_rope_key ? num_heads : num_kv_heads; }
 
-std::int64_t LatentShape::nope_dim() const { return layout->shared_rope_key ? head_dim : head_dim - rope_dim; }
+std::int64_t LatentShape::nope_dim() const {
+    if (own_nope_dim > 0) return own_nope_dim;
+    return layout->shared_rope_key ? head_dim : head_dim - rope_dim;
+}
 
 LatentWidths LatentShape::widths() const {
     const FactorizationRow& row = row_of(factorization);

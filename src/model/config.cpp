@@ -45,13 +45,16 @@ ModelConfig read_config(const std::filesystem::path& config_json) {
                                              ") must divide num_attention_heads (" +
                                              std::to_string(config.num_attention_heads) + ")");
     }
-    if (keys.find("head_dim") == nullptr && config.hidden_size % config.num_attention_heads != 0) {
+    // Heads of MLA from the start have keys of their own.
+    const bool latent = keys.find("kv_lora_rank") != nullptr;
+    const char* head_dim = latent ? "v_head_dim" : "head_dim";
+    if (!latent && keys.find("head_dim") == nullptr && config.hidden_size % config.num_attention_heads != 0) {
         keys.fail("num_attention_heads", "must divide hidden_size where head_dim is not given");
     }
-    config.head_dim = keys.dimension("head_dim", kMaxWidth,
-                                     std::max<std::int64_t>(1, config.hidden_size / config.num_attention_heads));
+    config.head_dim =
+        keys.dimension(head_dim, kMaxWidth, std::max<std::int64_t>(1, config.hidden_size / config.num_attention_heads));
     if (config.head_dim % 2 != 0 || config.head_dim > 512) {
-        keys.fail("head_dim", "must be even and at most 512, not " + std::to_string(config.head_dim));
+        keys.fail(head_dim, "must be even and at most 512, not " + std::to_string(config.head_dim));
     }
     if (config.num_attention_heads * config.head_dim > kMaxWidth) {
         keys.fail("num_attention_heads",

@@ -13,12 +13,15 @@ struct Family {
     ModelFamily row;
     void (*fill)(const ConfigKeys&, ModelConfig&);
 };
-constexpr std::array<Family, 27> kFamilies = {{
+constexpr std::array<Family, 30> kFamilies = {{
     {{"llama", "Llama 1-3, SmolLM, TinyStories and others of the same architecture", true}, family::llama},
     {{"mistral", "Mistral 7B, with or without a sliding window", true}, family::mistral},
+    {{"mixtral", "Mixtral, with or without a sliding window"}, family::mixtral},
     {{"ministral", "Ministral 8B", true}, family::ministral},
     {{"qwen2", "Qwen 2 and 2.5", true}, family::qwen2},
     {{"qwen3", "Qwen 3", true}, family::qwen3},
+    {{"qwen2_moe", "Qwen1.5-MoE, Qwen 2 57B-A14B"}, family::qwen2_moe},
+    {{"qwen3_moe", "Qwen 3 30B-A3B, 235B-A22B"}, family::qwen3_moe},
     {{"smollm3", "SmolLM3", true}, family::smollm3},
     {{"gemma", "Gemma", true}, family::gemma},
     {{"gemma2", "Gemma 2", true}, family::gemma2},
@@ -38,8 +41,8 @@ constexpr std::array<Family, 27> kFamilies = {{
     {{"nemotron", "Nemotron-4, Minitron", true}, family::nemotron},
     {{"helium", "Helium", true}, family::helium},
     {{"seed_oss", "Seed-OSS", true}, family::seed_oss},
-    {{"deepseek_v2", "DeepSeek-V2 without experts"}, family::deepseek_v2},
-    {{"deepseek_v3", "DeepSeek-V3 without experts, and what layout deepseek writes"}, family::deepseek_v3},
+    {{"deepseek_v2", "DeepSeek-V2, -V2-Lite, -V2.5"}, family::deepseek_v2},
+    {{"deepseek_v3", "DeepSeek-V3, -R1, Moonlight, and what layout deepseek writes"}, family::deepseek_v3},
     {{"mha2mla_deepseek", "what layout deepseek writes with free rope-frequencies"}, family::mha2mla_deepseek},
 }};
 constexpr auto kRows = [] {
@@ -88,6 +91,8 @@ std::string deepseek_obstacle(const LayerRules& rules) {
     if (rules.post_norm || !rules.pre_norm) return "norms behind attention and MLP";
     if (rules.norm.kind != NormRule::Kind::rms || rules.norm.weight_offset != 0) return "norms other than RMSNorm";
     if (rules.residual_scale != 1) return "a scale of what layers add";
+    if (rules.mlp.mixture.experts > 0) return "experts";
+    if (rules.mlp.mixture.experts > 0) return "experts";
     if (!rules.mlp.gated || rules.mlp.activation != Activation::silu) return "an MLP other than SwiGLU";
     return {};
 }
@@ -113,6 +118,11 @@ void apply_family(const ConfigKeys& keys, ModelConfig& config) {
 }
 
 void refuse_conversion(const ModelConfig& config) {
+    if (config.latent && !config.latent->layout->model_type.empty()) {
+        throw Error(ErrorCode::unsupported, "model_type '" + config.model_type +
+                                                "' is MLA already, by a conversion or from the start; there is nothing "
+                                                "to convert");
+    }
     const std::string start = "model_type '" + config.model_type + "' cannot be converted to MLA yet";
     for (const LayerRules& rules : config.rules.layers) {
         const std::string rule = obstacle(rules, config.head_dim);

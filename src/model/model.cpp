@@ -78,7 +78,11 @@ public:
         view.attention_post_norm = norm(prefix, names.attention_post_norm, hidden, rules.norm, words);
         view.mlp_norm = norm(prefix, names.mlp_norm, hidden, rules.norm, words);
         view.mlp_post_norm = norm(prefix, names.mlp_post_norm, hidden, rules.norm, words);
-        find_mlp(prefix, rules.mlp, view);
+        if (rules.mlp.mixture.experts > 0) {
+            view.mixture = mixture(prefix, rules.mlp);
+        } else {
+            find_mlp(prefix, rules.mlp, view);
+        }
         if (config_.latent) {
             view.attention = latent_attention(prefix, rules.attention);
         } else {
@@ -137,6 +141,78 @@ private:
             view.up = find(config_.names.up, width, hidden);
         }
         view.down = find(config_.names.down, hidden, width);
+    }
+
+    /// transformers 4 stores a tensor for each expert; transformers 5 also knows one for the experts of a layer, under
+    /// the names of its own modules in all families.
+    MixtureView mixture(const std::string& prefix, const MlpRule& rule) const {
+        const MixtureRule& mixture = rule.mixture;
+        const std::int64_t hidden = config_.hidden_size;
+        const std::string fused = prefix + std::string(TensorNames().experts) + ".";
+        const bool is_fused = checkpoint_.find(fused + "gate_up_proj") != nullptr;
+        const std::string router = prefix + std::string(is_fused ? TensorNames().router : config_.names.router);
+        const std::string words = std::to_string(mixture.experts) + " experts, hidden_size " + std::to_string(hidden);
+        MixtureView view;
+        view.router = linear(router, mixture.experts, hidden, false, words);
+        if (mixture.corrected) {
+            view.correction = tensor(router + ".e_score_correction_bias", {mixture.experts}, words);
+        }
+        if (is_fused) {
+            find_fused_experts(fused, mixture, view);
+        } else {
+            find_experts(prefix + std::string(config_.names.experts) + ".", rule, view);
+        }
+        if (mixture.shared_width == 0) return view;
+        const std::string shared = prefix + std::string(config_.names.shared_expert);
+        view.shared = expert(shared + ".", {"gate_proj", "up_proj", "down_proj"}, mixture.shared_width, rule.bias,
+                             "a shared expert of ");
+        if (mixture.shared_gate) view.shared_gate = linear(shared + "_gate", 1, hidden, false, words);
+        return view;
+    }
+
+    MlpView expert(const std::string& prefix, const std::array<std::string_view, 3>& names, std::int64_t width,
+                   bool bias, const std::string& kind) const {
+        const std::int64_t hidden = config_.hidden_size;
+        const std::string words = kind + std::to_string(width) + ", hidden_size " + std::to_string(hidden);
+        MlpView view;
+        view.gate = linear(prefix + std::string(names[0]), width, hidden, bias, words);
+        view.up = linear(prefix + std::string(names[1]), width, hidden, bias, words);
+        view.down = linear(prefix + std::string(names[2]), hidden, width, bias, words);
+        return view;
+    }
+
+    void find_experts(const std::string& prefix, const MlpRule& rule, MixtureView& view) const {
+        const TensorNames& names = config_.names;
+        const std::size_t known = problems_ != nullptr ? problems_->size() : 0;
+        const std::string kind = std::to_string(rule.mixture.experts) + " experts of ";
+        for (std::int64_t i = 0; i < rule.mixture.experts; ++i) {
+            if (problems_ != nullptr && problems_->size() > known + kProblemsOfExperts) return;
+            view.experts.push_back(expert(prefix + std::to_string(i) + ".",
+                                          {names.expert_gate, names.expert_up, names.expert_down}, rule.mixture.width,
+                                          false, kind));
+        }
+    }
+
+    void find_fused_experts(const std::string& prefix, const MixtureRule& rule, MixtureView& view) const {
+        const std::int64_t hidden = config_.hidden_size, width = rule.width;
+        const std::string words = std::to_string(rule.experts) + " experts of " + std::to_string(width) +
+                                  ", hidden_size " + std::to_string(hidden);
+        const TensorView* gate_up = tensor(prefix + "gate_up_proj", {rule.experts, 2 * width, hidden}, words);
+        const TensorView* down = tensor(prefix + "down_proj", {rule.experts, hidden, width}, words);
+        if (gate_up == nullptr || down == nullptr) return;
+        for (std::int64_t i = 0; i < rule.experts; ++i) {
+            const LinearView both = {matrix_of(*gate_up, i), nullptr};
+            view.experts.push_back(
+                {rows_of(both, 0, width), rows_of(both, width, width), {matrix_of(*down, i), nullptr}});
+        }
+    }
+
+    /// One of the matrices that a tensor of three dimensions holds.
+    const TensorView* matrix_of(const TensorView& stack, std::int64_t index) const {
+        TensorView matrix = rows(stack, index, 1);
+        matrix.shape.erase(matrix.shape.begin());
+        parts_.push_back(std::make_unique<TensorView>(std::move(matrix)));
+        return parts_.back().get();
     }
 
     AttentionView attention(const std::string& prefix, const LayerRules& rules) const {
@@ -230,6 +306,9 @@ private:
                                                                                  nullptr,
                                                                                  &LatentAttentionView::q_down};
 
+    /// Of a layer whose experts are missing, doctor names so many tensors.
+    static constexpr std::size_t kProblemsOfExperts = 8;
+
     const Checkpoint& checkpoint_;
     const ModelConfig& config_;
     std::vector<std::unique_ptr<TensorView>>& parts_;
@@ -316,7 +395,23 @@ std::vector<const TensorView*> tensors_of(const LayerView& layer) {
         add_norm(view.q_norm);
         add_norm(view.k_norm);
     }
-    for (const auto* linear : {&layer.gate, &layer.up, &layer.down}) add_linear(*linear);
+    const MixtureView& mixture = layer.mixture;
+    for (const auto* linear : {&layer.gate, &layer.up, &layer.down, &mixture.router, &mixture.shared.gate,
+                               &mixture.shared.up, &mixture.shared.down, &mixture.shared_gate}) {
+        add_linear(*linear);
+    }
+    add(mixture.correction);
+    return tensors;
+}
+
+std::vector<const TensorView*> expert_tensors_of(const LayerView& layer) {
+    std::vector<const TensorView*> tensors;
+    for (const MlpView& expert : layer.mixture.experts) {
+        for (const auto* linear : {&expert.gate, &expert.up, &expert.down}) {
+            tensors.push_back(linear->weight);
+            if (linear->bias != nullptr) tensors.push_back(linear->bias);
+        }
+    }
     return tensors;
 }
 

@@ -53,6 +53,13 @@ void scale_as_llama3(const Scaling& scaling, RotaryRule& rule) {
 /// YaRN's attention factor, eq. 22. @param weight mscale
 double attention_factor(double factor, double weight) { return factor <= 1 ? 1 : 0.1 * weight * std::log(factor) + 1; }
 
+/// `mscale` or `mscale_all_dim`; 0 counts as absent.
+std::optional<double> weight_of(const ConfigKeys& keys, const char* key) {
+    const auto* value = keys.find(key);
+    if (value == nullptr || (value->is_number() && value->get<double>() == 0)) return std::nullopt;
+    return keys.positive(key, 1);
+}
+
 /// YaRN (Peng et al. 2023): as llama3, with a ramp over the index of the pair, and cos and sin multiplied.
 void scale_as_yarn(const Scaling& scaling, RotaryRule& rule) {
     const ConfigKeys& keys = scaling.keys;
@@ -75,10 +82,8 @@ void scale_as_yarn(const Scaling& scaling, RotaryRule& rule) {
         rule.frequencies[k] *= stretched / factor + (1 - stretched);
     }
     double gain = attention_factor(factor, 1);
-    if (keys.find("mscale") != nullptr && keys.find("mscale_all_dim") != nullptr) {
-        gain = attention_factor(factor, keys.positive("mscale", 1)) /
-               attention_factor(factor, keys.positive("mscale_all_dim", 1));
-    }
+    const auto mscale = weight_of(keys, "mscale"), mscale_all_dim = weight_of(keys, "mscale_all_dim");
+    if (mscale && mscale_all_dim) gain = attention_factor(factor, *mscale) / attention_factor(factor, *mscale_all_dim);
     rule.gain = static_cast<float>(keys.positive("attention_factor", gain));
 }
 
@@ -143,16 +148,30 @@ const RopeType& find_type(const ConfigKeys& keys, const std::string& type) {
     keys.refuse("rope_type '" + type + "' is not supported; supported: " + known);
 }
 
+/// The object that describes a scaling, if there is one.
+std::optional<ConfigKeys> scaling_of(const ConfigKeys& keys) {
+    for (const char* key : {"rope_parameters", "rope_scaling"}) {
+        if (keys.find(key) != nullptr) return keys.object(key);
+    }
+    return std::nullopt;
+}
+
 }  // namespace
+
+double attention_scale_factor(const ConfigKeys& keys) {
+    const std::optional<ConfigKeys> scaling = scaling_of(keys);
+    if (!scaling || type_of(*scaling) == "default") return 1;
+    const std::optional<double> weight = weight_of(*scaling, "mscale_all_dim");
+    if (!weight) return 1;
+    const double mscale = attention_factor(scaling->positive("factor", 1.0), *weight);
+    return mscale * mscale;
+}
 
 RotaryRule read_rotary(const ConfigKeys& keys, const ModelConfig& config, const std::string& layer_type,
                        const RotaryDefaults& defaults) {
     double theta = keys.positive("rope_theta", defaults.theta);
     double part = keys.positive("partial_rotary_factor", defaults.partial_factor.value_or(1.0));
-    std::optional<ConfigKeys> inner;
-    for (const char* key : {"rope_parameters", "rope_scaling"}) {
-        if (!inner && keys.find(key) != nullptr) inner.emplace(keys.object(key));
-    }
+    std::optional<ConfigKeys> inner = scaling_of(keys);
     if (inner && inner->find(layer_type.c_str()) != nullptr) {
         const ConfigKeys whole = *inner;
         inner.emplace(whole.object(layer_type.c_str()));

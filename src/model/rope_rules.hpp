@@ -19,4 +19,7 @@ struct RotaryDefaults {
 [[nodiscard]] RotaryRule read_rotary(const ConfigKeys& keys, const ModelConfig& config, const std::string& layer_type,
                                      const RotaryDefaults& defaults);
 
+/// By which DeepSeek multiplies 1/√d of its attention: the square of what YaRN calls mscale, for `mscale_all_dim`.
+[[nodiscard]] double attention_scale_factor(const ConfigKeys& keys);
+
 }  // namespace mha2mla

@@ -307,6 +307,24 @@ TEST(BadModel, EveryMissingTensorIsNamed) {
     }
 }
 
+TEST(BadModel, EveryMissingTensorOfExpertsIsNamed) {
+    const TinyModel mixtral{.experts = 3};
+    const auto all = tiny_tensors(mixtral);
+    for (std::size_t i = 0; i < all.size(); ++i) {
+        auto tensors = all;
+        tensors.erase(tensors.begin() + static_cast<std::ptrdiff_t>(i));
+        expect_model_error(ErrorCode::format, {"'" + all[i].name + "'", "missing"}, tiny_config(mixtral), tensors);
+    }
+    auto config = tiny_config(mixtral);
+    config["num_local_experts"] = 2;
+    expect_model_error(ErrorCode::format, {"block_sparse_moe.gate.weight", "[3, 32]", "2 experts", "[2, 32]"}, config,
+                       all);
+    config["num_local_experts"] = 3;
+    config["intermediate_size"] = 40;
+    expect_model_error(ErrorCode::format, {"experts.0.w1.weight", "[48, 32]", "3 experts of 40", "[40, 32]"}, config,
+                       all);
+}
+
 TEST(BadModel, ShapeMessagesSayWhichKeysTheyComeFrom) {
     const std::vector<std::pair<std::string, std::vector<std::string_view>>> words = {
         {"model.embed_tokens.weight", {"vocab_size 64", "hidden_size 32"}},

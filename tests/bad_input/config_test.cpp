@@ -179,7 +179,7 @@ TEST(BadConfig, RealNumbersAndFlags) {
 }
 
 TEST(BadConfig, FamiliesAndFeaturesAreRefusedByName) {
-    for (const char* family : {"gpt2", "qwen3_moe", "deepseek_v32", "Llama", "llama4"}) {
+    for (const char* family : {"gpt2", "qwen3_next", "deepseek_v32", "Llama", "llama4"}) {
         expect_config_error(ErrorCode::unsupported, "model_type", family,
                             {"model_type", "'" + std::string(family) + "'", "supported: llama"});
     }
@@ -225,9 +225,8 @@ TEST(BadConfig, MultiHeadLatentAttention) {
         }
     }
     expect(ErrorCode::format, "kv_lora_rank", nullptr, {"kv_lora_rank", "missing"});
-    expect(ErrorCode::unsupported, "qk_nope_head_dim", 16, {"qk_nope_head_dim", "v_head_dim"});
-    expect(ErrorCode::unsupported, "first_k_dense_replace", 1, {"experts", "first_k_dense_replace"});
-    expect(ErrorCode::unsupported, "rope_scaling", {{"rope_type", "yarn"}, {"factor", 4.0}}, {"yarn"});
+    expect(ErrorCode::format, "rope_scaling", {{"rope_type", "yarn"}, {"factor", 4.0}, {"mscale_all_dim", -1}},
+           {"mscale_all_dim", "positive", "-1"});
     expect(ErrorCode::format, "rope_interleave", 1, {"rope_interleave", "true or false"});
     config["model_type"] = "mha2mla_deepseek";
     const Json list = {1.0, 0.1};
@@ -236,6 +235,62 @@ TEST(BadConfig, MultiHeadLatentAttention) {
                               Json::array({list, {1.0, "x"}}), Json::array({list, {1.0, 1e30}})}) {
         expect(ErrorCode::format, "rope_frequencies", value, {"rope_frequencies", "2 positive numbers", "2 layers"});
     }
+}
+
+TEST(BadConfig, Experts) {
+    const std::vector<std::pair<const char*, Json>> families = {
+        {"mixtral", {{"num_local_experts", 8}, {"num_experts_per_tok", 2}}},
+        {"qwen2_moe", {{"num_experts", 8}, {"num_experts_per_tok", 2}, {"moe_intermediate_size", 16}}},
+        {"deepseek_v3",
+         {{"n_routed_experts", 8},
+          {"num_experts_per_tok", 2},
+          {"moe_intermediate_size", 16},
+          {"n_group", 4},
+          {"topk_group", 2},
+          {"kv_lora_rank", 6},
+          {"qk_rope_head_dim", 4},
+          {"qk_nope_head_dim", 8},
+          {"v_head_dim", 8},
+          {"first_k_dense_replace", 1}}},
+    };
+    const auto expect = [&](std::size_t family, ErrorCode code, const char* key, const Json& value,
+                            const std::vector<std::string_view>& needles) {
+        SCOPED_TRACE(std::string(key) + ": " + value.dump());
+        Json config = tiny_config();
+        config["model_type"] = families[family].first;
+        config.update(families[family].second);
+        config[key] = value;
+        expect_config_text_error(code, needles, config.dump());
+    };
+    const auto refuse = [&](std::size_t family, const char* key, const Json& value) {
+        const std::string text = value.is_string() ? value.get<std::string>() : value.dump();
+        expect(family, ErrorCode::unsupported, key, value, {key, text, "not supported", "supported: "});
+    };
+    const char* const counts[] = {"num_local_experts", "num_experts", "n_routed_experts"};
+    for (std::size_t family = 0; family < families.size(); ++family) {
+        for (const Json& value : {Json(-1), Json(1 << 20), Json("8"), Json(8.5)}) {
+            expect(family, ErrorCode::format, counts[family], value, {counts[family]});
+            expect(family, ErrorCode::format, "num_experts_per_tok", value, {"num_experts_per_tok"});
+        }
+        expect(family, ErrorCode::format, "num_experts_per_tok", 9, {"num_experts_per_tok", "9", counts[family], "8"});
+    }
+    expect(0, ErrorCode::format, "num_experts", 9, {"'num_experts'", "'num_local_experts'", "differ"});
+    expect(1, ErrorCode::format, "moe_intermediate_size", 1 << 24, {"moe_intermediate_size", "out of range"});
+    expect(1, ErrorCode::format, "shared_expert_intermediate_size", -1, {"shared_expert_intermediate_size"});
+    expect(1, ErrorCode::format, "decoder_sparse_step", 0, {"decoder_sparse_step"});
+    for (const Json& value : {Json(1), Json("1"), Json::array({"1"}), Json::array({0, 0.5})}) {
+        expect(1, ErrorCode::format, "mlp_only_layers", value, {"mlp_only_layers", "numbers of layers"});
+    }
+    expect(2, ErrorCode::format, "n_group", 3, {"n_group", "3", "8 experts"});
+    expect(2, ErrorCode::format, "n_group", 8, {"n_group", "8", "2 experts for each group"});
+    expect(2, ErrorCode::format, "topk_group", 5, {"topk_group", "5", "n_group", "4"});
+    expect(2, ErrorCode::format, "num_experts_per_tok", 5, {"num_experts_per_tok", "5", "4 experts", "topk_group"});
+    for (const Json& value : {Json(-1), Json(1 << 22), Json("1")}) {
+        expect(2, ErrorCode::format, "n_shared_experts", value, {"n_shared_experts"});
+    }
+    refuse(2, "scoring_func", "softmax");
+    refuse(2, "topk_method", "greedy");
+    refuse(2, "moe_layer_freq", 2);
 }
 
 TEST(BadConfig, RopeScaling) {

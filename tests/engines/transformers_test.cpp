@@ -35,17 +35,16 @@ void convert_by_program(const std::filesystem::path& source, const std::filesyst
     if (result.exit_code != 0) throw std::runtime_error(result.err);
 }
 
-/// Loads each in transformers, see trust_remote_code.py, and compares logits.
-void compare(const std::vector<std::filesystem::path>& checkpoints, const TemporaryDirectory& directory) {
-    const std::vector<TokenId> ids = pseudo_text(kRows * kLength);
+nlohmann::json rows_of(const std::vector<TokenId>& ids) {
     nlohmann::json rows;
     for (std::int64_t row = 0; row < kRows; ++row) {
         rows.push_back(std::vector<TokenId>(ids.begin() + row * kLength, ids.begin() + (row + 1) * kLength));
     }
-    write_text(directory / "ids.json", rows.dump());
-    std::vector<std::string> arguments = {directory / "ids.json"};
-    arguments.insert(arguments.end(), checkpoints.begin(), checkpoints.end());
-    run_script("trust_remote_code.py", arguments);
+    return rows;
+}
+
+/// With the logits that transformers wrote beside each.
+void expect_logits(const std::vector<std::filesystem::path>& checkpoints, const std::vector<TokenId>& ids) {
     Observer observer;
     for (const auto& checkpoint : checkpoints) {
         SCOPED_TRACE(checkpoint.filename());
@@ -57,6 +56,30 @@ void compare(const std::vector<std::filesystem::path>& checkpoints, const Tempor
         const float largest = expected.cwiseAbs().maxCoeff(), difference = (other - expected).cwiseAbs().maxCoeff();
         EXPECT_LT(difference, 1e-4F * largest);
     }
+}
+
+/// Loads each in transformers, see trust_remote_code.py, and compares logits.
+void compare(const std::vector<std::filesystem::path>& checkpoints, const TemporaryDirectory& directory) {
+    const std::vector<TokenId> ids = pseudo_text(kRows * kLength);
+    write_text(directory / "ids.json", rows_of(ids).dump());
+    std::vector<std::string> arguments = {directory / "ids.json"};
+    arguments.insert(arguments.end(), checkpoints.begin(), checkpoints.end());
+    run_script("trust_remote_code.py", arguments);
+    expect_logits(checkpoints, ids);
+}
+
+TEST(Transformers, ExpertsAndLatentAttentionComputeTheSame) {
+    MHA2MLA_NEEDS_ENGINES();
+    const TemporaryDirectory directory;
+    const std::vector<TokenId> ids = pseudo_text(kRows * kLength);
+    write_text(directory / "ids.json", rows_of(ids).dump());
+    run_script("experts.py", {directory / "ids.json", directory / "models"});
+    std::vector<std::filesystem::path> checkpoints;
+    for (const auto& entry : std::filesystem::directory_iterator(directory / "models")) {
+        checkpoints.push_back(entry.path());
+    }
+    EXPECT_GE(checkpoints.size(), 10U);
+    expect_logits(checkpoints, ids);
 }
 
 TEST(Transformers, FamiliesComputeTheSame) {

@@ -130,8 +130,15 @@ constexpr const char* kOtherFamilies[] = {
     "families5/helium",
     "families5/seed-oss",
     "families5/exaone4",
+    "families/mixtral",
+    "families5/mixtral",
+    "families5/qwen2-moe",
+    "families5/qwen3-moe",
+    "families5/qwen3-moe-raw",
     "families5/deepseek-v2-dense",
+    "families5/deepseek-v2-lite",
     "families5/deepseek-v3-dense",
+    "families5/deepseek-v3-moe",
 };
 
 INSTANTIATE_TEST_SUITE_P(Families, FamilyGolden, testing::ValuesIn(kFamilies), family_test_name);

@@ -84,9 +84,17 @@ private:
     std::mt19937 random_;
 };
 
-}  // namespace
+void add_experts(const TinyModel& model, const std::string& prefix, Maker& maker) {
+    maker.add_linear(prefix + "gate", model.experts, model.hidden, false);
+    for (std::int64_t i = 0; i < model.experts; ++i) {
+        const std::string expert = prefix + "experts." + std::to_string(i);
+        maker.add_linear(expert + ".w1", model.intermediate, model.hidden, false);
+        maker.add_linear(expert + ".w2", model.hidden, model.intermediate, false);
+        maker.add_linear(expert + ".w3", model.intermediate, model.hidden, false);
+    }
+}
 
-nlohmann::ordered_json tiny_config(const TinyModel& model) {
+nlohmann::ordered_json llama_config(const TinyModel& model) {
     return {{"architectures", {"LlamaForCausalLM"}},
             {"model_type", "llama"},
             {"vocab_size", model.vocab},
@@ -108,6 +116,18 @@ nlohmann::ordered_json tiny_config(const TinyModel& model) {
                                                    : "bfloat16"}};
 }
 
+}  // namespace
+
+nlohmann::ordered_json tiny_config(const TinyModel& model) {
+    nlohmann::ordered_json config = llama_config(model);
+    if (model.experts == 0) return config;
+    config["architectures"] = {"MixtralForCausalLM"};
+    config["model_type"] = "mixtral";
+    config["num_local_experts"] = model.experts;
+    config["num_experts_per_tok"] = 2;
+    return config;
+}
+
 std::vector<TinyTensor> tiny_tensors(const TinyModel& model) {
     Maker maker(model);
     const std::int64_t query = model.heads * model.head_dim;
@@ -121,6 +141,10 @@ std::vector<TinyTensor> tiny_tensors(const TinyModel& model) {
         maker.add_linear(prefix + "self_attn.v_proj", kv, model.hidden, model.attention_bias);
         maker.add_linear(prefix + "self_attn.o_proj", model.hidden, query, model.attention_bias);
         maker.add(prefix + "post_attention_layernorm.weight", {model.hidden}, 1.0F);
+        if (model.experts > 0) {
+            add_experts(model, prefix + "block_sparse_moe.", maker);
+            continue;
+        }
         maker.add_linear(prefix + "mlp.gate_proj", model.intermediate, model.hidden, false);
         maker.add_linear(prefix + "mlp.up_proj", model.intermediate, model.hidden, false);
         maker.add_linear(prefix + "mlp.down_proj", model.hidden, model.intermediate, false);

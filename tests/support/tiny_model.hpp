@@ -1,5 +1,5 @@
 #pragma once
-/// A random Llama checkpoint of a few kilobytes. The same options give the same bytes on every machine.
+/// A random Llama or Mixtral checkpoint of a few kilobytes. The same options give the same bytes on every machine.
 
 #include <cstdint>
 #include <filesystem>
@@ -19,7 +19,8 @@ struct TinyModel {
     std::int64_t vocab = 64;
     std::string dtype = "F32";  // or "BF16", "F16"
     bool attention_bias = false;
-    bool tied = false;  // no lm_head.weight
+    bool tied = false;         // no lm_head.weight
+    std::int64_t experts = 0;  // more: a Mixtral, of which a token goes through two
     std::uint32_t seed = 1;
 };
 

@@ -41,9 +41,37 @@ std::string attention_kind(const ModelConfig& config) {
     return config.num_key_value_heads == 1 ? "MQA" : "GQA";
 }
 
+/// The layers that have experts, which are of the same kind in all of them.
+struct ExpertLayers {
+    std::int64_t count = 0;
+    MixtureRule rule;
+};
+ExpertLayers expert_layers(const ModelConfig& config) {
+    ExpertLayers layers;
+    for (const LayerRules& rules : config.rules.layers) {
+        if (rules.mlp.mixture.experts == 0) continue;
+        ++layers.count;
+        layers.rule = rules.mlp.mixture;
+    }
+    return layers;
+}
+
+std::string describe(const ExpertLayers& layers, std::int64_t of_layers) {
+    const MixtureRule& rule = layers.rule;
+    std::string text = std::to_string(rule.experts) + " of width " + std::to_string(rule.width) + " in " +
+                       std::to_string(layers.count) + " of " + std::to_string(of_layers) + " layers, " +
+                       std::to_string(rule.per_token) + " for each token";
+    if (rule.groups > 1) {
+        text += " from " + std::to_string(rule.groups_per_token) + " of " + std::to_string(rule.groups) + " groups";
+    }
+    if (rule.shared_width > 0) text += ", and a shared one of width " + std::to_string(rule.shared_width);
+    return text;
+}
+
 void run(const InspectFlags& flags) {
     const Model model = Model::open(flags.model);
     const double cache_bytes = 2.0 * static_cast<double>(cache_numbers_per_token(model.config));
+    const ExpertLayers experts = expert_layers(model.config);
     Totals total;
     std::map<std::string, Totals> by_dtype;
     auto json_tensors = nlohmann::ordered_json::array();
@@ -77,6 +105,11 @@ void run(const InspectFlags& flags) {
         json["num_key_value_heads"] = model.config.num_key_value_heads;
         json["head_dim"] = model.config.head_dim;
         json["vocab_size"] = model.config.vocab_size;
+        if (experts.count > 0) {
+            json["num_experts"] = experts.rule.experts;
+            json["num_experts_per_tok"] = experts.rule.per_token;
+            json["layers_with_experts"] = experts.count;
+        }
         json["elements"] = total.elements;
         json["bytes"] = total.bytes;
         json["files"] = model.checkpoint.files().size();
@@ -93,6 +126,8 @@ void run(const InspectFlags& flags) {
                         " file(s), " + human_count(static_cast<std::int64_t>(total.elements)) + " elements, " +
                         human_bytes(static_cast<double>(total.bytes)) + " bytes"},
     };
+    if (experts.count > 0)
+        rows.insert(rows.begin() + 2, {"experts", describe(experts, model.config.num_hidden_layers)});
     for (const auto& [dtype, sum] : by_dtype) {
         rows.emplace_back("  " + dtype, std::to_string(sum.tensors) + " tensors, " +
                                             human_bytes(static_cast<double>(sum.bytes)) + " bytes");

@@ -8,6 +8,7 @@ namespace mha2mla::family {
 
 void llama(const ConfigKeys& keys, ModelConfig& config);
 void mistral(const ConfigKeys& keys, ModelConfig& config);
+void mixtral(const ConfigKeys& keys, ModelConfig& config);
 void ministral(const ConfigKeys& keys, ModelConfig& config);
 void smollm3(const ConfigKeys& keys, ModelConfig& config);
 void granite(const ConfigKeys& keys, ModelConfig& config);
@@ -17,6 +18,8 @@ void helium(const ConfigKeys& keys, ModelConfig& config);
 void seed_oss(const ConfigKeys& keys, ModelConfig& config);
 void qwen2(const ConfigKeys& keys, ModelConfig& config);
 void qwen3(const ConfigKeys& keys, ModelConfig& config);
+void qwen2_moe(const ConfigKeys& keys, ModelConfig& config);
+void qwen3_moe(const ConfigKeys& keys, ModelConfig& config);
 void gemma(const ConfigKeys& keys, ModelConfig& config);
 void gemma2(const ConfigKeys& keys, ModelConfig& config);
 void gemma3(const ConfigKeys& keys, ModelConfig& config);

@@ -1,6 +1,6 @@
 // Llama and what differs from it in a few scales or in the names of tensors.
+#include "experts.hpp"
 #include "families.hpp"
-#include "parts.hpp"
 
 namespace mha2mla::family {
 
@@ -14,6 +14,24 @@ void mistral(const ConfigKeys& keys, ModelConfig& config) {
 void ministral(const ConfigKeys& keys, ModelConfig& config) {
     start(keys, config);
     slide(config, sliding_layers(keys, config, [](std::int64_t) { return true; }), window_of(keys));
+}
+
+void mixtral(const ConfigKeys& keys, ModelConfig& config) {
+    start(keys, config, {.eps = 1e-5, .rotary = {1000000.0, std::nullopt}});
+    for_each_layer(
+        config, [](LayerRules& rules) { rules.attention.qkv_bias = rules.attention.o_bias = rules.mlp.bias = false; });
+    slide(config, all_layers(config), window_of(keys));
+    MixtureRule mixture = read_experts(keys, {.experts = {"num_local_experts", "num_experts"},
+                                              .default_experts = 8,
+                                              .default_per_token = 2,
+                                              .width = "intermediate_size"});
+    mixture.normalised = true;
+    place_experts(config, mixture, [](std::int64_t) { return true; });
+    config.names.router = "block_sparse_moe.gate";
+    config.names.experts = "block_sparse_moe.experts";
+    config.names.expert_gate = "w1";
+    config.names.expert_up = "w3";
+    config.names.expert_down = "w2";
 }
 
 void smollm3(const ConfigKeys& keys, ModelConfig& config) {
