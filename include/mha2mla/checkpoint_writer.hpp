@@ -52,7 +52,8 @@ public:
     void write_part(std::string_view name, std::uint64_t offset, std::span<const std::byte> data);
     /// Copies a tensor's data from a mapped file, in blocks and without the page cache if the file system supports it.
     void copy(std::string_view name, const TensorView& source, const SafetensorsFile& file);
-    /// Adds a small file such as config.json; one of the same name is replaced.
+    /// Adds a small file such as config.json; one of the same name is replaced. The name may have one folder in front,
+    /// which takes the place of one of the same name.
     void add_file(const std::string& file_name, std::string_view content);
     void copy_file(const std::string& file_name, const std::filesystem::path& source);
 

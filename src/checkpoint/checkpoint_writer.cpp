@@ -126,6 +126,12 @@ struct CheckpointWriter::Impl {
 
     /// A file that waits in the staging directory.
     [[nodiscard]] OutputFile open(const std::string& name, OutputFile::Start start) const {
+        if (const fs::path folder = fs::path(name).parent_path(); !folder.empty()) {
+            if (const int error = files::make_directory(staging / folder)) {
+                throw Error(ErrorCode::io,
+                            (directory / folder).string() + ": cannot create it: " + std::strerror(error));
+            }
+        }
         return OutputFile(directory / name, start, staging / name);
     }
 
@@ -326,6 +332,9 @@ void CheckpointWriter::commit() {
         if (!small.flushed) impl_->flushed(small).keep();
     }
     for (auto& shard : impl_->shards) shard.keep();  // closed: moving files takes descriptors too
+    for (const auto& small : impl_->small_files) {
+        flush_directory((impl_->staging / small.name).parent_path());
+    }
     flush_directory(impl_->staging);
     const std::string left = exchange(impl_->directory);
     impl_->committed = true;

@@ -90,7 +90,7 @@ private:
         for (const auto& name : names_in(directory_)) {
             if (!is_weight_file(name) && std::ranges::find(new_, name) == new_.end()) continue;
             std::error_code ignored;
-            if (fs::is_directory(fs::symlink_status(directory_ / name, ignored))) {
+            if (fs::is_directory(fs::symlink_status(directory_ / name, ignored)) && !fs::is_directory(ready_ / name)) {
                 throw Error(ErrorCode::io, (directory_ / name).string() +
                                                ": is a directory where a file is to be written; move it away");
             }

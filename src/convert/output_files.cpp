@@ -17,6 +17,7 @@ namespace {
 struct LeftOutRow {
     std::string_view suffix, why;
 };
+constexpr std::string_view kChatTemplates = "additional_chat_templates";  // a folder of named ones
 constexpr std::string_view kOtherWeights = "the unconverted weights in another format";
 constexpr std::array<LeftOutRow, 12> kLeftOut = {{
     {".index.json", kOtherWeights},
@@ -76,17 +77,26 @@ std::string config_text(const Model& source, const ConversionPlan& plan, const O
 
 SideFiles side_files(const Checkpoint& source) {
     SideFiles files;
+    const auto add = [&](const std::string& name, std::string_view why) {
+        if (why.empty()) {
+            files.copied.push_back(name);
+        } else {
+            files.left_out.push_back({name, std::string(why)});
+        }
+    };
     // What is converted.
     std::set<std::string> converted = {"config.json", "model.safetensors.index.json"};
     for (const auto& file : source.files()) converted.insert(file.path().filename().string());
     for (const auto& entry : fs::directory_iterator(source.directory())) {
         const std::string name = entry.path().filename().string();
         if (converted.contains(name)) continue;
-        const std::string_view why = why_left_out(entry, name);
-        if (why.empty()) {
-            files.copied.push_back(name);
-        } else {
-            files.left_out.push_back({name, std::string(why)});
+        if (name != kChatTemplates || !entry.is_directory()) {
+            add(name, why_left_out(entry, name));
+            continue;
+        }
+        for (const auto& inner : fs::directory_iterator(entry.path())) {
+            const bool is_template = inner.is_regular_file() && inner.path().extension() == ".jinja";
+            add(name + "/" + inner.path().filename().string(), is_template ? "" : "not a chat template");
         }
     }
     std::sort(files.copied.begin(), files.copied.end());

@@ -14,7 +14,7 @@ struct SideFiles {
     struct LeftOut {
         std::string name, why;
     };
-    std::vector<std::string> copied;  // tokenizer, generation config, chat template, licence and the like
+    std::vector<std::string> copied;  // tokenizer, generation config, chat templates, licence and the like
     std::vector<LeftOut> left_out;
 
     /// The name of a copied file in the output: README.md makes way for the model card.

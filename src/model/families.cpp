@@ -92,7 +92,6 @@ std::string deepseek_obstacle(const LayerRules& rules) {
     if (rules.norm.kind != NormRule::Kind::rms || rules.norm.weight_offset != 0) return "norms other than RMSNorm";
     if (rules.residual_scale != 1) return "a scale of what layers add";
     if (rules.mlp.mixture.experts > 0) return "experts";
-    if (rules.mlp.mixture.experts > 0) return "experts";
     if (!rules.mlp.gated || rules.mlp.activation != Activation::silu) return "an MLP other than SwiGLU";
     return {};
 }

@@ -265,5 +265,25 @@ TEST_F(Publishing, EverySmallFileOfTheSourceHasANameOfItsOwn) {
     EXPECT_TRUE(run("out", kNew, {.resume = true}).already_finished);
 }
 
+TEST_F(Publishing, NamedChatTemplatesComeInTheirFolder) {
+    const fs::path templates = directory_ / "model/additional_chat_templates";
+    fs::create_directory(templates);
+    write_text(templates / "tool_use.jinja", "{{ tools }}");
+    write_text(templates / "notes.txt", "of the user");
+    (void)run("out", kNew, {});
+    const fs::path out = directory_ / "out";
+    EXPECT_EQ(read_text(out / "additional_chat_templates/tool_use.jinja"), "{{ tools }}");
+    EXPECT_FALSE(fs::exists(out / "additional_chat_templates/notes.txt"));
+    EXPECT_NE(read_text(out / "README.md").find("`additional_chat_templates/notes.txt`: not a chat template"),
+              std::string::npos);
+    EXPECT_TRUE(run("out", kNew, {.resume = true}).already_finished);
+
+    // The folder is exchanged as a whole.
+    fs::rename(templates / "tool_use.jinja", templates / "rag.jinja");
+    (void)run("out", kNew, {.overwrite = true});
+    EXPECT_EQ(read_text(out / "additional_chat_templates/rag.jinja"), "{{ tools }}");
+    EXPECT_FALSE(fs::exists(out / "additional_chat_templates/tool_use.jinja"));
+}
+
 }  // namespace
 }  // namespace mha2mla::test
