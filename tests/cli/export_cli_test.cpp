@@ -62,6 +62,26 @@ TEST(ExportCli, AnOriginalIsRefusedWithTheNextStep) {
     EXPECT_NE(result.err.find("convert it with --layout deepseek first"), std::string::npos) << result.err;
 }
 
+TEST(ExportCli, AGgufFileConvertsAsItsCheckpointDoes) {
+    const TemporaryDirectory directory;
+    const std::filesystem::path file = MHA2MLA_SOURCE_DIR "/tests/fuzz/seeds/gguf/llama.gguf";
+    const std::vector<std::string> options = {"--rope", "uniform", "--rope-dim", "2", "--dtype", "f32", "-q"};
+    ASSERT_EQ(run_program({"import", file, directory / "imported", "--dtype", "f32"}).exit_code, 0);
+    const auto convert = [&](const std::filesystem::path& from, const std::string& to) {
+        std::vector<std::string> arguments = {"convert", from, directory / to};
+        arguments.insert(arguments.end(), options.begin(), options.end());
+        const auto result = run_program(arguments);
+        EXPECT_EQ(result.exit_code, 0) << result.err;
+    };
+    convert(file, "a");
+    convert(directory / "imported", "b");
+    EXPECT_EQ(read_text(directory / "a/model.safetensors"), read_text(directory / "b/model.safetensors"));
+    EXPECT_EQ(std::distance(std::filesystem::directory_iterator(directory.path()), {}), 3);  // nothing is left beside
+    const auto again = run_program({"convert", file, directory / "a", "--rope", "uniform"});
+    EXPECT_EQ(again.exit_code, 1);
+    EXPECT_NE(again.err.find("--overwrite"), std::string::npos) << again.err;
+}
+
 TEST(ExportCli, WithoutATokenizerTheFileHasNoVocabulary) {
     const TemporaryDirectory directory;
     std::filesystem::copy(checkpoint(), directory / "mla");

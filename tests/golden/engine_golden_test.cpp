@@ -20,6 +20,7 @@ struct Form {
     SharedKeyBasis basis = SharedKeyBasis::balanced;
     LatentNorm latent_norm = LatentNorm::identity;
     Dtype dtype = Dtype::f32;
+    bool pad = false, without_bias = false;
 };
 class EngineGolden : public testing::TestWithParam<Form> {};
 
@@ -45,7 +46,8 @@ TEST_P(EngineGolden, TransformersComputesTheSameLogits) {
     const bool published = GetParam().basis != SharedKeyBasis::balanced;
     const AlignRequest request{{0, published ? source.config.head_dim / 2 : keys / 4 * 2, keys / 2,
                                 AlignQuality{"", published ? 0 : 3, 4 * kCalibration, ""}, &deepseek_layout(),
-                                GetParam().frequencies, GetParam().basis, GetParam().latent_norm},
+                                GetParam().frequencies, GetParam().basis, GetParam().latent_norm, GetParam().pad,
+                                GetParam().without_bias},
                                8,
                                kCalibration};
     Observer observer;
@@ -78,6 +80,15 @@ constexpr Form kForms[] = {
      LatentNorm::constant},
     {"ConstantChannelAndBiasesInF16", "families/llama-mqa-bias-f32", RopeFrequencies::engine, SharedKeyBasis::balanced,
      LatentNorm::constant, Dtype::f16},
+    {"TrainedNorm", "families/llama-gqa-untied-bf16", RopeFrequencies::engine, SharedKeyBasis::balanced,
+     LatentNorm::trained},
+    {"TrainedNormAndBiasesFolded", "families/qwen2", RopeFrequencies::engine, SharedKeyBasis::balanced,
+     LatentNorm::trained, Dtype::f16, false, true},
+    {"Padded", "families/llama-mha-tied-f16", RopeFrequencies::engine, SharedKeyBasis::balanced, LatentNorm::identity,
+     Dtype::f32, true},
+    {"PaddedWithTrainedNorm", "families/llama-mha-tied-f16", RopeFrequencies::engine, SharedKeyBasis::balanced,
+     LatentNorm::trained, Dtype::f32, true},
+    {"InterleavedHeads", "families5/helium"},
     {"TransmlaV1", "families/llama-gqa-untied-bf16", RopeFrequencies::engine, SharedKeyBasis::replicated},
 };
 INSTANTIATE_TEST_SUITE_P(Forms, EngineGolden, testing::ValuesIn(kForms),

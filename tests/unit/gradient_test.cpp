@@ -312,6 +312,25 @@ TEST(Gradient, SquaredErrorOfWeightedTokens) {
     expect_slopes("output", exact, d_output.data(), loss);
 }
 
+/// Norms of heads whose parts begin at columns `rope_at` of `rope` and `nope_at` of `nope`, side by side.
+void norm_heads_by_definition(const HeadNorm& norm, MatrixD& rope, Eigen::Index rope_at, MatrixD& nope,
+                              Eigen::Index nope_at) {
+    const Eigen::Index r = norm.rope.cols(), n = norm.nope.cols(), heads = norm.heads();
+    for (Eigen::Index t = 0; t < rope.rows(); ++t) {
+        const double all = rope.row(t).segment(rope_at, heads * r).squaredNorm() +
+                           nope.row(t).segment(nope_at, heads * n).squaredNorm();
+        for (Eigen::Index h = 0; h < heads; ++h) {
+            auto first = rope.row(t).segment(rope_at + h * r, r);
+            auto second = nope.row(t).segment(nope_at + h * n, n);
+            const double mean = norm.whole ? all / double(heads * (r + n))
+                                           : (first.squaredNorm() + second.squaredNorm()) / double(r + n);
+            const double scale = 1 / std::sqrt(mean + norm.eps);
+            first = (scale * first.cwiseProduct(norm.rope.row(h).cast<double>())).eval();
+            second = (scale * second.cwiseProduct(norm.nope.row(h).cast<double>())).eval();
+        }
+    }
+}
+
 /// A layer in MLA form whose weights the definition reads as double.
 struct ExactLatent {
     std::vector<MatrixD> weights;  // q, k_rope, down, up_k, up_v, o, and the four biases
@@ -327,8 +346,16 @@ struct ExactLatent {
         const LatentShape& shape = layer.shape;
         const std::int64_t rope = shape.rope_dim, nope = shape.nope_dim(), dim = shape.head_dim;
         MatrixD q = affine(x, weights[0], weights[6]), k_rope = affine(x, weights[1], weights[7]);
-        const MatrixD latent = x * weights[2].transpose();
-        const MatrixD k_nope = affine(latent, weights[3], weights[8]), v = affine(latent, weights[4], weights[9]);
+        MatrixD latent = x * weights[2].transpose();
+        for (Eigen::Index t = 0; layer.norm_eps > 0 && t < latent.rows(); ++t) {
+            latent.row(t) /= std::sqrt(latent.row(t).squaredNorm() / double(latent.cols()) + layer.norm_eps);
+        }
+        MatrixD k_nope = affine(latent, weights[3], weights[8]);
+        const MatrixD v = affine(latent, weights[4], weights[9]);
+        if (layer.head_norms) {
+            norm_heads_by_definition(layer.head_norms->query, q, 0, q, shape.num_heads * rope);
+            norm_heads_by_definition(layer.head_norms->key, k_rope, 0, k_nope, 0);
+        }
         rotate_by_definition(rotary, seq_len, shape.num_heads, rope, layer.pairs, q);
         rotate_by_definition(rotary, seq_len, shape.rope_keys(), rope, layer.pairs, k_rope);
         MatrixD mixed(x.rows(), shape.num_heads * dim);
@@ -353,11 +380,23 @@ TEST(Gradient, OfALayerInLatentForm) {
     constexpr std::int64_t kSeqLen = 7, kHidden = 6;
     const std::array<AttentionRule, 3> rules = {AttentionRule{0.5F}, AttentionRule{0.3F, 0.0F, 3},
                                                 AttentionRule{0.7F, 2.0F, 4}};
+    enum class Norms { none, of_heads, of_all_heads, of_latent };
     for (const bool shared : {false, true})
         for (const AttentionRule& rule : rules) {
-            const std::string what =
-                std::string(shared ? "one key, " : "") + "window " + std::to_string(rule.window) + ", ";
+            // Every kind of norm with one of the rules.
+            const auto norms = rule.window == 0   ? Norms::none
+                               : shared           ? Norms::of_latent
+                               : rule.window == 3 ? Norms::of_heads
+                                                  : Norms::of_all_heads;
+            const std::string what = std::string(shared ? "one key, " : "") + "window " + std::to_string(rule.window) +
+                                     ", norms " + std::to_string(static_cast<int>(norms)) + ", ";
             LatentLayer layer;
+            if (norms == Norms::of_latent) layer.norm_eps = 0.02;
+            if (norms == Norms::of_heads || norms == Norms::of_all_heads) {
+                const bool whole = norms == Norms::of_all_heads;
+                layer.head_norms = {{0.01, whole, normal_matrix(4, 4, 20), normal_matrix(4, 2, 21)},
+                                    {0.03, whole, normal_matrix(2, 4, 22), normal_matrix(2, 2, 23)}};
+            }
             layer.shape = {
                 {4, 2, 6, kHidden}, 4, 0, Factorization::joint, shared ? &deepseek_layout() : &reference_layout()};
             if (!shared) layer.pairs = {{0, 2}, {1, 2}};
@@ -396,7 +435,7 @@ TEST(Gradient, OfALayerInLatentForm) {
             for (std::size_t i = 0; i < all.size(); ++i) {
                 ASSERT_EQ(std::ssize(all[i].gradient), twin.weights[i].size());
                 if (all[i].name == "up_k_bias") {  // adds the same to all logits of a query, which changes nothing
-                    if (rule.softcap == 0) {
+                    if (rule.softcap == 0 && !layer.head_norms) {
                         EXPECT_LT(gradient.weights.up_k_bias.norm(), 1e-5 * gradient.weights.up_k.norm());
                         continue;
                     }
