@@ -292,7 +292,7 @@ Aligner::Aligner(const Model& model, std::span<const TokenId> windows, std::int6
         throw Error(ErrorCode::usage, model.checkpoint.directory().string() +
                                           ": already converted to MLA; align the original checkpoint");
     }
-    refuse_conversion(model.config);
+    refuse_alignment(model.config, options);
     if (seq_len < 1 || windows.empty() || static_cast<std::int64_t>(windows.size()) % seq_len != 0) {
         throw Error(ErrorCode::usage, "no whole windows of " + std::to_string(seq_len) + " tokens to align on");
     }

@@ -184,6 +184,12 @@ private:
         AlignOptions asked;
         asked.kv_reduction = kDefaultReduction;
         asked.layout = &deepseek_layout();
+        try {
+            refuse_alignment(config, asked);
+        } catch (const Error& error) {
+            add(Verdict::warning, "method", error);
+            return;
+        }
         const std::uint64_t needed = align_bytes(config, usual_request(config, asked));
         const std::uint64_t available = available_memory();
         const bool enough = needed <= available;

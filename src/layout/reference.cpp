@@ -82,13 +82,23 @@ Json object_of(const LatentConfig& latent, const LayoutNotes& notes) {
     return json;
 }
 
+/// As transformers writes it in names of classes: qwen2_moe is Qwen2Moe.
+std::string in_camel_case(const std::string& family) {
+    std::string name;
+    bool begins = true;
+    for (const char c : family) {
+        if (c != '_') name += begins && c >= 'a' && c <= 'z' ? static_cast<char>(c - 'a' + 'A') : c;
+        begins = c == '_';
+    }
+    return name;
+}
+
 /// Names the classes of loader_files(): those of the original's family, so that no loader takes the output for an
 /// original. @param config the original's.
 void name_classes(Json& config) {
-    std::string family = config.at("model_type").get<std::string>();
+    const auto family = config.at("model_type").get<std::string>();
     config["model_type"] = std::string(kConvertedPrefix) + family;
-    if (family.front() >= 'a' && family.front() <= 'z') family.front() += 'A' - 'a';
-    const std::string start = "Mha2mla" + family;
+    const std::string start = "Mha2mla" + in_camel_case(family);
     config["architectures"] = {start + "ForCausalLM"};
     config["auto_map"] = {{"AutoConfig", "configuration_mha2mla." + start + "Config"},
                           {"AutoModel", "modeling_mha2mla." + start + "Model"},

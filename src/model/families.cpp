@@ -17,11 +17,11 @@ struct Family {
 constexpr std::array<Family, 30> kFamilies = {{
     {{"llama", "Llama 1-3, SmolLM, TinyStories and others of the same architecture", true}, family::llama},
     {{"mistral", "Mistral 7B, with or without a sliding window", true}, family::mistral},
-    {{"mixtral", "Mixtral, with or without a sliding window"}, family::mixtral},
+    {{"mixtral", "Mixtral, without a sliding window", true}, family::mixtral},
     {{"ministral", "Ministral 8B", true}, family::ministral},
     {{"qwen2", "Qwen 2 and 2.5", true}, family::qwen2},
     {{"qwen3", "Qwen 3"}, family::qwen3},
-    {{"qwen2_moe", "Qwen1.5-MoE, Qwen 2 57B-A14B"}, family::qwen2_moe},
+    {{"qwen2_moe", "Qwen1.5-MoE, Qwen 2 57B-A14B", true}, family::qwen2_moe},
     {{"qwen3_moe", "Qwen 3 30B-A3B, 235B-A22B"}, family::qwen3_moe},
     {{"smollm3", "SmolLM3"}, family::smollm3},
     {{"gemma", "Gemma"}, family::gemma},
@@ -82,7 +82,6 @@ std::string obstacle(const LayerRules& rules, std::int64_t head_dim) {
     if (rules.post_norm || !rules.pre_norm) return "norms behind attention and MLP";
     if (rules.norm.kind != NormRule::Kind::rms || rules.norm.weight_offset != 0) return "norms other than RMSNorm";
     if (rules.residual_scale != 1) return "a scale of what layers add";
-    if (rules.mlp.mixture.experts > 0) return "experts";
     if (!rules.mlp.gated || rules.mlp.activation != Activation::silu) return "an MLP other than SwiGLU";
     return {};
 }
