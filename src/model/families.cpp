@@ -17,7 +17,7 @@ struct Family {
 constexpr std::array<Family, 30> kFamilies = {{
     {{"llama", "Llama 1-3, SmolLM, TinyStories and others of the same architecture", true}, family::llama},
     {{"mistral", "Mistral 7B, with or without a sliding window", true}, family::mistral},
-    {{"mixtral", "Mixtral, without a sliding window", true}, family::mixtral},
+    {{"mixtral", "Mixtral 8x7B, 8x22B", true}, family::mixtral},
     {{"ministral", "Ministral 8B", true}, family::ministral},
     {{"qwen2", "Qwen 2 and 2.5", true}, family::qwen2},
     {{"qwen3", "Qwen 3"}, family::qwen3},
