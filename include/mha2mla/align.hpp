@@ -100,6 +100,9 @@ struct AlignRequest {
     AlignOptions options;
     std::int64_t windows = 0, seq_len = 0;  // of text: at most so many, of so many tokens
 };
+/// Nothing if models with these rules can be aligned so; refuse_conversion() asks less.
+/// @throws Error{unsupported} naming the rule, and a way to convert the model.
+void refuse_alignment(const ModelConfig& config, const AlignOptions& options);
 /// With as much text as serves the quality, in windows of 512 tokens: longer ones cost more and teach little.
 [[nodiscard]] AlignRequest usual_request(const ModelConfig& config, const AlignOptions& options);
 /// Private memory that it takes, mapped weights not counted.

@@ -333,13 +333,7 @@ Aligner::Aligner(const Model& model, std::span<const TokenId> windows, std::int6
         throw Error(ErrorCode::usage, model.checkpoint.directory().string() +
                                           ": already converted to MLA; align the original checkpoint");
     }
-    refuse_conversion(model.config);
-    if (const std::string rule = deepseek_obstacle(model.config); options.layout->shared_rope_key && !rule.empty()) {
-        throw Error(ErrorCode::unsupported, "model_type '" + model.config.model_type + "' has " + rule +
-                                                ", which layout " + std::string(options.layout->name) +
-                                                " has no place for; choose layout " +
-                                                std::string(reference_layout().name));
-    }
+    refuse_alignment(model.config, options);
     if (seq_len < 1 || windows.empty() || static_cast<std::int64_t>(windows.size()) % seq_len != 0) {
         throw Error(ErrorCode::usage, "no whole windows of " + std::to_string(seq_len) + " tokens to align on");
     }

@@ -45,6 +45,25 @@ std::int64_t align_tokens(const ModelConfig& config, const AlignQuality& quality
     return std::min(held, std::max(kAlignChoiceTokens, (quality.steps + quality.window_steps) * quality.step_tokens));
 }
 
+void refuse_alignment(const ModelConfig& config, const AlignOptions& options) {
+    refuse_conversion(config);
+    const std::string rule = options.layout->shared_rope_key ? deepseek_obstacle(config) : std::string();
+    if (!rule.empty()) {
+        throw Error(ErrorCode::unsupported, "model_type '" + config.model_type + "' has " + rule + ", which layout " +
+                                                std::string(options.layout->name) +
+                                                " has no place for; choose layout " +
+                                                std::string(reference_layout().name));
+    }
+    const auto has_experts = [](const LayerRules& rules) { return rules.mlp.mixture.experts > 0; };
+    if (std::none_of(config.rules.layers.begin(), config.rules.layers.end(), has_experts)) return;
+    const std::string start = "model_type '" + config.model_type + "' has experts, ";
+    if (options.quality.window > 1) {
+        throw Error(ErrorCode::unsupported, start + "through which quality " + std::string(options.quality.name) +
+                                                " does not descend yet; choose quality " +
+                                                std::string(kQualities.front().name));
+    }
+}
+
 AlignRequest usual_request(const ModelConfig& config, const AlignOptions& options) {
     const std::int64_t seq_len = std::min(kSeqLen, config.max_position_embeddings);
     return {options, std::max<std::int64_t>(1, align_tokens(config, options.quality) / seq_len), seq_len};

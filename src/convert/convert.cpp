@@ -296,6 +296,7 @@ ConversionJob::ConversionJob(const Model& source, fs::path destination, Conversi
     Opened& job = *opened_;
     with_errors([&] {
         refuse_conversion(source.config);
+        if (job.plan.aligned() != nullptr) refuse_alignment(source.config, job.plan.aligned()->options);
         (void)output_form(source, job.plan, job.plan.splits(source.config).front());  // or no layout for it
         if (job.fingerprint.is_null()) {
             job.fingerprint = conversion_fingerprint(source, job.plan, job.limits, job.provenance);

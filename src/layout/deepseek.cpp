@@ -30,7 +30,7 @@ std::int64_t needed(const Json& config, const char* key, std::int64_t high, cons
 }
 
 /// The base of the original's rotary embedding and its scaling, as transformers 5 nests them.
-Json rope_parameters(const Json& original) {
+Json nested_rope(const Json& original) {
     if (const auto found = original.find("rope_parameters"); found != original.end() && found->is_object()) {
         return *found;
     }
@@ -40,6 +40,17 @@ Json rope_parameters(const Json& original) {
     }
     if (!rope.contains("rope_theta")) rope["rope_theta"] = original.value("rope_theta", Json(10000.0));
     if (!rope.contains("rope_type")) rope["rope_type"] = rope.value("type", "default");
+    return rope;
+}
+
+/// The same, without the keys by which loaders of this architecture, and they alone, scale the attention as well. What
+/// converts has yarn with an attention factor of 1, of which mscale and mscale_all_dim are one way to say it.
+Json rope_parameters(const Json& original) {
+    Json rope = nested_rope(original);
+    if (rope.erase("mscale_all_dim") > 0) {
+        rope.erase("mscale");
+        rope["attention_factor"] = 1.0;
+    }
     return rope;
 }
 

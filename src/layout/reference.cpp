@@ -83,14 +83,24 @@ Json object_of(const LatentConfig& latent, const LayoutNotes& notes) {
     return json;
 }
 
+/// As transformers writes it in names of classes: qwen2_moe is Qwen2Moe.
+std::string in_camel_case(const std::string& family) {
+    std::string name;
+    bool begins = true;
+    for (const char c : family) {
+        if (c != '_') name += begins && c >= 'a' && c <= 'z' ? static_cast<char>(c - 'a' + 'A') : c;
+        begins = c == '_';
+    }
+    return name;
+}
+
 /// Names classes of the output's own, so that no loader takes it for an original: those of loader_files(), where there
 /// are some for the original's family. @param config the original's.
 void name_classes(Json& config) {
     const bool loaded = reference_has_classes(config);
-    std::string family = config.at("model_type").get<std::string>();
+    const auto family = config.at("model_type").get<std::string>();
     config["model_type"] = std::string(kConvertedPrefix) + family;
-    if (family.front() >= 'a' && family.front() <= 'z') family.front() += 'A' - 'a';
-    const std::string start = "Mha2mla" + family;
+    const std::string start = "Mha2mla" + in_camel_case(family);
     config["architectures"] = {start + "ForCausalLM"};
     if (!loaded) return;
     config["auto_map"] = {{"AutoConfig", "configuration_mha2mla." + start + "Config"},
@@ -173,12 +183,12 @@ std::optional<LatentConfig> read_reference_config(const Json& config, const Atte
 
 /// Whether the classes of loader_files() compute what a model with this configuration computes.
 bool reference_has_classes(const Json& config) {
-    constexpr std::array<std::string_view, 4> kFamilies = {"llama", "mistral", "ministral", "qwen2"};
+    constexpr std::array<std::string_view, 6> kFamilies = {"llama", "mistral", "ministral", "qwen2", "mixtral", "qwen2_moe"};
     const auto family = config.at("model_type").get<std::string>();
     if (std::find(kFamilies.begin(), kFamilies.end(), family) == kFamilies.end()) return false;
     const auto window = config.find("sliding_window");
     if (window == config.end() || !window->is_number() || family == "llama") return true;
-    return family == "qwen2" && !config.value("use_sliding_window", false);
+    return family.starts_with("qwen2") && !config.value("use_sliding_window", false);
 }
 
 std::vector<LoaderFile> reference_loader_files() {
@@ -199,7 +209,8 @@ std::string reference_config_text(const Json& config, const LatentConfig& latent
     pairs = nullptr;
     std::string text = changed.dump(2) + "\n";
     const std::string empty = "\"kept_pairs\": null";
-    return text.replace(text.find(empty), empty.size(), "\"kept_pairs\": [" + compact + "\n    ]");
+    const std::size_t object = text.find("\n  \"mha2mla\": {");  // other objects may have such a key too
+    return text.replace(text.find(empty, object), empty.size(), "\"kept_pairs\": [" + compact + "\n    ]");
 }
 
 }  // namespace mha2mla

@@ -122,16 +122,47 @@ TEST(Transformers, FamiliesComputeTheSame) {
     compare(converted, directory);
 }
 
+/// From a tiny Mixtral: other names, and a shared expert that is a copy of the first one.
+void become_qwen2_moe(const TinyModel& tiny, nlohmann::ordered_json& config, std::vector<TinyTensor>& tensors) {
+    config["num_experts"] = tiny.experts;
+    config.erase("num_local_experts");
+    config["moe_intermediate_size"] = config["shared_expert_intermediate_size"] = tiny.intermediate;
+    config["qkv_bias"] = false;
+    const std::pair<std::string, std::string> names[] = {
+        {"block_sparse_moe", "mlp"}, {".w1.", ".gate_proj."}, {".w2.", ".down_proj."}, {".w3.", ".up_proj."}};
+    std::vector<TinyTensor> shared;
+    for (TinyTensor& tensor : tensors) {
+        for (const auto& [from, to] : names) {
+            const std::size_t place = tensor.name.find(from);
+            if (place != std::string::npos) tensor.name.replace(place, from.size(), to);
+        }
+        TinyTensor copy = tensor;
+        if (const std::size_t place = copy.name.find("experts.0."); place != std::string::npos) {
+            copy.name.replace(place, 10, "shared_expert.");
+            shared.push_back(copy);
+        }
+        if (const std::size_t place = copy.name.find("mlp.gate."); place != std::string::npos) {
+            copy.name.replace(place, 9, "mlp.shared_expert_gate.");
+            copy.shape[0] = 1;
+            copy.values.resize(static_cast<std::size_t>(tiny.hidden));
+            shared.push_back(copy);
+        }
+    }
+    tensors.insert(tensors.end(), shared.begin(), shared.end());
+}
+
 TEST(Transformers, FamiliesWithClassesLoad) {
     MHA2MLA_NEEDS_ENGINES();
     const TemporaryDirectory directory;
     std::vector<std::filesystem::path> converted;
-    for (const std::string name : {"llama", "mistral", "ministral", "qwen2"}) {
+    for (const std::string name : {"llama", "mistral", "ministral", "qwen2", "mixtral", "qwen2_moe"}) {
         TinyModel tiny;
         tiny.tied = converted.size() % 2 == 0;
+        if (name == "mixtral" || name == "qwen2_moe") tiny.experts = 3;
         auto config = tiny_config(tiny);
         auto tensors = tiny_tensors(tiny);
         config["model_type"] = name;
+        if (name == "qwen2_moe") become_qwen2_moe(tiny, config, tensors);
         if (name == "qwen2") {  // has biases without any key that says so
             tiny.attention_bias = true;
             tensors = tiny_tensors(tiny);

@@ -131,8 +131,6 @@ constexpr const char* kOtherFamilies[] = {
     "families5/seed-oss",
     "families5/exaone4",
     "families/mixtral",
-    "families5/mixtral",
-    "families5/qwen2-moe",
     "families5/qwen3-moe",
     "families5/qwen3-moe-raw",
     "families5/deepseek-v2-dense",

@@ -34,9 +34,16 @@ inline nlohmann::json read_json(const std::filesystem::path& path) {
 
 /// Small random checkpoints below golden/ that convert, and how a test of each is called.
 inline constexpr const char* kFamilies[] = {
-    "families/llama-gqa-untied-bf16", "families/llama-mha-tied-f16",  "families/llama-mqa-bias-f32",
-    "families/llama-linear-rope",     "families/llama3-rope-scaling", "families5/llama-linear-mqa",
-    "families5/llama-headdim",        "families5/llama-bias-llama3",
+    "families/llama-gqa-untied-bf16",
+    "families/llama-mha-tied-f16",
+    "families/llama-mqa-bias-f32",
+    "families/llama-linear-rope",
+    "families/llama3-rope-scaling",
+    "families5/llama-linear-mqa",
+    "families5/llama-headdim",
+    "families5/llama-bias-llama3",
+    "families5/mixtral",
+    "families5/qwen2-moe",
 };
 inline std::string family_test_name(const testing::TestParamInfo<const char*>& info) {
     std::string name = info.param;

@@ -83,6 +83,22 @@ TEST(Layouts, EveryLayoutProjectsAllHeadsAndSaysWhatItsConfigSays) {
     EXPECT_FALSE(read_latent_config({{"model_type", "llama"}}, kAttention, 1, "config.json").has_value());
 }
 
+TEST(Layouts, LoadersOfDeepseekDoNotScaleTheAttentionOfYarn) {
+    const nlohmann::ordered_json yarn = {
+        {"rope_type", "yarn"}, {"rope_theta", 1e4}, {"factor", 8.0}, {"mscale", 0.7}, {"mscale_all_dim", 0.7}};
+    const nlohmann::ordered_json original = {{"model_type", "llama"},
+                                             {"hidden_size", 24},
+                                             {"num_hidden_layers", 1},
+                                             {"num_attention_heads", 4},
+                                             {"rope_parameters", yarn}};
+    const LatentConfig latent{{"shared key", 4, {}}, Factorization::joint, 3, 0, &deepseek_layout()};
+    const auto json = nlohmann::ordered_json::parse(deepseek_layout().config_text(original, latent, {}));
+    const auto& rope = json.at("rope_parameters");
+    EXPECT_EQ(rope.at("factor"), 8.0);
+    EXPECT_FALSE(rope.contains("mscale") || rope.contains("mscale_all_dim"));
+    EXPECT_EQ(rope.at("attention_factor"), 1.0);  // as what the original says comes to
+}
+
 TEST(Layouts, LoaderFilesHaveTheClassesThatConfigNames) {
     for (const ModelFamily& family : model_families()) {
         if (!family.converts) continue;

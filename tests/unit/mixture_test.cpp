@@ -5,7 +5,9 @@
 #include <random>
 #include <set>
 
+#include "mha2mla/convert.hpp"
 #include "mha2mla/runtime.hpp"
+#include "support/expect_error.hpp"
 #include "support/temporary.hpp"
 #include "support/tiny_model.hpp"
 
@@ -81,6 +83,35 @@ TEST(Mixture, WeightsOfExpertsThatNoTokenChoseAreNotRead) {
         read += logits_of(damaged, 1) == expected ? 0 : 1;
     }
     EXPECT_EQ(read, 2);  // num_experts_per_tok
+}
+
+TEST(Mixture, AConversionThatLeavesAllDimensionsComputesTheSame) {
+    const TemporaryDirectory directory;
+    const TinyModel tiny{.layers = 3, .experts = 5};
+    write_tiny_model(directory / "tiny", tiny);
+    StagedPlan stages;
+    stages.rope = {"uniform", tiny.head_dim, 0};
+    stages.kv_rank = tiny.head_dim / 2;  // of nothing
+    stages.factorization = Factorization::none;
+    Observer observer;
+    (void)convert(Model::open(directory / "tiny"), directory / "tiny-mla", {stages}, {}, observer);
+    const Matrix expected = logits_of(directory / "tiny", 20), found = logits_of(directory / "tiny-mla", 20);
+    EXPECT_LT((found - expected).cwiseAbs().maxCoeff(), 1e-5F * expected.cwiseAbs().maxCoeff());
+}
+
+TEST(Mixture, ExpertsConvertInLayoutMha2mlaAlone) {
+    const TemporaryDirectory directory;
+    write_tiny_model(directory / "tiny", kMixtral);
+    const ModelConfig config = read_config(directory / "tiny" / "config.json");
+    AlignOptions options;
+    options.layout = &deepseek_layout();
+    expect_error(ErrorCode::unsupported, {"'mixtral'", "experts", "layout deepseek", "layout mha2mla"},
+                 [&] { refuse_alignment(config, options); });
+    options.layout = &reference_layout();
+    refuse_alignment(config, options);
+    options.quality = find_align_quality("best");
+    expect_error(ErrorCode::unsupported, {"'mixtral'", "experts", "quality best", "quality fast"},
+                 [&] { refuse_alignment(config, options); });
 }
 
 TEST(Mixture, TokensChooseWithinTheirBestGroups) {

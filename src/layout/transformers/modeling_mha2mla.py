@@ -1,4 +1,4 @@
-"""Models of layout mha2mla: Llama, whose attention has for each KV head a rotated key, and a latent for the rest of keys and values.
+"""Models of layout mha2mla: originals whose attention has for each KV head a rotated key, and a latent for the rest of keys and values.
 
 The KV cache of a token and layer holds the rotated keys in the place of keys, and the latent in the place of values. The latent's
 numbers lie there in as many heads as keys have, which has no meaning: caches want one number of heads for both.
@@ -16,8 +16,17 @@ from transformers.models.llama.modeling_llama import (
     eager_attention_forward,
     rotate_half,
 )
+from transformers.models.mixtral.modeling_mixtral import MixtralForCausalLM, MixtralModel
+from transformers.models.qwen2_moe.modeling_qwen2_moe import Qwen2MoeForCausalLM, Qwen2MoeModel
 
-from .configuration_mha2mla import Mha2mlaLlamaConfig, Mha2mlaMinistralConfig, Mha2mlaMistralConfig, Mha2mlaQwen2Config
+from .configuration_mha2mla import (
+    Mha2mlaLlamaConfig,
+    Mha2mlaMinistralConfig,
+    Mha2mlaMistralConfig,
+    Mha2mlaMixtralConfig,
+    Mha2mlaQwen2Config,
+    Mha2mlaQwen2MoeConfig,
+)
 
 # svd_init_method -> whether keys that do not rotate, and values, are factorised
 FACTORISED = {
@@ -38,7 +47,7 @@ class LatentKeysAndValues(nn.Module):
     def __init__(self, config):
         super().__init__()
         mla, hidden, heads = config.mha2mla, config.hidden_size, config.num_key_value_heads
-        method, bias = mla["svd_init_method"], config.qkv_bias
+        method, bias = mla["svd_init_method"], config.projection_bias
         self.has_latent_key, self.has_latent_value = FACTORISED[method]
         self.shared = method == "joint"
         width = heads * mla["kv_rank"] // (2 if method == "split" else 1)
@@ -90,8 +99,8 @@ class Mha2mlaAttention(LlamaAttention):
         pairs = config.mha2mla["kept_pairs"][layer_idx]
         self.kept_dims = [kept + [pair + self.head_dim // 2 for pair in kept] for kept in pairs]
         self.kept_on_device = None
-        self.q_proj = nn.Linear(hidden, self.heads * self.head_dim, bias=config.qkv_bias)
-        self.k_r_proj = nn.Linear(hidden, self.kv_heads * self.rope_dim, bias=config.qkv_bias)
+        self.q_proj = nn.Linear(hidden, self.heads * self.head_dim, bias=config.projection_bias)
+        self.k_r_proj = nn.Linear(hidden, self.kv_heads * self.rope_dim, bias=config.projection_bias)
         self.kv_proj = LatentKeysAndValues(config)
         self.o_proj = nn.Linear(self.heads * self.head_dim, hidden, bias=config.output_bias)
 
@@ -152,7 +161,9 @@ class Mha2mlaAttention(LlamaAttention):
         return self.o_proj(output.flatten(-2)), weights
 
 
-class Mha2mlaModel(LlamaModel):
+class LatentLayers:
+    """A model with this attention in its layers, before the class of the original."""
+
     _auto_class = "AutoModel"  # so that save_pretrained writes this file too
 
     def __init__(self, config):
@@ -161,6 +172,10 @@ class Mha2mlaModel(LlamaModel):
         for index, layer in enumerate(self.layers):
             layer.self_attn = Mha2mlaAttention(config, index)
         self.post_init()
+
+
+class Mha2mlaModel(LatentLayers, LlamaModel):
+    pass
 
 
 class Mha2mlaForCausalLM(LlamaForCausalLM):
@@ -204,3 +219,47 @@ class Mha2mlaQwen2Model(Mha2mlaModel):
 
 class Mha2mlaQwen2ForCausalLM(Mha2mlaForCausalLM):
     config_class = Mha2mlaQwen2Config
+
+
+def load_experts_as(model_type):
+    """Version 5 makes one tensor of the experts of a layer when it loads them: of our classes only if it is told."""
+    try:
+        from transformers.conversion_mapping import get_checkpoint_conversion_mapping, register_checkpoint_conversion_mapping
+    except ImportError:  # version 4 has a module for each expert
+        return
+    conversions = get_checkpoint_conversion_mapping(model_type)
+    register_checkpoint_conversion_mapping("mha2mla_" + model_type, conversions, overwrite=True)
+
+
+load_experts_as("mixtral")
+load_experts_as("qwen2_moe")
+
+
+class Mha2mlaMixtralModel(LatentLayers, MixtralModel):
+    config_class = Mha2mlaMixtralConfig
+    _can_record_outputs = {**getattr(MixtralModel, "_can_record_outputs", {}), "attentions": Mha2mlaAttention}
+
+
+class Mha2mlaMixtralForCausalLM(MixtralForCausalLM):
+    _auto_class = "AutoModelForCausalLM"
+    config_class = Mha2mlaMixtralConfig
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.model = Mha2mlaMixtralModel(config)
+        self.post_init()
+
+
+class Mha2mlaQwen2MoeModel(LatentLayers, Qwen2MoeModel):
+    config_class = Mha2mlaQwen2MoeConfig
+    _can_record_outputs = {**getattr(Qwen2MoeModel, "_can_record_outputs", {}), "attentions": Mha2mlaAttention}
+
+
+class Mha2mlaQwen2MoeForCausalLM(Qwen2MoeForCausalLM):
+    _auto_class = "AutoModelForCausalLM"
+    config_class = Mha2mlaQwen2MoeConfig
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.model = Mha2mlaQwen2MoeModel(config)
+        self.post_init()
