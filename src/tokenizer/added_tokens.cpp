@@ -43,12 +43,13 @@ std::optional<StringSet::Hit> StringSet::find(std::string_view text, std::size_t
     return std::nullopt;
 }
 
-AddedTokens::AddedTokens(const JsonNode& root, const Vocabulary& vocabulary, const Normalizer& normalizer) {
+AddedTokens::AddedTokens(const JsonNode& root, std::int64_t max_id, const Vocabulary& vocabulary,
+                         const Normalizer& normalizer) {
     const auto list = root.find("added_tokens");
     if (!list) return;
     for (const JsonNode& node : list->elements()) {
         AddedToken token;
-        token.id = static_cast<TokenId>(node.at("id").integer(0, kMaxTokenId));
+        token.id = static_cast<TokenId>(node.at("id").integer(0, max_id));
         token.content = node.at("content").string();
         token.single_word = node.boolean_or("single_word", false);
         token.strips_left = node.boolean_or("lstrip", false);
@@ -63,16 +64,19 @@ AddedTokens::AddedTokens(const JsonNode& root, const Vocabulary& vocabulary, con
     std::stable_partition(order.begin(), order.end(), [this](std::uint32_t i) { return tokens_[i].special; });
     for (const std::uint32_t i : order) {
         std::string pattern = tokens_[i].content;
-        if (tokens_[i].normalized && normalizer) normalizer(pattern);
+        if (tokens_[i].normalized && normalizer) {
+            Effort effort(pattern.size());
+            normalizer(pattern, effort);
+        }
         if (!pattern.empty()) (tokens_[i].normalized ? normalized_ : raw_).add(pattern, i);
     }
 }
 
 void AddedTokens::add(AddedToken token, const JsonNode& node, const Vocabulary& vocabulary) {
     const std::string shown = in_quotes(token.content) + " with the id " + std::to_string(token.id);
-    if (token.content.size() > kMaxAddedTokenBytes) {
+    if (token.content.size() > kMaxTokenBytes) {
         node.fail(ErrorCode::unsupported,
-                  "added tokens longer than " + std::to_string(kMaxAddedTokenBytes) + " bytes are not supported");
+                  "added tokens longer than " + std::to_string(kMaxTokenBytes) + " bytes are not supported");
     }
     const auto model_id = vocabulary.id(token.content);
     if (model_id && *model_id != token.id) {

@@ -63,7 +63,7 @@ class AddedTokens {
 public:
     /// Reads the file's `added_tokens`, if any.
     /// @throws Error{format} if their ids conflict with each other or with the vocabulary.
-    AddedTokens(const JsonNode& root, const Vocabulary& vocabulary, const Normalizer& normalizer);
+    AddedTokens(const JsonNode& root, std::int64_t max_id, const Vocabulary& vocabulary, const Normalizer& normalizer);
 
     /// Finds the tokens that are matched in the original text.
     [[nodiscard]] std::vector<Segment> split_raw(std::string_view text) const { return split(text, raw_); }

@@ -2,8 +2,10 @@
 
 #include <nlohmann/json.hpp>
 
+#include "bpe_encoder.hpp"
 #include "byte_fallback.hpp"
 #include "utf8.hpp"
+#include "word_model.hpp"
 
 namespace mha2mla {
 
@@ -24,18 +26,7 @@ CharacterIds::CharacterIds(const Vocabulary& vocabulary) {
 namespace {
 
 void check_model(const JsonNode& node, const TokenizerFile& file) {
-    // The oldest files have no type.
-    const auto type = node.find("type");
-    if (type ? type->string() != "BPE" : !node.find("merges")) {
-        const std::string name =
-            type ? "the model type " + in_quotes(type->string()) : "a model without type and merges";
-        node.fail(ErrorCode::unsupported, name +
-                                              " is not supported (supported: BPE); convert the text to ids with the "
-                                              "tokenizer's own library and pass ids instead");
-    }
-    if (const JsonNode vocab = node.at("vocab"); !file.has_vocabulary) {
-        vocab.fail(ErrorCode::format, "must be an object of names and ids");
-    }
+    check_vocabulary(node, file);
     if (const JsonNode merges = node.at("merges"); !file.has_merges) {
         merges.fail(ErrorCode::format, "must be an array");
     }
@@ -112,6 +103,15 @@ void BpeModel::add_seams(std::string_view left, std::string_view right) {
             if (l >= 0 && r >= 0) seams.set(l, r, 0);
         }
     }
+}
+
+WordModel parse_bpe(const JsonNode& node, TokenizerFile& file) {
+    const auto model = std::make_shared<const BpeModel>(node, file);
+    return {std::shared_ptr<const Vocabulary>(model, &model->vocabulary), [model]() -> WordEncoder {
+                return [encoder = BpeEncoder(*model)](std::string_view word, std::vector<TokenId>& ids) mutable {
+                    encoder.encode(word, ids);
+                };
+            }};
 }
 
 }  // namespace mha2mla

@@ -1,5 +1,5 @@
 #pragma once
-/// The `model` of tokenizer.json: a vocabulary and the merges that build its tokens.
+/// The model `BPE`: a vocabulary and the merges that build its tokens.
 
 #include <array>
 #include <cstdint>
@@ -37,7 +37,7 @@ private:
 };
 
 struct BpeModel {
-    /// @throws Error{unsupported} for another type than BPE or a dropout, Error{format} for a merge of unknown tokens.
+    /// @throws Error{unsupported} for a dropout, Error{format} for a merge of unknown tokens.
     /// `node` is the model in `file`; the tables of `file` are moved from.
     BpeModel(const JsonNode& node, TokenizerFile& file);
 

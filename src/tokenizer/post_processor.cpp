@@ -38,6 +38,19 @@ PostProcessor parse_template(const JsonNode& node) {
     };
 }
 
+/// RobertaProcessing and BertProcessing: `cls` before the text and `sep` behind it, each as [name, id].
+PostProcessor parse_cls_sep(const JsonNode& node) {
+    const auto id_of = [&](std::string_view key) {
+        const std::vector<JsonNode> pair = node.at(key).elements();
+        if (pair.size() != 2) node.at(key).fail(ErrorCode::format, "must be [name, id]");
+        return static_cast<TokenId>(pair[1].integer(0, kMaxTokenId));
+    };
+    return [cls = id_of("cls"), sep = id_of("sep")](std::vector<TokenId>& ids) {
+        ids.insert(ids.begin(), cls);
+        ids.push_back(sep);
+    };
+}
+
 PostProcessor parse_sequence(const JsonNode& node) {
     std::vector<PostProcessor> steps;
     for (const JsonNode& step : node.at("processors").elements()) steps.push_back(parse_post_processor(step));
@@ -47,9 +60,8 @@ PostProcessor parse_sequence(const JsonNode& node) {
 }
 
 constexpr StepKind<PostProcessor> kKinds[] = {
-    {"Sequence", parse_sequence},
-    {"TemplateProcessing", parse_template},
-    {"ByteLevel", parse_byte_level},
+    {"Sequence", parse_sequence},      {"TemplateProcessing", parse_template}, {"RobertaProcessing", parse_cls_sep},
+    {"BertProcessing", parse_cls_sep}, {"ByteLevel", parse_byte_level},
 };
 
 }  // namespace

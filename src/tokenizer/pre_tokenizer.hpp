@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "effort.hpp"
 #include "json_node.hpp"
 
 namespace mha2mla {
@@ -26,8 +27,8 @@ struct Words {
     }
 };
 
-/// Splits words into smaller ones and may rewrite them.
-using PreTokenizer = std::function<void(Words& words)>;
+/// Splits words into smaller ones and may rewrite them. @throws Error{unsupported} if that takes too much of `effort`.
+using PreTokenizer = std::function<void(Words& words, Effort& effort)>;
 
 /// @throws Error{unsupported} for a type this version does not know.
 [[nodiscard]] PreTokenizer parse_pre_tokenizer(const JsonNode& node);

@@ -2,11 +2,14 @@
 /// Regular expressions in the syntax of the Rust tokenizers library (Oniguruma's Ruby syntax), executed by PCRE2.
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "effort.hpp"
 #include "json_node.hpp"
 
 namespace mha2mla {
@@ -42,19 +45,32 @@ private:
 
 class Regex::Run {
 public:
-    explicit Run(const Regex& regex);
+    /// `effort` must outlive the run.
+    Run(const Regex& regex, Effort& effort);
     ~Run();
     Run(const Run&) = delete;
     Run& operator=(const Run&) = delete;
 
     /// Splits `text` (valid UTF-8) into the parts that match and the parts between them; their concatenation is the
     /// text. Empty matches are included unless they directly follow another match. Overwrites `out`.
-    /// @throws Error{unsupported} if the engine runs out of stack or exceeds its limit of steps.
+    /// @throws Error{unsupported} if the engine runs out of stack or exceeds its limits of steps.
     void split(std::string_view text, std::vector<Match>& out);
 
 private:
     struct Resources;
+    struct Found {
+        std::size_t begin, end;
+    };
+    struct Meter;
+    enum class Cost : std::uint8_t { free, metered };
+    [[nodiscard]] int match(Cost cost, std::string_view text, std::size_t from, std::size_t end);
+    [[noreturn]] void fail(std::size_t from, const std::string& why) const;
+    [[nodiscard]] Found found() const;
+    [[nodiscard]] std::optional<Found> find(std::string_view text, std::size_t from);
+    [[nodiscard]] std::optional<Found> find_here(std::string_view text, std::size_t from);
+
     std::shared_ptr<const Code> code_;
+    Effort* effort_;
     std::unique_ptr<Resources> resources_;
 };
 

@@ -1,29 +1,21 @@
 /// Translation of regular expressions from Oniguruma's Ruby syntax to that of PCRE2.
 
-#include <array>
 #include <cctype>
+#include <vector>
 
 #include "regex.hpp"
+#include "regex_set.hpp"
 
 namespace mha2mla {
 namespace {
 
-/// The characters of an escape, as the content of a [...].
+/// An escape, and the content of a [...] that means the same.
 struct Shorthand {
     char escape;
     std::string_view set;
 };
 
-// PCRE2's own \s has U+180E, which is not White_Space; its \w lacks marks (before 10.43); its \h is a blank, but
-// Ruby's is a hexadecimal digit.
-constexpr Shorthand kShorthands[] = {
-    {'s', R"(\p{White_Space})"},
-    {'w', R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc})"},
-    {'h', "0-9A-Fa-f"},
-};
-
-constexpr std::string_view kBinaryProperties[] = {"Alphabetic", "Alpha", "White_Space", "WSpace", "Space", "Any",
-                                                  "Lowercase",  "Lower", "Uppercase",   "Upper",  "Emoji"};
+constexpr Shorthand kShorthands[] = {{'s', kSpaces}, {'w', kWordCharacters}, {'h', kHexDigits}};
 
 class Translator {
 public:
@@ -34,8 +26,6 @@ public:
             const char c = in_[at_];
             if (c == '\\') {
                 escape();
-            } else if (in_set_) {
-                inside_set(c);
             } else {
                 outside(c);
             }
@@ -58,25 +48,47 @@ private:
 
     void outside(char c) {
         if (c == '[') {
-            in_set_ = true;
-            copy(peek(1) == '^' ? 2 : 1);
-            if (peek(0) == ']') copy(1);  // a literal ]
+            out_ += translate_set(in_, at_, ignores_case_, refusal_);
+        } else if (c == '^') {
+            ++at_;
+            out_ += R"((?:\A|(?<=\n)(?=\p{Any})))";  // the part of a text that is matched may end behind a \n
         } else if (c == '{') {
             interval();
-        } else if (c == '(' && peek(1) == '?') {
-            group_flags();
+        } else if (c == '(') {
+            open_groups_.push_back(out_.size());
+            peek(1) == '?' ? group_flags() : copy(1);
+        } else if (c == ')') {
+            close_group();
         } else {
             copy(1);
         }
     }
 
-    /// Ruby's (?m), which makes the dot match line ends, is (?s) in PCRE2.
+    /// Calls of groups have no limit on their work. Ruby's (?m), which makes the dot match line ends, is (?s) in PCRE2.
     void group_flags() {
+        const bool is_relative = peek(2) == '-' && std::isdigit(static_cast<unsigned char>(peek(3))) != 0;
+        if (is_relative ||
+            (peek(2) != '\0' && std::string_view("R&P+0123456789").find(peek(2)) != std::string_view::npos)) {
+            refuse("the call of a group or a (?P");
+        }
         copy(2);
         for (; peek(0) == '-' || std::isalpha(static_cast<unsigned char>(peek(0))) != 0; ++at_) {
             if (peek(0) == 's') refuse("(?s)");
+            ignores_case_ = ignores_case_ || peek(0) == 'i';
             out_ += peek(0) == 'm' ? 's' : peek(0);
         }
+    }
+
+    /// PCRE2's machine code counts the steps of repeats, but not those of a repeated group; such a group is given a
+    /// repeat that matches nothing.
+    void close_group() {
+        copy(1);
+        if (open_groups_.empty()) return;  // which PCRE2 will say
+        const std::size_t begin = open_groups_.back();
+        open_groups_.pop_back();
+        if (peek(0) != '*' && peek(0) != '+' && peek(0) != '{') return;
+        out_.insert(begin, R"((?:\P{Any}?+)");
+        out_ += ')';
     }
 
     /// {n,m} is the same in both, but a + after it repeats it in Ruby and makes it possessive in PCRE2.
@@ -89,65 +101,32 @@ private:
         if (peek(0) == '+') refuse("a + after {n,m}");
     }
 
-    void inside_set(char c) {
-        if (c == '[' && peek(1) != ':') refuse("a set inside a set (write \\[ for the character)");
-        if (c == '[') {
-            const std::size_t close = in_.find(":]", at_ + 2);
-            if (close == std::string_view::npos) refuse("an unfinished [:class:]");
-            return copy(close + 2 - at_);
-        }
-        if (c == '&' && peek(1) == '&') refuse("the intersection && of sets");
-        if (c == ']') in_set_ = false;
-        copy(1);
-    }
-
     void escape() {
         const char c = peek(1);
         const char lower = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
         for (const auto& [letter, set] : kShorthands) {
-            if (lower == letter) return shorthand(c != lower, set);
+            if (lower != letter) continue;
+            at_ += 2;
+            out_.append(c != lower ? "[^" : "[").append(set) += ']';
+            return;
         }
-        if (lower == 'b' && !in_set_) return word_boundary(c == 'B');
-        if (lower == 'p' && peek(2) == '{') return property();
+        if (lower == 'b') return word_boundary(c == 'B');
+        if (lower == 'p' && peek(2) == '{') {
+            out_ += translate_property(in_, at_, refusal_);
+            return;
+        }
         if (c == 'u') return hex_escape();
-        if (c == 'R' || c == 'X' || c == 'G' || c == 'K' || c == 'Q' || c == 'E' || c == 'y' || c == 'Y') {
+        if (c == 'R' || c == 'X' || c == 'G' || c == 'K' || c == 'Q' || c == 'E' || c == 'y' || c == 'Y' || c == 'g') {
             refuse(std::string("\\") + c);
         }
         copy(2);
     }
 
-    void shorthand(bool negated, std::string_view set) {
-        at_ += 2;
-        if (!in_set_) {
-            (out_ += negated ? "[^" : "[").append(set) += ']';
-        } else if (!negated) {
-            out_ += set;
-        } else if (set == kShorthands[0].set) {
-            out_ += R"(\P{White_Space})";
-        } else {
-            refuse("\\W or \\H inside [...]");
-        }
-    }
-
     void word_boundary(bool negated) {
         at_ += 2;
-        const std::string word = "[" + std::string(kShorthands[1].set) + "]";
+        const std::string word = "[" + std::string(kWordCharacters) + "]";
         out_ += negated ? "(?:(?<=" + word + ")(?=" + word + ")|(?<!" + word + ")(?!" + word + "))"
                         : "(?:(?<=" + word + ")(?!" + word + ")|(?<!" + word + ")(?=" + word + "))";
-    }
-
-    /// Names of one or two letters are general categories; others are scripts or one of a few binary properties.
-    void property() {
-        const std::size_t close = in_.find('}', at_);
-        if (close == std::string_view::npos) refuse("an unfinished \\p{");
-        std::string_view name = in_.substr(at_ + 3, close - at_ - 3);
-        const bool negated = name.starts_with('^');
-        if (negated) name.remove_prefix(1);
-        bool is_script = name.size() > 2 && name.find_first_of(":=") == std::string_view::npos;
-        for (const auto property : kBinaryProperties) is_script = is_script && name != property;
-        out_.append("\\") += peek(1);
-        out_.append("{").append(negated ? "^" : "").append(is_script ? "sc:" : "").append(name) += '}';
-        at_ = close + 1;
     }
 
     /// \uHHHH
@@ -163,8 +142,10 @@ private:
     std::string_view in_;
     const JsonNode& node_;
     std::size_t at_ = 0;
-    bool in_set_ = false;
+    bool ignores_case_ = false;  // somewhere before
+    Refuse refusal_ = [this](std::string_view what) { refuse(what); };
     std::string out_;
+    std::vector<std::size_t> open_groups_;  // where they begin in out_
 };
 
 }  // namespace

@@ -1,6 +1,5 @@
 #include "replacement.hpp"
 
-#include "limits.hpp"
 #include "utf8.hpp"
 
 namespace mha2mla {
@@ -12,9 +11,10 @@ Replacement::Replacement(const JsonNode& node)
     }
 }
 
-void Replacement::apply(std::span<std::string> texts) const {
-    Regex::Run run(regex_);
+void Replacement::apply(std::span<std::string> texts, Effort& effort) const {
+    Regex::Run run(regex_, effort);
     std::vector<Match> matches;
+    std::size_t before = 0;  // bytes of the texts that are done
     for (std::string& text : texts) {
         const std::size_t valid = utf8::find_invalid(text).value_or(text.size());
         run.split(std::string_view(text).substr(0, valid), matches);
@@ -22,12 +22,10 @@ void Replacement::apply(std::span<std::string> texts) const {
         out.reserve(text.size());
         for (const Match& m : matches) {
             m.matched ? out.append(content_) : out.append(text, m.begin, m.end - m.begin);
-            if (out.size() > kMaxTextBytes) {
-                throw Error(ErrorCode::unsupported,
-                            "the tokenizer's Replace by " + in_quotes(content_) + " makes the text longer than 1 GiB");
-            }
+            effort.check_size(before + out.size(), "Replace");
         }
         text = std::move(out.append(text, valid));
+        before += text.size();
     }
 }
 

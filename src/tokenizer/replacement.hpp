@@ -17,8 +17,8 @@ public:
     explicit Replacement(const JsonNode& node);
 
     /// Replaces every match in each text. An incomplete character at the end of a text is not changed.
-    /// @throws Error{unsupported} if a text grows beyond 1 GiB.
-    void apply(std::span<std::string> texts) const;
+    /// @throws Error{unsupported} if that takes too much of `effort`.
+    void apply(std::span<std::string> texts, Effort& effort) const;
 
 private:
     Regex regex_;

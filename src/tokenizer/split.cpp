@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "utf8.hpp"
+
 namespace mha2mla {
 
 SplitBehavior parse_split_behavior(const JsonNode& node) {
@@ -50,8 +52,8 @@ void append_split(const std::vector<Match>& matches, SplitBehavior behavior, std
               out.end());
 }
 
-void split_words(Words& words, const Regex& delimiter, SplitBehavior behavior, bool invert) {
-    Regex::Run run(delimiter);
+void split_words(Words& words, const Regex& delimiter, SplitBehavior behavior, bool invert, Effort& effort) {
+    Regex::Run run(delimiter, effort);
     std::vector<Match> matches;
     std::vector<Words::Range> out;
     out.reserve(words.ranges.size());
@@ -60,6 +62,29 @@ void split_words(Words& words, const Regex& delimiter, SplitBehavior behavior, b
         if (invert) {
             for (Match& m : matches) m.matched = !m.matched;
         }
+        append_split(matches, behavior, word.begin, out);
+    }
+    words.ranges = std::move(out);
+}
+
+void split_words(Words& words, bool (*is_delimiter)(char32_t), SplitBehavior behavior) {
+    std::vector<Match> matches;
+    std::vector<Words::Range> out;
+    out.reserve(words.ranges.size());
+    for (const Words::Range& word : words.ranges) {
+        const std::string_view text = words.view(word);
+        matches.clear();
+        std::size_t done = 0;  // everything before this position is in `matches`
+        for (std::size_t at = 0; at < text.size();) {
+            const utf8::CodePoint c = utf8::decode(text, at);
+            const std::size_t begin = at;
+            at += c.length;
+            if (!is_delimiter(c.value)) continue;
+            if (begin > done) matches.push_back({done, begin, false});
+            matches.push_back({begin, at, true});
+            done = at;
+        }
+        if (done < text.size()) matches.push_back({done, text.size(), false});
         append_split(matches, behavior, word.begin, out);
     }
     words.ranges = std::move(out);

@@ -27,6 +27,9 @@ void append_split(const std::vector<Match>& matches, SplitBehavior behavior, std
                   std::vector<Words::Range>& out);
 
 /// Splits each word at the delimiters or, if `invert` is set, at everything except them.
-void split_words(Words& words, const Regex& delimiter, SplitBehavior behavior, bool invert);
+void split_words(Words& words, const Regex& delimiter, SplitBehavior behavior, bool invert, Effort& effort);
+
+/// Splits each word at each character that is a delimiter.
+void split_words(Words& words, bool (*is_delimiter)(char32_t), SplitBehavior behavior);
 
 }  // namespace mha2mla

@@ -4,8 +4,7 @@
 #include <fstream>
 
 #include "added_tokens.hpp"
-#include "bpe_encoder.hpp"
-#include "bpe_model.hpp"
+#include "companions.hpp"
 #include "decoder.hpp"
 #include "json_node.hpp"
 #include "limits.hpp"
@@ -14,18 +13,19 @@
 #include "pre_tokenizer.hpp"
 #include "tokenizer_file.hpp"
 #include "utf8.hpp"
+#include "word_model.hpp"
 
 namespace mha2mla {
 
 /// The parts of a tokenizer.json, in the order of processing. An empty function means null in the file.
 struct Tokenizer::Impl {
     Impl(const JsonNode& root, TokenizerFile& file)
-        : model(root.at("model"), file),
+        : model(parse_word_model(root.at("model"), file)),
           normalizer(part(root, "normalizer", parse_normalizer)),
           pre_tokenizer(part(root, "pre_tokenizer", parse_pre_tokenizer)),
           post_processor(part(root, "post_processor", parse_post_processor)),
           decoder(part(root, "decoder", parse_decoder)),
-          added(root, model.vocabulary, normalizer) {}
+          added(root, file.max_id, *model.vocabulary, normalizer) {}
 
     template <typename Part>
     static Part part(const JsonNode& root, std::string_view key, Part (*parse)(const JsonNode&)) {
@@ -34,9 +34,11 @@ struct Tokenizer::Impl {
     }
 
     /// Appends the ids of the text between two added tokens that are matched in the original text.
-    void encode_raw(std::string_view text, bool begins_input, BpeEncoder& bpe, std::vector<TokenId>& ids) const {
+    void encode_raw(std::string_view text, bool begins_input, const WordEncoder& encode_word, Effort& effort,
+                    std::vector<TokenId>& ids) const {
         std::string normalized(text);
-        if (normalizer) normalizer(normalized);
+        if (normalizer) normalizer(normalized, effort);
+        effort.take_text(normalized.size(), "normalizer");
         for (const Segment& segment : added.split_normalized(normalized)) {
             if (segment.id) {
                 ids.push_back(*segment.id);
@@ -44,17 +46,18 @@ struct Tokenizer::Impl {
             }
             const std::size_t size = segment.end - segment.begin;
             Words words{normalized.substr(segment.begin, size), {{0, size}}, begins_input && segment.begin == 0};
-            if (pre_tokenizer) pre_tokenizer(words);
-            for (const auto& range : words.ranges) bpe.encode(words.view(range), ids);
+            if (pre_tokenizer) pre_tokenizer(words, effort);
+            effort.take_text(words.text.size(), "pre_tokenizer");
+            for (const auto& range : words.ranges) encode_word(words.view(range), ids);
         }
     }
 
     [[nodiscard]] std::optional<std::string_view> name(TokenId id) const {
         const auto found = added.names().name(id);
-        return found ? found : model.vocabulary.name(id);
+        return found ? found : model.vocabulary->name(id);
     }
 
-    BpeModel model;
+    WordModel model;
     Normalizer normalizer;
     PreTokenizer pre_tokenizer;
     PostProcessor post_processor;
@@ -84,12 +87,15 @@ std::string read_file(const std::filesystem::path& file) {
 
 Tokenizer::Tokenizer(std::shared_ptr<const Impl> impl) : impl_(std::move(impl)) {}
 
-Tokenizer Tokenizer::load(const std::filesystem::path& file) { return parse(read_file(file), file.string()); }
+Tokenizer Tokenizer::load(const std::filesystem::path& path) {
+    TokenizerFile file(read_file(path), path.string());
+    add_companions(file, path);
+    return Tokenizer(std::make_shared<const Impl>(JsonNode(file.rest, path.string()), file));
+}
 
 Tokenizer Tokenizer::parse(std::string_view json_text, std::string_view name) {
     TokenizerFile file(json_text, name);
-    const JsonNode root(file.rest, name);
-    return Tokenizer(std::make_shared<const Impl>(root, file));
+    return Tokenizer(std::make_shared<const Impl>(JsonNode(file.rest, name), file));
 }
 
 std::vector<TokenId> Tokenizer::encode(std::string_view text, bool add_special_tokens) const {
@@ -101,13 +107,14 @@ std::vector<TokenId> Tokenizer::encode(std::string_view text, bool add_special_t
                                            "; convert it to UTF-8 first");
     }
     std::vector<TokenId> ids;
-    BpeEncoder bpe(impl_->model);
+    Effort effort(text.size());
+    const WordEncoder encode_word = impl_->model.encoder();
     for (const Segment& segment : impl_->added.split_raw(text)) {
         if (segment.id) {
             ids.push_back(*segment.id);
         } else {
             const std::string_view piece = text.substr(segment.begin, segment.end - segment.begin);
-            impl_->encode_raw(piece, segment.begin == 0, bpe, ids);
+            impl_->encode_raw(piece, segment.begin == 0, encode_word, effort, ids);
         }
     }
     if (add_special_tokens && impl_->post_processor) impl_->post_processor(ids);
@@ -122,7 +129,10 @@ std::string Tokenizer::decode(std::span<const TokenId> ids, bool skip_special_to
         if (!name || (skip_special_tokens && impl_->added.is_special(*name))) continue;
         tokens.emplace_back(*name);
     }
-    if (impl_->decoder) impl_->decoder(tokens);
+    std::size_t bytes = 0;
+    for (const auto& token : tokens) bytes += token.size();
+    Effort effort(bytes);
+    if (impl_->decoder) impl_->decoder(tokens, effort);
     std::string text;
     for (std::size_t i = 0; i < tokens.size(); ++i) {
         // Without a decoder, the Rust library joins the tokens with spaces.
@@ -133,12 +143,12 @@ std::string Tokenizer::decode(std::span<const TokenId> ids, bool skip_special_to
 }
 
 std::size_t Tokenizer::vocab_size() const {
-    return std::max(impl_->model.vocabulary.size(), impl_->added.names().size());
+    return std::max(impl_->model.vocabulary->size(), impl_->added.names().size());
 }
 
 std::optional<TokenId> Tokenizer::token_to_id(std::string_view token) const {
     const auto added = impl_->added.names().id(token);
-    return added ? added : impl_->model.vocabulary.id(token);
+    return added ? added : impl_->model.vocabulary->id(token);
 }
 
 std::optional<std::string> Tokenizer::id_to_token(TokenId id) const {

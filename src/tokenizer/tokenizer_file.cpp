@@ -1,5 +1,8 @@
 #include "tokenizer_file.hpp"
 
+#include <algorithm>
+#include <optional>
+
 #include "limits.hpp"
 
 namespace mha2mla {
@@ -15,23 +18,24 @@ public:
 
     bool null() override { return value(nullptr); }
     bool boolean(bool v) override { return value(v); }
-    bool number_integer(number_integer_t v) override { return value(v); }
-    bool number_float(number_float_t v, const string_t&) override { return value(v); }
+    bool number_integer(number_integer_t v) override { return in_pair() ? score(static_cast<double>(v)) : value(v); }
+    bool number_float(number_float_t v, const string_t&) override { return in_pair() ? score(v) : value(v); }
     bool binary(binary_t&) override { fail("", "has binary data"); }
 
     bool number_unsigned(number_unsigned_t v) override {
+        if (in_pair()) return score(static_cast<double>(v));
         if (table_ != Table::vocab) return value(v);
         add_token(v);
         return true;
     }
 
     bool string(string_t& v) override {
-        if (table_ != Table::merges) return value(std::move(v));
         if (in_pair_) {
             pair_.push_back(std::move(v));
-        } else {
-            add_line(v);
+            return true;
         }
+        if (table_ != Table::merges) return value(std::move(v));
+        add_line(v);
         return true;
     }
 
@@ -53,12 +57,19 @@ public:
     }
 
     bool start_array(std::size_t) override {
-        if (table_ == Table::merges && !in_pair_) {
+        if ((table_ == Table::merges || table_ == Table::scores) && !in_pair_) {
             in_pair_ = true;
             pair_.clear();
+            score_.reset();
             return true;
         }
         if (table_ != Table::none) bad_entry();
+        if (is_in_model("vocab")) {
+            table_ = Table::scores;
+            out_.has_scores = true;
+            *place() = true;
+            return true;
+        }
         if (is_in_model("merges")) {
             table_ = Table::merges;
             out_.has_merges = true;
@@ -77,10 +88,9 @@ public:
 
     bool end_array() override {
         if (in_pair_) {
-            if (pair_.size() != 2) bad_entry();
-            out_.merges.push_back({std::move(pair_[0]), std::move(pair_[1])});
+            table_ == Table::merges ? add_pair() : add_piece();
             in_pair_ = false;
-        } else if (table_ == Table::merges) {
+        } else if (table_ == Table::merges || table_ == Table::scores) {
             table_ = Table::none;
         } else {
             open_.pop_back();
@@ -95,7 +105,9 @@ public:
     }
 
 private:
-    enum class Table { none, vocab, merges };
+    enum class Table { none, vocab, scores, merges };
+
+    [[nodiscard]] bool in_pair() const { return table_ == Table::scores && in_pair_; }
 
     [[noreturn]] void fail(std::string_view key, const std::string& message) const {
         throw Error(ErrorCode::format, name_ + ": " + std::string(key) + (key.empty() ? "" : ": ") + message);
@@ -106,8 +118,11 @@ private:
             fail("model.merges",
                  "merge " + std::to_string(out_.merges.size()) + " must be \"left right\" or [left, right]");
         }
-        fail("model.vocab",
-             "the id of " + in_quotes(keys_.back()) + " must be an integer from 0 to " + std::to_string(kMaxTokenId));
+        if (table_ == Table::scores) {
+            fail("model.vocab", "entry " + std::to_string(out_.scores.size()) + " must be [name, score]");
+        }
+        fail("model.vocab", "the id of " + in_quotes(keys_.back()) + " must be an integer from 0 to " +
+                                std::to_string(out_.max_id) + ", which is the most for a file of its size");
     }
 
     /// Whether the next value is the member `key` of the file's member `model`.
@@ -138,13 +153,32 @@ private:
     }
 
     void add_token(number_unsigned_t number) {
-        if (number > number_unsigned_t{kMaxTokenId}) bad_entry();
-        const std::string& token = keys_.back();
-        const auto id = static_cast<TokenId>(number);
+        if (number > static_cast<number_unsigned_t>(out_.max_id)) bad_entry();
+        add_name(keys_.back(), static_cast<TokenId>(number));
+    }
+
+    void add_name(const std::string& token, TokenId id) {
         if (out_.vocabulary.add(token, id)) return;
         const auto other = out_.vocabulary.name(id);
         if (!other || *other == token) fail("model.vocab", in_quotes(token) + " appears twice");
         fail("model.vocab", in_quotes(token) + " and " + in_quotes(*other) + " both have the id " + std::to_string(id));
+    }
+
+    bool score(double score) {
+        if (score_ || pair_.size() != 1) bad_entry();
+        score_ = score;
+        return true;
+    }
+
+    void add_piece() {
+        if (pair_.size() != 1 || !score_) bad_entry();
+        add_name(pair_[0], static_cast<TokenId>(out_.scores.size()));
+        out_.scores.push_back(*score_);
+    }
+
+    void add_pair() {
+        if (pair_.size() != 2) bad_entry();
+        out_.merges.push_back({std::move(pair_[0]), std::move(pair_[1])});
     }
 
     void add_line(std::string_view line) {
@@ -161,11 +195,13 @@ private:
     Table table_ = Table::none;
     bool in_pair_ = false;
     std::vector<std::string> pair_;
+    std::optional<double> score_;  // of a piece
 };
 
 }  // namespace
 
-TokenizerFile::TokenizerFile(std::string_view json_text, std::string_view name) {
+TokenizerFile::TokenizerFile(std::string_view json_text, std::string_view name)
+    : max_id(std::min(kMaxTokenId, kIdsBeyondFile + static_cast<std::int64_t>(json_text.size()))) {
     TokenizerReader reader(*this, name);
     json::sax_parse(json_text, &reader);
 }

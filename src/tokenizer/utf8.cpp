@@ -64,6 +64,13 @@ std::optional<std::size_t> find_invalid(std::string_view text) {
     return std::nullopt;
 }
 
+std::size_t end_of_part(std::string_view text, std::size_t from, std::size_t bytes) {
+    if (bytes >= text.size() - from) return text.size();
+    std::size_t end = from + bytes;
+    while (end < text.size() && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) ++end;
+    return end;
+}
+
 bool is_unfinished(std::string_view bytes) {
     return !bytes.empty() && well_formed_prefix(bytes, 0) == bytes.size() &&
            bytes.size() < lead(static_cast<unsigned char>(bytes[0])).length;

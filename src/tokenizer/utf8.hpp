@@ -20,6 +20,10 @@ struct CodePoint {
 /// The offset of the first byte that is not valid UTF-8, if there is one.
 [[nodiscard]] std::optional<std::size_t> find_invalid(std::string_view text);
 
+/// The end of a part of `text` (valid UTF-8) that begins at `from`: after this many bytes and the rest of a character,
+/// or the end of the text.
+[[nodiscard]] std::size_t end_of_part(std::string_view text, std::size_t from, std::size_t bytes);
+
 /// Whether `bytes` is an incomplete beginning of a character.
 [[nodiscard]] bool is_unfinished(std::string_view bytes);
 

@@ -28,14 +28,60 @@ TEST(BadInput, FilesThatAreNotATokenizer) {
     expect_error(ErrorCode::format, {"must be an object"}, parse(std::string(100, '[') + std::string(100, ']')));
 }
 
-TEST(BadInput, ModelsThatAreNotBpeAreNamed) {
-    for (const char* const type : {"Unigram", "WordPiece", "WordLevel"}) {
-        expect_refused(ErrorCode::unsupported, {"test.json: model", type},
-                       {{"model", {{"type", type}, {"vocab", json::array()}}}});
-    }
+TEST(BadInput, ModelsThatAreNotKnownAreNamed) {
+    expect_refused(ErrorCode::unsupported, {"test.json: model", "Trigram", "BPE, Unigram, WordPiece, WordLevel"},
+                   {{"model", {{"type", "Trigram"}, {"vocab", json::array()}}}});
+    expect_refused(ErrorCode::unsupported, {"test.json: model", "without type and merges"},
+                   {{"model", {{"vocab", json::object()}}}});
     expect_refused(ErrorCode::unsupported, {"model.dropout"},
                    {{"model", bpe_model({"a"}, json::array(), {{"dropout", 0.1}})}});
     EXPECT_NO_THROW(make(bpe_model({"a"}, json::array(), {{"dropout", 0.0}})));
+}
+
+TEST(BadInput, UnigramModels) {
+    const auto with = [](const json& vocab, const json& more = json::object()) {
+        json model = {{"type", "Unigram"}, {"vocab", vocab}};
+        model.update(more);
+        return json{{"model", model}};
+    };
+    const json a = json::array({"a", -1.0});
+    for (const json& entry : {json("a"), json::array({"a"}), json::array({-1, "a"}), json::array({"a", -1, 2}),
+                              json::array({"a", "b"}), json::array({"a", nullptr}), json(3), json::object()}) {
+        expect_refused(ErrorCode::format, {"model.vocab", "entry 1", "[name, score]"}, with(json::array({a, entry})));
+    }
+    expect_refused(ErrorCode::format, {"model.vocab", "'a' appears twice"}, with(json::array({a, a})));
+    expect_refused(ErrorCode::format, {"model.vocab", "[name, score]"}, with(json{{"a", 0}}));
+    expect_refused(ErrorCode::format, {"model.unk_id", "from 0 to 0"}, with(json::array({a}), {{"unk_id", 1}}));
+    expect_refused(ErrorCode::format, {"model.vocab", "is empty"}, with(json::array(), {{"unk_id", 0}}));
+    const json long_name = json::array({std::string(5000, 'a'), 0});
+    expect_refused(ErrorCode::unsupported, {"model.vocab", "4096"}, with(json::array({long_name})));
+    expect_error(ErrorCode::format, {"unk_id is missing"},
+                 [&] { return Tokenizer::parse(with(json::array({a})).dump(), "test.json").encode("ab", false); });
+}
+
+TEST(BadInput, WordModels) {
+    const json piece = {{"type", "WordPiece"},
+                        {"vocab", {{"a", 0}}},
+                        {"unk_token", "?"},
+                        {"continuing_subword_prefix", "##"},
+                        {"max_input_chars_per_word", 10}};
+    for (const char* const key : {"vocab", "unk_token", "continuing_subword_prefix", "max_input_chars_per_word"}) {
+        json model = piece;
+        model.erase(key);
+        expect_refused(ErrorCode::format, {"test.json: model", key}, {{"model", model}});
+    }
+    expect_error(ErrorCode::format, {"'?'", "model.vocab"}, [&] { return make(piece).encode("b", false); });
+    const json level = {{"type", "WordLevel"}, {"vocab", {{"a", 0}}}, {"unk_token", "?"}};
+    expect_error(ErrorCode::format, {"'b'", "'?'", "model.vocab"}, [&] { return make(level).encode("b", false); });
+}
+
+/// Tables are indexed by id, so that a file of 100 bytes must not make one of 100 MB.
+TEST(BadInput, IdsAreInProportionToTheFile) {
+    expect_refused(ErrorCode::format, {"model.vocab", "'b'", "for a file of its size"},
+                   {{"model", {{"type", "BPE"}, {"vocab", {{"a", 0}, {"b", 70'000}}}, {"merges", json::array()}}}});
+    expect_refused(ErrorCode::format, {"added_tokens[0].id"},
+                   file_with("added_tokens", json::array({added(70'000, "x")})));
+    EXPECT_NO_THROW(make(bpe_model({"a"}), {{"added_tokens", json::array({added(65'000, "x")})}}));
 }
 
 TEST(BadInput, VocabulariesAndMerges) {
@@ -59,14 +105,25 @@ TEST(BadInput, VocabulariesAndMerges) {
 }
 
 TEST(BadInput, UnknownStepsAreNamed) {
-    expect_refused(ErrorCode::unsupported, {"test.json: normalizer", "BertNormalizer"},
-                   file_with("normalizer", {{"type", "BertNormalizer"}}));
-    expect_refused(ErrorCode::unsupported, {"pre_tokenizer.pretokenizers[1]", "Whitespace"},
-                   file_with("pre_tokenizer", {{"type", "Sequence"},
-                                               {"pretokenizers", {{{"type", "Digits"}}, {{"type", "Whitespace"}}}}}));
-    expect_refused(ErrorCode::unsupported, {"post_processor", "RobertaProcessing"},
-                   file_with("post_processor", {{"type", "RobertaProcessing"}}));
-    expect_refused(ErrorCode::unsupported, {"decoder", "WordPiece"}, file_with("decoder", {{"type", "WordPiece"}}));
+    expect_refused(ErrorCode::unsupported, {"test.json: normalizer", "Reverse"},
+                   file_with("normalizer", {{"type", "Reverse"}}));
+    expect_refused(
+        ErrorCode::unsupported, {"pre_tokenizer.pretokenizers[1]", "UnicodeScripts"},
+        file_with("pre_tokenizer",
+                  {{"type", "Sequence"}, {"pretokenizers", {{{"type", "Digits"}}, {{"type", "UnicodeScripts"}}}}}));
+    expect_refused(ErrorCode::unsupported, {"post_processor", "PairProcessing"},
+                   file_with("post_processor", {{"type", "PairProcessing"}}));
+    expect_refused(ErrorCode::unsupported, {"decoder", "CTC"}, file_with("decoder", {{"type", "CTC"}}));
+    expect_refused(ErrorCode::unsupported, {"pre_tokenizer.behavior", "Sideways"},
+                   file_with("pre_tokenizer", {{"type", "Punctuation"}, {"behavior", "Sideways"}}));
+    expect_refused(ErrorCode::format, {"post_processor", "'cls'"},
+                   file_with("post_processor", {{"type", "BertProcessing"}, {"sep", {"x", 0}}}));
+    expect_refused(ErrorCode::format, {"post_processor.sep", "[name, id]"},
+                   file_with("post_processor", {{"type", "BertProcessing"}, {"cls", {"x", 0}}, {"sep", {"x"}}}));
+    for (const char* const map : {"", "!!!!", "AAAA", "BAAAAA==", "/////w==", "BAAAAAAAAAD/"}) {
+        expect_refused(ErrorCode::format, {"normalizer.precompiled_charsmap"},
+                       file_with("normalizer", {{"type", "Precompiled"}, {"precompiled_charsmap", map}}));
+    }
     expect_refused(ErrorCode::unsupported, {"pre_tokenizer.behavior", "Sideways"},
                    file_with("pre_tokenizer", split({{"String", "a"}}, "Sideways")));
     expect_refused(ErrorCode::unsupported, {"empty pattern"},

@@ -103,6 +103,25 @@ TEST_P(CompleteVocabulary, DecodingABookGivesItBack) {
 INSTANTIATE_TEST_SUITE_P(Golden, CompleteVocabulary, testing::Values(kKjv, kSmolLm2, kQwen25, kGemma3),
                          [](const auto& info) { return info.param.name; });
 
+/// Small tokenizers of every kind, by tests/data/golden/tokenizers/make_kinds.py.
+TEST(TokenizerKinds, HaveTheIdsAndTextsOfTheRustLibrary) {
+    const auto file = read_json(shared("golden/tokenizers/kinds.json"));
+    const auto texts = file.at("texts").get<std::vector<std::string>>();
+    for (auto kind : file.at("kinds")) {
+        SCOPED_TRACE(kind.at("name").get<std::string>());
+        auto& json = kind.at("tokenizer");
+        if (json.at("model").is_null()) json["model"] = file.at("byte_model");
+        const Tokenizer tokenizer = Tokenizer::parse(json.dump(), "tokenizer.json");
+        for (std::size_t i = 0; i < texts.size(); ++i) {
+            SCOPED_TRACE("text " + std::to_string(i) + ": " + texts[i]);
+            const auto ids = tokenizer.encode(texts[i], true);
+            EXPECT_EQ(ids, kind.at("ids").at(i).get<std::vector<TokenId>>());
+            EXPECT_EQ(tokenizer.decode(ids, false), kind.at("decoded").at(i).get<std::string>());
+            EXPECT_EQ(tokenizer.decode(ids, true), kind.at("skipped").at(i).get<std::string>());
+        }
+    }
+}
+
 /// A whole text is one call, as everywhere in this project.
 class WholeTexts : public testing::Test {
 protected:

@@ -277,8 +277,29 @@ TEST(Regex, PatternsOfRealVocabularies) {
 }
 
 TEST(Regex, WhatPcreWouldReadDifferentlyIsRefused) {
-    for (const char* const pattern : {"[a-z&&[^b]]", "[a[bc]]", R"(\p{N}{1,3}+)", R"([\W])", "(?s:.)", R"(\R)",
-                                      R"(\p{NoSuchThing})", "(", R"(\)", R"(\p{)", R"(\u12)", "[[:alpha:", "a**b("}) {
+    for (const char* const pattern : {"(?i:[a-z&&[^b]])",
+                                      "(?i:[a[^b]])",
+                                      R"(\p{N}{1,3}+)",
+                                      R"([\R])",
+                                      "(?s:.)",
+                                      "(?<x>a\\g<x>)",
+                                      "(a(?1))",
+                                      "(?R)",
+                                      "(?P<x>a)",
+                                      "(a(?-1))",
+                                      "[a",
+                                      "[]",
+                                      "[a[b]",
+                                      "[[:graph:]]",
+                                      R"([\p])",
+                                      R"(\R)",
+                                      R"(\p{NoSuchThing})",
+                                      "(",
+                                      R"(\)",
+                                      R"(\p{)",
+                                      R"(\u12)",
+                                      "[[:alpha:",
+                                      "a**b("}) {
         expect_refused(ErrorCode::unsupported, {"test.json", "pre_tokenizer.pattern.Regex", "regular expression"},
                        file_with("pre_tokenizer", split({{"Regex", pattern}}, "Isolated")));
     }
@@ -288,6 +309,58 @@ TEST(Regex, BacktrackingWithoutEndIsAnError) {
     const auto tokenizer = make(ascii_model(), {{"pre_tokenizer", split({{"Regex", "(a|aa)+[0-9]"}}, "Isolated")}});
     expect_error(ErrorCode::unsupported, {"(a|aa)+[0-9]", "exceeded its limits"},
                  [&] { return tokenizer.encode(std::string(5000, 'a') + "b", false); });
+}
+
+/// What a pattern may do is in proportion to the text, also where PCRE2 does not count its steps.
+TEST(Regex, SquareTimeIsAnError) {
+    std::string text;
+    for (int i = 0; i < 60'000; ++i) text += "in the aa ";
+    const auto begin = std::chrono::steady_clock::now();
+    for (const char* const pattern : {R"(\w(?=[^\x00]*\x00))", "(?=.*x)a", "a(?=[^b]*b)", R"((?:\w(?=[^\x00]*z)| )+)",
+                                      R"((?:[^\x00]*z|\w))", R"((?<=(?=[^z]*z)a)a)"}) {
+        const auto tokenizer = make(ascii_model(), {{"pre_tokenizer", split({{"Regex", pattern}}, "Isolated")}});
+        expect_error(ErrorCode::unsupported, {"exceeded its limits"}, [&] { return tokenizer.encode(text, false); });
+    }
+    EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(60));
+}
+
+/// Texts are matched in parts; where a part ends must not be seen.
+TEST(Regex, LongMatchesAreTheSameAsShortOnes) {
+    for (const std::size_t size : {1u, 200u, 255u, 256u, 257u, 258u, 1023u, 1024u, 5000u, 300'000u}) {
+        const std::string run(size, 'a');
+        const auto expect = [&](const char* pattern, const std::string& text, const Names& words) {
+            expect_words(split({{"Regex", pattern}}, "Isolated"), text, words);
+        };
+        expect("a+", run + "-", {run, "-"});
+        expect("a+$", run + "\n-", {run, "\n-"});
+        expect(R"(\n^a)", run + "\na-", {run, "\na", "-"});
+        expect("a+(?!-)", run + "a-", {run, "a-"});
+        expect("-", run + "-" + run, {run, "-", run});
+        expect("(?=-)", run + "-", {run, "-"});
+        expect("(?<=a)(?=-)|(?<=-)(?!-)", run + "-" + run, {run, "-", run});
+        if (size < 5000) expect(R"(\ba+\b)", run + "é-", {run + "é-"});
+        expect("(?:a|b)+c", run + "c-", {run + "c", "-"});
+    }
+}
+
+TEST(Effort, ATextMayNotGrowWithoutEnd) {
+    const json doubling = {{"type", "Replace"}, {"pattern", {{"String", "e"}}}, {"content", "ee"}};
+    const json million = {
+        {"type", "Replace"}, {"pattern", {{"String", "e"}}}, {"content", std::string(1'000'000, 'x')}};
+    const json byte_level = {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"use_regex", false}};
+    const std::string text(2000, 'e');
+    const auto steps = [](const char* key, const json& step) {
+        return json{{"type", "Sequence"}, {key, std::vector<json>(22, step)}};
+    };
+    for (const json& parts : {json{{"normalizer", steps("normalizers", doubling)}}, json{{"normalizer", million}},
+                              json{{"normalizer", steps("normalizers", {{"type", "ByteLevel"}})}},
+                              json{{"pre_tokenizer", steps("pretokenizers", byte_level)}}}) {
+        const auto tokenizer = make(ascii_model(), parts);
+        expect_error(ErrorCode::unsupported, {"16 times as long"}, [&] { return tokenizer.encode(text + "é", false); });
+    }
+    const auto tokenizer = make(ascii_model(), {{"decoder", steps("decoders", doubling)}});
+    expect_error(ErrorCode::unsupported, {"16 times as long"},
+                 [&] { return tokenizer.decode(tokenizer.encode(text, false), false); });
 }
 
 // added tokens
