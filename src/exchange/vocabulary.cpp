@@ -3,7 +3,9 @@
 #include <algorithm>
 
 #include "../support/json_file.hpp"
+#include "../tokenizer/companions.hpp"
 #include "../tokenizer/tokenizer_file.hpp"
+#include "chat_templates.hpp"
 #include "export_tensor.hpp"
 #include "mha2mla/error.hpp"
 #include "mha2mla/mapped_file.hpp"
@@ -99,32 +101,11 @@ public:
         return static_cast<std::uint32_t>(*id);
     }
 
-    [[nodiscard]] const Json& tokenizer_config() const { return by_name_; }
-
 private:
     const TokenizerFile& file_;
     const Tokens& tokens_;
     Json by_name_, by_id_;
 };
-
-/// Whether the template of the post-processor puts a special token at the start, and at the end.
-struct Template {
-    bool starts = false, ends = false;
-};
-Template template_of(const Json& post_processor) {
-    if (!post_processor.is_object()) return {};
-    Template found;
-    if (post_processor.value("type", "") == "Sequence") {
-        for (const Json& step : post_processor.value("processors", Json::array())) {
-            const Template one = template_of(step);
-            found = {found.starts || one.starts, found.ends || one.ends};
-        }
-        return found;
-    }
-    const Json single = post_processor.value("single", Json::array());
-    if (!single.is_array() || single.empty()) return {};
-    return {single.front().contains("SpecialToken"), single.size() > 1 && single.back().contains("SpecialToken")};
-}
 
 /// Whether a space is put in front of a text.
 bool prefixes_space(const Json& step) {
@@ -180,19 +161,42 @@ std::string add_byte_level(const TokenizerFile& file, const fs::path& path, Gguf
     return "byte-level BPE, words as " + std::string(name.value_or("default"));
 }
 
-void add_chat_template(const fs::path& directory, const Json& tokenizer_config, GgufMetadata& metadata) {
-    std::error_code ignored;
-    if (const fs::path file = directory / "chat_template.jinja"; fs::exists(file, ignored)) {
-        return metadata.add("tokenizer.chat_template", std::string_view(text_of(file)));
+[[noreturn]] void refuse(const fs::path& path, const std::string& what) {
+    throw Error(ErrorCode::unsupported,
+                path.string() + ": " + what +
+                    ", which GGUF cannot say; move tokenizer.json away to write a file that takes "
+                    "and gives token ids alone");
+}
+
+/// The types of a step and of the steps in it.
+std::vector<std::string> step_types(const Json& step, const char* steps_key) {
+    if (!step.is_object()) return {};
+    if (step.value("type", "") != "Sequence") return {step.value("type", "")};
+    std::vector<std::string> types;
+    for (const Json& inner : step.value(steps_key, Json::array())) {
+        for (std::string& type : step_types(inner, steps_key)) types.push_back(std::move(type));
     }
-    const auto found = tokenizer_config.find("chat_template");
-    if (found == tokenizer_config.end()) return;
-    if (found->is_string()) metadata.add("tokenizer.chat_template", std::string_view(found->get<std::string>()));
-    if (!found->is_array()) return;
-    for (const Json& named : *found) {  // [{"name": "default", "template": "..."}, ...]
-        if (named.is_object() && named.value("name", "") == "default") {
-            metadata.add("tokenizer.chat_template", std::string_view(named.value("template", "")));
-        }
+    return types;
+}
+
+/// llama.cpp knows two kinds of BPE, and for each what is done to a text before.
+void check_kind(const TokenizerFile& file, bool byte_fallback, const fs::path& path) {
+    const Json& model = file.rest.at("model");
+    if (const std::string type = model.value("type", "BPE"); type != "BPE") {
+        refuse(path, "model.type is '" + type + "'");
+    }
+    for (const char* const key : {"continuing_subword_prefix", "end_of_word_suffix"}) {
+        const Json affix = model.value(key, Json());
+        if (affix.is_string() && affix != "") refuse(path, std::string("model.") + key + " is given");
+    }
+    const auto steps = step_types(file.rest.value("pre_tokenizer", Json()), "pretokenizers");
+    if (!byte_fallback && std::ranges::find(steps, "ByteLevel") == steps.end()) {
+        refuse(path, "the model has neither byte_fallback nor a pre_tokenizer of type ByteLevel");
+    }
+    for (const std::string& type : step_types(file.rest.value("normalizer", Json()), "normalizers")) {
+        // NFC is left out as other converters do; most texts are in that form.
+        if (type == "NFC" || (byte_fallback && (type == "Prepend" || type == "Replace"))) continue;
+        refuse(path, "normalizer has a step '" + type + "'");
     }
 }
 
@@ -208,9 +212,11 @@ std::string add_vocabulary(const Model& model, GgufMetadata& metadata, Observer&
         metadata.add("tokenizer.ggml.model", "no_vocab");
         return "none";
     }
-    const TokenizerFile file(text_of(path), path.string());
+    TokenizerFile file(text_of(path), path.string());
     (void)Tokenizer::load(path);  // checks every key, and refuses what it does not know
+    add_companions(file, path);
     const bool byte_fallback = file.rest.at("model").value("byte_fallback", false);
+    check_kind(file, byte_fallback, path);
     Tokens tokens = tokens_of(file, model.config.vocab_size, path, observer);
     const SpecialIds ids(directory, file, tokens);
     if (byte_fallback) mark_bytes(tokens, path, observer);
@@ -235,10 +241,10 @@ std::string add_vocabulary(const Model& model, GgufMetadata& metadata, Observer&
                                     {"pad", "tokenizer.ggml.padding_token_id"}}) {
         if (const auto id = ids.find(kind)) metadata.add(key, *id);
     }
-    const Template around = template_of(file.rest.value("post_processor", Json()));
-    metadata.add("tokenizer.ggml.add_bos_token", around.starts);
-    metadata.add("tokenizer.ggml.add_eos_token", around.ends);
-    add_chat_template(directory, ids.tokenizer_config(), metadata);
+    const SpecialTokens around = special_tokens_around(file.rest.value("post_processor", Json()));
+    metadata.add("tokenizer.ggml.add_bos_token", around.before);
+    metadata.add("tokenizer.ggml.add_eos_token", around.behind);
+    add_chat_templates(directory, metadata);
     return what;
 }
 

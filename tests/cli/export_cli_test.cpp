@@ -3,6 +3,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "mha2mla/gguf.hpp"
 #include "support/program.hpp"
 #include "support/shared.hpp"
 #include "support/temporary.hpp"
@@ -68,6 +69,63 @@ TEST(ExportCli, WithoutATokenizerTheFileHasNoVocabulary) {
     const auto result = run_program({"export", directory / "mla", directory / "model.gguf"});
     ASSERT_EQ(result.exit_code, 0) << result.err;
     EXPECT_NE(result.err.find("no vocabulary"), std::string::npos) << result.err;
+}
+
+TEST(ExportCli, ATokenizerThatGgufCannotSayIsRefusedByName) {
+    const TemporaryDirectory directory;
+    std::filesystem::copy(checkpoint(), directory / "mla");
+    const auto path = directory / "mla/tokenizer.json";
+    const auto original = read_json(path);
+    const auto expect_refused = [&](const nlohmann::json& changes, const std::string& what) {
+        auto changed = original;
+        changed.merge_patch(changes);
+        write_text(path, changed.dump());
+        const auto result = run_program({"export", directory / "mla", directory / "model.gguf"});
+        EXPECT_EQ(result.exit_code, 1) << what;
+        EXPECT_NE(result.err.find(what + ", which GGUF cannot say"), std::string::npos) << result.err;
+    };
+    auto changed = original;
+    changed["model"] = {{"type", "Unigram"}, {"unk_id", 0}};
+    changed["added_tokens"] = nullptr;
+    changed["model"]["vocab"] = nlohmann::json::array({nlohmann::json::array({"<unk>", 0})});
+    write_text(path, changed.dump());
+    const auto unigram = run_program({"export", directory / "mla", directory / "model.gguf"});
+    EXPECT_NE(unigram.err.find("model.type is 'Unigram', which GGUF cannot say"), std::string::npos) << unigram.err;
+    expect_refused({{"normalizer", {{"type", "Lowercase"}}}}, "normalizer has a step 'Lowercase'");
+    expect_refused({{"normalizer", {{"type", "Prepend"}, {"prepend", "x"}}}}, "normalizer has a step 'Prepend'");
+    expect_refused({{"pre_tokenizer", {{"type", "Whitespace"}}}},
+                   "the model has neither byte_fallback nor a pre_tokenizer of type ByteLevel");
+}
+
+TEST(ExportCli, NamedChatTemplatesKeepTheirNames) {
+    const TemporaryDirectory directory;
+    const auto mla = directory / "mla";
+    std::filesystem::copy(checkpoint(), mla);
+    const auto config = read_json(mla / "tokenizer_config.json");
+    const auto expect_templates = [&](const std::vector<std::pair<std::string, std::string>>& wanted) {
+        const auto result = run_program({"export", mla, directory / "model.gguf", "--overwrite", "-q"});
+        ASSERT_EQ(result.exit_code, 0) << result.err;
+        const GgufFile file(directory / "model.gguf");
+        EXPECT_EQ(file.texts("tokenizer.chat_templates"), (std::vector<std::string_view>{"rag", "tool_use"}));
+        for (const auto& [key, text] : wanted) EXPECT_EQ(file.text("tokenizer.chat_template" + key), text);
+    };
+    auto listed = config;
+    for (const char* const name : {"default", "tool_use", "rag"}) {
+        listed["chat_template"].push_back({{"name", name}, {"template", std::string("of ") + name}});
+    }
+    write_text(mla / "tokenizer_config.json", listed.dump());
+    expect_templates({{"", "of default"}, {".tool_use", "of tool_use"}, {".rag", "of rag"}});
+
+    // Files beside it count instead.
+    write_text(mla / "chat_template.jinja", "file");
+    std::filesystem::create_directory(mla / "additional_chat_templates");
+    write_text(mla / "additional_chat_templates/tool_use.jinja", "file 2");
+    write_text(mla / "additional_chat_templates/rag.jinja", "file 3");
+    expect_templates({{"", "file"}, {".tool_use", "file 2"}, {".rag", "file 3"}});
+    std::filesystem::remove(mla / "chat_template.jinja");
+    std::filesystem::remove_all(mla / "additional_chat_templates");
+    write_text(mla / "chat_template.json", R"({"chat_template": {"default": "a", "tool_use": "b", "rag": "c"}})");
+    expect_templates({{"", "a"}, {".tool_use", "b"}, {".rag", "c"}});
 }
 
 TEST(ImportCli, WritesACheckpointThatOtherCommandsTake) {
