@@ -52,7 +52,8 @@ Templates templates_of(const fs::path& directory) {
             found.emplace(entry.path().stem().string(), text_in(entry.path()));
         }
     }
-    if (const fs::path file = directory / "chat_template.jinja"; is_there(file)) found[std::string(kDefault)] = text_in(file);
+    if (const fs::path file = directory / "chat_template.jinja"; is_there(file))
+        found[std::string(kDefault)] = text_in(file);
     if (!found.empty()) return found;
     for (const char* const name : {"chat_template.json", "tokenizer_config.json"}) {
         if (!is_there(directory / name)) continue;

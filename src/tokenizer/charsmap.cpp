@@ -17,7 +17,8 @@ std::optional<std::string> decode_base64(std::string_view text) {
     constexpr std::string_view kDigits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     std::array<int, 256> values{};
     values.fill(-1);
-    for (std::size_t i = 0; i < kDigits.size(); ++i) values[static_cast<unsigned char>(kDigits[i])] = static_cast<int>(i);
+    for (std::size_t i = 0; i < kDigits.size(); ++i)
+        values[static_cast<unsigned char>(kDigits[i])] = static_cast<int>(i);
     while (text.ends_with('=')) text.remove_suffix(1);
     std::string out;
     std::uint32_t bits = 0;

@@ -14,8 +14,8 @@ namespace mha2mla {
 
 class Charsmap {
 public:
-    /// Reads `precompiled_charsmap`: in base64, the size of a double array (Darts), the array, and texts that end with a
-    /// NUL. @throws Error{format} if it is none of that.
+    /// Reads `precompiled_charsmap`: in base64, the size of a double array (Darts), the array, and texts that end with
+    /// a NUL. @throws Error{format} if it is none of that.
     explicit Charsmap(const JsonNode& node);
 
     /// Replaces what the table has, in grapheme clusters of less than six bytes or else in single characters.

@@ -59,8 +59,8 @@ std::map<std::int64_t, json> tokens_beside(const json& config, const fs::path& d
     const json list = optional_object(path);
     if (list.is_null()) return tokens;
     std::unordered_set<std::string> special;
-    for (const char* const kind : {"bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token",
-                                   "mask_token"}) {
+    for (const char* const kind :
+         {"bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"}) {
         special.insert(special_token(config, kind));
     }
     for (const auto& [content, id] : list.items()) {

@@ -114,7 +114,7 @@ constexpr std::pair<std::string_view, std::string_view> kCleanups[] = {
     {" 'm", "'m"}, {" do not", " don't"}, {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"},
 };
 
-Decoder parse_word_piece(const JsonNode& node) {
+Decoder parse_word_piece_decoder(const JsonNode& node) {
     return [prefix = node.at("prefix").string(), cleanup = node.at("cleanup").boolean()](
                std::vector<std::string>& tokens, Effort& effort) {
         std::size_t size = 0;
@@ -151,9 +151,15 @@ Decoder parse_sequence(const JsonNode& node) {
 }
 
 constexpr StepKind<Decoder> kKinds[] = {
-    {"Sequence", parse_sequence},   {"ByteLevel", parse_byte_level}, {"ByteFallback", parse_byte_fallback},
-    {"Fuse", parse_fuse},           {"Strip", parse_strip},          {"Replace", parse_replace},
-    {"Metaspace", parse_metaspace}, {"WordPiece", parse_word_piece}, {"BPEDecoder", parse_bpe_decoder},
+    {"Sequence", parse_sequence},
+    {"ByteLevel", parse_byte_level},
+    {"ByteFallback", parse_byte_fallback},
+    {"Fuse", parse_fuse},
+    {"Strip", parse_strip},
+    {"Replace", parse_replace},
+    {"Metaspace", parse_metaspace},
+    {"WordPiece", parse_word_piece_decoder},
+    {"BPEDecoder", parse_bpe_decoder},
 };
 
 }  // namespace

@@ -6,8 +6,7 @@
 
 namespace mha2mla {
 
-void Effort::check_size(std::size_t bytes, std::string_view step) const {
-    if (bytes <= bytes_) return;
+void Effort::fail(std::string_view step) {
     throw Error(ErrorCode::unsupported, "the tokenizer's " + std::string(step) +
                                             " makes the text more than 16 times as long; is tokenizer.json damaged?");
 }

@@ -130,6 +130,7 @@ Regex::Run::Run(const Regex& regex, Effort& effort)
     pcre2_match_context* const context = resources_->context.get();
     if (resources_->stack) pcre2_jit_stack_assign(context, nullptr, resources_->stack.get());
     pcre2_set_heap_limit(context, kHeapKibibytes);
+    pcre2_set_match_limit(context, kFreeSteps);
 }
 
 Regex::Run::~Run() = default;
@@ -137,23 +138,18 @@ Regex::Run::~Run() = default;
 /// Matches in the text up to `end`. @return the status of PCRE2: a match, that there is none, that the end of the part
 /// was reached although the text goes on, or that the steps were used up. @throws Error{unsupported} for any other.
 int Regex::Run::match(Cost cost, std::string_view text, std::size_t from, std::size_t end) {
-    pcre2_match_context* const context = resources_->context.get();
     const pcre2_code* const code = (cost == Cost::free ? code_->free : code_->metered).get();
-    pcre2_set_match_limit(context, cost == Cost::free ? kFreeSteps : kMostSteps);
-    Meter meter{effort_, code_->has_back_references ? end - from + 1 : 1, from};
-    if (cost == Cost::metered) pcre2_set_callout(context, Meter::report, &meter);
     const std::uint32_t part = end < text.size() ? PCRE2_PARTIAL_HARD : 0;
-    int status = PCRE2_ERROR_CALLOUT;
-    // A step that reaches the end of the part is not reported.
-    if (cost == Cost::free || effort_->take_steps(end - from)) {
-        status =
-            pcre2_match(code, bytes_of(text), end, from, PCRE2_NO_UTF_CHECK | part, resources_->data.get(), context);
-    }
+    const int status = pcre2_match(code, bytes_of(text), end, from, PCRE2_NO_UTF_CHECK | part, resources_->data.get(),
+                                   resources_->context.get());
     if (status >= 0 || status == PCRE2_ERROR_NOMATCH || status == PCRE2_ERROR_PARTIAL ||
         (status == PCRE2_ERROR_MATCHLIMIT && cost == Cost::free)) {
         return status;
     }
-    const std::string why = status == PCRE2_ERROR_CALLOUT ? "it reads the text too often" : message_of(status);
+    fail(from, status == PCRE2_ERROR_CALLOUT ? "it reads the text too often" : message_of(status));
+}
+
+void Regex::Run::fail(std::size_t from, const std::string& why) const {
     code_->fail("exceeded its limits at byte " + std::to_string(from) + " of the text (" + why +
                 "); split the text into smaller ones");
 }
@@ -165,11 +161,22 @@ Regex::Run::Found Regex::Run::found() const {
 
 /// The match at `from`, if there is one, at a cost.
 std::optional<Regex::Run::Found> Regex::Run::find_here(std::string_view text, std::size_t from) {
+    pcre2_match_context* const context = resources_->context.get();
+    pcre2_set_match_limit(context, kMostSteps);
+    std::optional<Found> match_here;
     for (std::size_t bytes = kFreeBytes;; bytes *= kGrowth) {
-        const int status = match(Cost::metered, text, from, utf8::end_of_part(text, from, bytes));
-        if (status >= 0) return found();
-        if (status == PCRE2_ERROR_NOMATCH) return std::nullopt;
+        const std::size_t end = utf8::end_of_part(text, from, bytes);
+        // A step that reaches the end of the part is not reported.
+        if (!effort_->take_steps(end - from)) fail(from, "it reads the text too often");
+        Meter meter{effort_, code_->has_back_references ? end - from + 1 : 1, from};
+        pcre2_set_callout(context, Meter::report, &meter);
+        const int status = match(Cost::metered, text, from, end);
+        if (status >= 0) match_here = found();
+        if (status != PCRE2_ERROR_PARTIAL) break;
     }
+    pcre2_set_callout(context, nullptr, nullptr);
+    pcre2_set_match_limit(context, kFreeSteps);
+    return match_here;
 }
 
 /// The first match that begins at `from` or later, if there is one.

@@ -64,6 +64,7 @@ private:
     struct Meter;
     enum class Cost : std::uint8_t { free, metered };
     [[nodiscard]] int match(Cost cost, std::string_view text, std::size_t from, std::size_t end);
+    [[noreturn]] void fail(std::size_t from, const std::string& why) const;
     [[nodiscard]] Found found() const;
     [[nodiscard]] std::optional<Found> find(std::string_view text, std::size_t from);
     [[nodiscard]] std::optional<Found> find_here(std::string_view text, std::size_t from);

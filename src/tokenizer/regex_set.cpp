@@ -49,7 +49,7 @@ struct Union {
     /// An expression that matches one character of it.
     [[nodiscard]] std::string expression() const {
         if (others.empty()) return members.empty() ? std::string(kNothing) : "[" + members + "]";
-        std::string out = "(?:";
+        std::string out = "(?>";  // which of them matched must not be tried twice
         if (!members.empty()) out += "[" + members + "]|";
         for (std::size_t i = 0; i < others.size(); ++i) out += (i > 0 ? "|" : "") + others[i];
         return out + ")";

@@ -8,8 +8,8 @@
 
 namespace mha2mla {
 
-// Oniguruma's \s, \w and \h as the content of a [...]. PCRE2's own \s has U+180E, which is not White_Space; its \w lacks
-// marks (before 10.43); its \h is a blank, but Ruby's is a hexadecimal digit.
+// Oniguruma's \s, \w and \h as the content of a [...]. PCRE2's own \s has U+180E, which is not White_Space; its \w
+// lacks marks (before 10.43); its \h is a blank, but Ruby's is a hexadecimal digit.
 inline constexpr std::string_view kSpaces = R"(\p{White_Space})";
 inline constexpr std::string_view kWordCharacters = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc})";
 inline constexpr std::string_view kHexDigits = "0-9A-Fa-f";

@@ -18,8 +18,8 @@ using WordEncoder = std::function<void(std::string_view word, std::vector<TokenI
 
 struct WordModel {
     std::shared_ptr<const Vocabulary> vocabulary;
-    /// Makes an encoder for the words of one text, which may remember them; it is not thread-safe. The model must outlive
-    /// it.
+    /// Makes an encoder for the words of one text, which may remember them; it is not thread-safe. The model must
+    /// outlive it.
     std::function<WordEncoder()> encoder;
 };
 

@@ -1,4 +1,5 @@
-/// The models `WordPiece`, which takes the longest token at each place of a word, and `WordLevel`, whose tokens are words.
+/// The models `WordPiece`, which takes the longest token at each place of a word, and `WordLevel`, whose tokens are
+/// words.
 
 #include <limits>
 
@@ -79,8 +80,7 @@ WordModel parse(const JsonNode& node, TokenizerFile& file) {
     check_vocabulary(node, file);
     const auto model = std::make_shared<const Model>(node, file);
     return {std::shared_ptr<const Vocabulary>(model, &model->vocabulary), [model]() -> WordEncoder {
-                return
-                    [&model = *model](std::string_view word, std::vector<TokenId>& ids) { model.encode(word, ids); };
+                return [&model = *model](std::string_view word, std::vector<TokenId>& ids) { model.encode(word, ids); };
             }};
 }
 

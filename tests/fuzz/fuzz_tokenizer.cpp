@@ -10,7 +10,7 @@
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
     const std::string_view input(reinterpret_cast<const char*>(data), size);
     const std::size_t end = std::min(input.find('\0'), size);
-    const std::string_view text = input.substr(std::min(end + 1, size)).substr(0, 200);
+    const std::string_view text = input.substr(std::min(end + 1, size)).substr(0, 4000);
     try {
         const auto tokenizer = mha2mla::Tokenizer::parse(input.substr(0, end), "fuzz");
         const auto ids = tokenizer.encode(text, true);

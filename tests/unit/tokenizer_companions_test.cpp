@@ -31,12 +31,11 @@ protected:
 };
 
 TEST_F(TokenizerCompanions, TokensOfTheConfigAreKnown) {
-    write("tokenizer_config.json",
-          {{"added_tokens_decoder",
-            {{"1", added(9, "<s>", {{"lstrip", true}})},  // tokenizer.json has it, and counts
-             {"2", {{"content", "</s>"}, {"special", true}, {"rstrip", true}}},
-             {"7", {{"content", "<x>"}, {"special", false}, {"normalized", false}}},
-             {"0", {{"content", "<taken>"}}}}}});
+    write("tokenizer_config.json", {{"added_tokens_decoder",
+                                     {{"1", added(9, "<s>", {{"lstrip", true}})},  // tokenizer.json has it, and counts
+                                      {"2", {{"content", "</s>"}, {"special", true}, {"rstrip", true}}},
+                                      {"7", {{"content", "<x>"}, {"special", false}, {"normalized", false}}},
+                                      {"0", {{"content", "<taken>"}}}}}});
     write("added_tokens.json", {{"<y>", 8}});  // the config's list counts
     const auto tokenizer = load(kFile);
     EXPECT_EQ(tokenizer.encode("a<s>a</s> <x>", false), (Ids{0, 1, 0, 2, 7}));

@@ -104,7 +104,7 @@ def charsmap(rules):
             place(prefix + bytes([child]), base ^ child)
 
     place(b"", 0)
-    array = [units.get(i, 0) for i in range(max(units) + 1)]
+    array = [units.get(i, 0) for i in range((max(units) | 255) + 1)]
     return base64.b64encode(struct.pack(f"<I{len(array)}I", 4 * len(array), *array) + texts).decode()
 
 
