@@ -80,7 +80,7 @@ struct ModelConfig {
     }
     /// Of a converted checkpoint.
     [[nodiscard]] LatentShape latent_shape() const {
-        return {attention_shape(), latent->rope.rope_dim, latent->kv_rank, latent->factorization,
+        return {attention_shape(), latent->rope.rope_dim, latent->kv_rank,  latent->factorization,
                 latent->layout,    latent->query_rank,    latent->nope_dim, key_norms()};
     }
 };

@@ -183,7 +183,8 @@ std::optional<LatentConfig> read_reference_config(const Json& config, const Atte
 
 /// Whether the classes of loader_files() compute what a model with this configuration computes.
 bool reference_has_classes(const Json& config) {
-    constexpr std::array<std::string_view, 6> kFamilies = {"llama", "mistral", "ministral", "qwen2", "mixtral", "qwen2_moe"};
+    constexpr std::array<std::string_view, 6> kFamilies = {"llama", "mistral", "ministral",
+                                                           "qwen2", "mixtral", "qwen2_moe"};
     const auto family = config.at("model_type").get<std::string>();
     if (std::find(kFamilies.begin(), kFamilies.end(), family) == kFamilies.end()) return false;
     const auto window = config.find("sliding_window");

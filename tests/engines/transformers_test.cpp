@@ -192,11 +192,10 @@ TEST(Transformers, TrainsBothLayouts) {
     MHA2MLA_NEEDS_ENGINES();
     const TemporaryDirectory directory;
     std::vector<std::string> converted;
-    const std::vector<std::vector<std::string>> kinds = {
-        {"--layout", "mha2mla"},
-        {"--layout", "deepseek"},
-        {"--layout", "deepseek", "--latent-norm", "constant"},
-        {"--layout", "deepseek", "--latent-norm", "trained"}};
+    const std::vector<std::vector<std::string>> kinds = {{"--layout", "mha2mla"},
+                                                         {"--layout", "deepseek"},
+                                                         {"--layout", "deepseek", "--latent-norm", "constant"},
+                                                         {"--layout", "deepseek", "--latent-norm", "trained"}};
     for (auto options : kinds) {
         converted.push_back(directory / std::to_string(converted.size()));
         options.insert(options.end(), {"--calibration-text", example("kjv-calibration.txt"), "--quality", "none",

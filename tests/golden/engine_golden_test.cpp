@@ -44,12 +44,12 @@ TEST_P(EngineGolden, TransformersComputesTheSameLogits) {
     const TemporaryDirectory directory;
     const std::int64_t keys = source.config.num_key_value_heads * source.config.head_dim;
     const bool published = GetParam().basis != SharedKeyBasis::balanced;
-    const AlignRequest request{{0, published ? source.config.head_dim / 2 : keys / 4 * 2, keys / 2,
-                                AlignQuality{"", published ? 0 : 3, 4 * kCalibration, ""}, &deepseek_layout(),
-                                GetParam().frequencies, GetParam().basis, GetParam().latent_norm, GetParam().pad,
-                                GetParam().without_bias},
-                               8,
-                               kCalibration};
+    const AlignRequest request{
+        {0, published ? source.config.head_dim / 2 : keys / 4 * 2, keys / 2,
+         AlignQuality{"", published ? 0 : 3, 4 * kCalibration, ""}, &deepseek_layout(), GetParam().frequencies,
+         GetParam().basis, GetParam().latent_norm, GetParam().pad, GetParam().without_bias},
+        8,
+        kCalibration};
     Observer observer;
     Aligner aligner(source, calibration, kCalibration, request.options, observer);
     (void)convert(source, directory / "out", {request, GetParam().dtype}, {nullptr, nullptr, &aligner}, observer);

@@ -99,7 +99,8 @@ TEST_P(FamilyConversion, StepsOfGradientDescentBringItCloser) {
             const AlignRequest request{{0, dim / 4 * 2, dim / 2, quality, &reference_layout()}, 8, kLength};
             Aligner aligner(*source_, calibration, kLength, request.options, observer_);
             double sum = 0;
-            for (std::int64_t layer = 0; layer < source_->config.num_hidden_layers; ++layer) sum += aligner.next().error;
+            for (std::int64_t layer = 0; layer < source_->config.num_hidden_layers; ++layer)
+                sum += aligner.next().error;
             errors.push_back(sum);
         }
     }
