@@ -70,6 +70,7 @@ struct ModelConfig {
     }
     /// LatentShape::key_norms, the same in all layers.
     [[nodiscard]] std::int64_t key_norms() const {
+        if (rules.layers.empty()) return 0;  // sizes alone are known
         const QueryKeyNorm norm = rules.layers.front().attention.query_key_norm;
         return norm == QueryKeyNorm::none ? 0 : norm == QueryKeyNorm::whole ? 1 : num_key_value_heads;
     }

@@ -364,7 +364,7 @@ TEST(BadConfig, ConvertedCheckpoint) {
                                      named.dump());
         }
     }
-    for (const char* family : {"mha2mla_gemma", "mha2mla_mha2mla_llama", "mha2mla_", "mha2mla_deepseek_v3"}) {
+    for (const char* family : {"mha2mla_gpt2", "mha2mla_mha2mla_llama", "mha2mla_", "mha2mla_deepseek_v3"}) {
         Json named = config_with("mha2mla", valid);
         named["model_type"] = family;
         expect_config_text_error(ErrorCode::unsupported, {"model_type", family}, named.dump());

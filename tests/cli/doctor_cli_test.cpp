@@ -92,8 +92,9 @@ TEST(DoctorCli, AModelThatConvertRefusesIsAProblem) {
     const TemporaryDirectory directory;
     copy_model(directory / "model");
     auto config = read_json(directory / "model" / "config.json");
-    config["model_type"] = "mistral";
-    config["sliding_window"] = 64;
+    config["model_type"] = "nemotron";  // rotates half of a head
+    config["hidden_act"] = "relu2";
+    config["rope_scaling"] = {{"rope_type", "dynamic"}, {"factor", 2.0}};
     write_text(directory / "model" / "config.json", config.dump());
     const auto refused =
         run_program({"convert", (directory / "model").string(), (directory / "mla").string(), "--rope", "high"});
@@ -101,7 +102,7 @@ TEST(DoctorCli, AModelThatConvertRefusesIsAProblem) {
     const auto diagnosis = diagnose(directory / "model", 1, {"--deep"});
     EXPECT_EQ(diagnosis.at("converts"), false);
     for (const auto& text : {texts(diagnosis, "problem"), refused.err}) {
-        expect_contains(text, {"'mistral' cannot be converted", "a sliding window"});
+        expect_contains(text, {"'nemotron' cannot be converted", "partial rotation that depends on the length"});
     }
     expect_contains(texts(diagnosis, "ok"), {"finite"});
 }

@@ -93,7 +93,8 @@ TEST_P(FamilyConversion, StepsOfGradientDescentBringItCloser) {
     const std::int64_t dim = source_->config.head_dim;
     const auto calibration = text(8 * kLength);
     std::vector<double> errors;
-    for (const std::int64_t window : {1, 2}) {
+    const bool experts = source_->config.rules.layers.back().mlp.mixture.experts > 0;  // whose gradient is not known
+    for (std::int64_t window = 1; window <= (experts ? 1 : 2); ++window) {
         for (const std::int64_t steps : {0, 40}) {
             const AlignQuality quality{"", window == 1 ? steps : 0, 4 * kLength, "", window, window == 1 ? 0 : steps};
             const AlignRequest request{{0, dim / 4 * 2, dim / 2, quality, &reference_layout()}, 8, kLength};
@@ -105,7 +106,9 @@ TEST_P(FamilyConversion, StepsOfGradientDescentBringItCloser) {
         }
     }
     EXPECT_LT(errors[1], 0.9 * errors[0]);
-    EXPECT_LT(errors[3], errors[2]);
+    if (!experts) {
+        EXPECT_LT(errors[3], errors[2]);
+    }
 }
 
 constexpr const char* kConverted[] = {
@@ -115,7 +118,8 @@ constexpr const char* kConverted[] = {
     "families5/granite",       "families5/cohere",        "families5/cohere2",        "families5/stablelm",
     "families5/glm",           "families5/glm4",          "families5/starcoder2",     "families5/arcee",
     "families5/nemotron",      "families5/helium",        "families5/seed-oss",       "families5/qwen3",
-    "families5/gemma3",        "families5/olmo2",         "families5/olmo3",          "families5/exaone4",
+    "families5/qwen3-moe",     "families5/gemma3",        "families5/olmo2",          "families5/olmo3",
+    "families5/exaone4",
 };
 INSTANTIATE_TEST_SUITE_P(Families, FamilyConversion, testing::ValuesIn(kFamilies), family_test_name);
 INSTANTIATE_TEST_SUITE_P(OtherFamilies, FamilyConversion, testing::ValuesIn(kConverted), family_test_name);

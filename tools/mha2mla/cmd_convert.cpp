@@ -5,7 +5,6 @@
 #include "conversion.hpp"
 #include "convert_settings.hpp"
 #include "gguf_source.hpp"
-#include "method.hpp"
 #include "mha2mla/memory.hpp"
 #include "mha2mla/record.hpp"
 #include "mha2mla/threads.hpp"
@@ -142,8 +141,7 @@ struct RunFlags {
 void run(const ConvertFlags& given, const RunFlags& how, const CLI::App& command, Context& context) {
     if (how.print_recipe) return print_json(written(recipe_of(command, given)));
     const ThreadScope threads(context.threads);
-    check_method(given);
-    const ImportedSource source(given.source, given.destination, context);
+    const ImportedSource source(given, context);
     ConvertFlags flags = given;
     flags.source = source.directory();
     Conversion conversion = prepare(flags, context);

@@ -4,8 +4,9 @@
 #include <fstream>
 #include <string_view>
 
+#include "method.hpp"
+#include "mha2mla/checkpoint_writer.hpp"
 #include "mha2mla/gguf_import.hpp"
-#include "output_paths.hpp"
 
 namespace mha2mla::tool {
 namespace fs = std::filesystem;
@@ -19,15 +20,19 @@ bool is_gguf(const fs::path& path) {
     return std::string_view(magic.data(), magic.size()) == "GGUF";
 }
 
-ImportedSource::ImportedSource(const fs::path& source, const fs::path& destination, Context& context)
-    : directory_(source) {
+ImportedSource::ImportedSource(const ConvertFlags& flags, Context& context) : directory_(flags.source) {
+    const fs::path& source = flags.source;
     if (!is_gguf(source)) return;
-    const fs::path output = (destination / "").parent_path();  // also of a path that ends with a slash
+    check_method(flags);
+    const bool goes_on = flags.resume || flags.overwrite;
+    if (!goes_on) check_output_directory(flags.destination, false);
+    const fs::path output = (flags.destination / "").parent_path();  // also of a path that ends with a slash
     made_ = output.parent_path() / ("." + output.filename().string() + ".mha2mla.imported");
     directory_ = made_ / source.stem();
     fs::create_directories(made_);
     GgufImportRequest request;
     request.overwrite = true;  // of an earlier run that was killed
+    request.dtype = flags.request.dtype;
     try {
         (void)import_gguf(source, directory_, request, context.observer);
     } catch (...) {

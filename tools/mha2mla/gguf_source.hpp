@@ -4,6 +4,7 @@
 #include <filesystem>
 
 #include "context.hpp"
+#include "conversion.hpp"
 
 namespace mha2mla::tool {
 
@@ -13,9 +14,9 @@ namespace mha2mla::tool {
 /// A GGUF file as a checkpoint directory beside what is made of it, removed at the end.
 class ImportedSource {
 public:
-    /// @param source a checkpoint directory, which stays what it is, or a GGUF file.
-    /// @throws Error, as import_gguf.
-    ImportedSource(const std::filesystem::path& source, const std::filesystem::path& destination, Context& context);
+    /// @param flags whose source is a checkpoint directory, which stays what it is, or a GGUF file.
+    /// @throws Error, as import_gguf, and before that what can be told of the other flags.
+    ImportedSource(const ConvertFlags& flags, Context& context);
     ~ImportedSource();
     ImportedSource(const ImportedSource&) = delete;
     ImportedSource& operator=(const ImportedSource&) = delete;
