@@ -1,6 +1,7 @@
 #include "mha2mla/text_source.hpp"
 
 #include <algorithm>
+#include <array>
 #include <nlohmann/json.hpp>
 
 #include "mha2mla/error.hpp"
@@ -11,10 +12,29 @@
 namespace mha2mla {
 namespace {
 
+/// What is not UTF-8 text, by how it begins, and what to do with it.
+struct OtherFormat {
+    std::string_view start, next_step;
+};
+constexpr std::array<OtherFormat, 6> kOtherFormats = {{
+    {"\x1f\x8b", "is compressed by gzip: unpack it with gunzip, or pipe it in with zcat"},
+    {"\x28\xb5\x2f\xfd", "is compressed by zstd: unpack it with unzstd, or pipe it in with zstdcat"},
+    {"PAR1", "is Parquet: write the column of the text as JSON Lines, with pandas or duckdb"},
+    {"PK\x03\x04", "is a zip archive: unpack it first"},
+    {"\xff\xfe", "is UTF-16: convert it with iconv -f UTF-16 -t UTF-8"},
+    {"\xfe\xff", "is UTF-16: convert it with iconv -f UTF-16 -t UTF-8"},
+}};
+constexpr std::string_view kByteOrderMark = "\xef\xbb\xbf";  // of UTF-8, not a part of the text
+
 /// The texts of a file: one, or where its name ends in .jsonl that under "text" of each line.
 std::vector<std::string> texts_of(const std::filesystem::path& path) {
     const MappedFile file(path);
-    const std::string_view whole(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
+    std::string_view whole(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
+    for (const OtherFormat& other : kOtherFormats) {
+        if (!whole.starts_with(other.start)) continue;
+        throw Error(ErrorCode::unsupported, path.string() + " " + std::string(other.next_step));
+    }
+    if (whole.starts_with(kByteOrderMark)) whole.remove_prefix(kByteOrderMark.size());
     if (path.extension() != ".jsonl") return {std::string(whole)};
     std::vector<std::string> texts;
     std::int64_t number = 0;

@@ -60,6 +60,24 @@ TEST(ErrorCli, JsonLinesAreReadAndNotScored) {
     };
     EXPECT_NE(scored("a.txt").find("nll"), std::string::npos);
     EXPECT_EQ(nlohmann::json::parse(scored("a.jsonl")).at("nll"), nlohmann::json::parse(scored("a.txt")).at("nll"));
+    // From a pipe, from standard input and behind a byte order mark it is the same text.
+    const auto same = [&](const std::vector<std::string>& arguments, const std::string& prefix = "") {
+        std::vector<std::string> all = {"eval", kModel, "--context", "16", "--json", "-q", "--text"};
+        all.insert(all.end(), arguments.begin(), arguments.end());
+        const auto result = run_program(all, prefix);
+        ASSERT_EQ(result.exit_code, 0) << result.err;
+        EXPECT_EQ(nlohmann::json::parse(result.out).at("nll"), nlohmann::json::parse(scored("a.txt")).at("nll"));
+    };
+    const std::string file = directory / "a.txt";
+    same({"-"}, "cat " + file + " |");
+    same({"/dev/stdin"}, "cat " + file + " |");
+    write_text(directory / "marked.txt", "\xef\xbb\xbf" + text);
+    same({directory / "marked.txt"});
+    write_text(directory / "packed.txt", "\x1f\x8b\x08");
+    expect_failure({"eval", kModel, "--text", directory / "packed.txt"}, 1,
+                   {"packed.txt is compressed by gzip", "zcat"});
+    write_text(directory / "wide.txt", "\xff\xfeh");
+    expect_failure({"eval", kModel, "--text", directory / "wide.txt"}, 1, {"wide.txt is UTF-16", "iconv"});
     write_text(directory / "b.jsonl", "{\"text\": \"a\"}\n{\"txt\": \"b\"}\n");
     expect_failure({"eval", kModel, "--text", directory / "b.jsonl", "--context", "16"}, 1,
                    {"b.jsonl", "line 2", "'text'"});

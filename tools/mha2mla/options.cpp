@@ -7,6 +7,7 @@
 #include <charconv>
 
 #include "mha2mla/evaluate.hpp"
+#include "text_input.hpp"
 
 namespace mha2mla::tool {
 namespace {
@@ -70,8 +71,9 @@ CLI::Option* add_size(CLI::App& command, const std::string& name, std::uint64_t&
 }
 
 void add_token_options(CLI::App& command, TextSource& options, const std::string& prefix) {
-    auto* text = command.add_option("--" + prefix + "text", options.text, "UTF-8 text, tokenised as a whole");
-    text->type_name("FILE")->group(kText);
+    auto* text = command.add_option("--" + prefix + "text", options.text,
+                                    "UTF-8 text, tokenised as a whole; - is standard input");
+    text->type_name("FILE")->group(kText)->transform([](const std::string& path) { return readable_text(path); });
     auto* tokens =
         command.add_option("--" + prefix + "tokens", options.tokens,
                            "Token ids instead of text: raw uint16 or uint32, .npy, or .jsonl with input_ids");
