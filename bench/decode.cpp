@@ -44,7 +44,7 @@ nlohmann::json measure(const Shape& shape, bool converted, KvCacheFormat format,
     const CacheLayout layout = layout_of(shape, converted);
     KvCacheOptions options;
     options.format = format;
-    LayerCache first(layout, options, context);
+    LayerCache first(layout, options, context, 0);
     std::mt19937 random(1);
     std::normal_distribution<float> normal;
     std::vector<float> rows(static_cast<std::size_t>(256 * layout.width));

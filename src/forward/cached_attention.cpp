@@ -82,8 +82,8 @@ void cached_attention(const CacheLayout& layout, std::int64_t num_heads, std::sp
         const AttentionState state = state_of(item);
         begin(state, num_heads, value_dim);
         const std::int64_t old = cache.old().size();
-        attend_tiles(layout, num_heads, *block.old, cache.old(), {0, cache.window(), false}, rule, item.first_token,
-                     std::min(old, item.end_token), state, scratch);
+        attend_tiles(layout, num_heads, *block.old, cache.old(), {cache.old_start(), cache.window(), false}, rule,
+                     item.first_token, std::min(old, item.end_token), state, scratch);
         if (item.end_token > old) {
             attend_tiles(layout, num_heads, *block.recent, cache.recent(), {cache.recent_start(), cache.window(), true},
                          rule, std::max<std::int64_t>(0, item.first_token - old), item.end_token - old, state, scratch);

@@ -26,7 +26,8 @@ Session::Impl::Impl(const Model& model_of_session, const SessionOptions& session
         latent_heads = latent.layout->rows(latent);
     }
     for (std::int64_t i = 0; i < options.sequences * config.num_hidden_layers; ++i) {
-        caches.emplace_back(layout, options.cache, options.capacity);
+        const LayerRules& rules = model.rules(i % config.num_hidden_layers);
+        caches.emplace_back(layout, options.cache, options.capacity, rules.attention.window);
     }
 }
 
@@ -220,7 +221,7 @@ void Session::Impl::attend_expanded(std::int64_t layer, const LayerCache& cache,
             attention.add(keys_and_values, start + first, cache.window(), recent);
         }
     };
-    add(cache.old(), 0, false);
+    add(cache.old(), cache.old_start(), false);
     if (cache.window() > 0) add(cache.recent(), cache.recent_start(), true);
     attention.finish(to);
 }

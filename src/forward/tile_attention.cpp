@@ -40,12 +40,13 @@ public:
         std::int64_t widest = 0;
         for (const auto& slice : layout.slices) widest = std::max(widest, slice.width);
         const std::int64_t tile = (kTile * widest + kLine - 1) / kLine * kLine;
-        scratch.resize(static_cast<std::size_t>(stride_ * (kTile + 1) + 2 * tile + kLine));
+        scratch.resize(static_cast<std::size_t>(stride_ * (kTile + 1) + 3 * tile + kLine));
         const std::size_t past_line = reinterpret_cast<std::uintptr_t>(scratch.data()) / sizeof(float) % kLine;
         logits_ = scratch.data() + (kLine - past_line) % kLine;
         factors_ = logits_ + stride_ * kTile;
         tile_ = factors_ + stride_;
         values_ = tile_ + tile;
+        keys_ = values_ + tile;
     }
 
     void attend(const Visibility& visibility, std::int64_t first, std::int64_t end) {
@@ -69,7 +70,7 @@ private:
             for (std::size_t i = 0; i < layout_->slices.size(); ++i) {
                 const CacheSlice& slice = layout_->slices[i];
                 if (!layout_->segments[slice.segment].key || is_scaled(slice) != scaled) continue;
-                const TileIn tile = cache_->tile(i, first, count, arithmetic, tile_);
+                const TileIn tile = cache_->tile(i, first, count, arithmetic, shared.data == nullptr ? tile_ : keys_);
                 for_steps(i, first, count, [&](std::int64_t t, std::int64_t tokens) {
                     queries_->add_logits(slice, tokens, {tile.data + t * tile.stride, tile.stride},
                                          {logits_ + t * stride_, stride_});
@@ -173,8 +174,8 @@ private:
     const KvRows* cache_;
     AttentionState state_;
     std::int64_t rows_, stride_;
-    float *logits_, *factors_;  // [kTile, stride]; [stride]
-    float *tile_, *values_;     // [kTile, widest slice]
+    float *logits_, *factors_;       // [kTile, stride]; [stride]
+    float *tile_, *values_, *keys_;  // [kTile, widest slice]
 };
 
 }  // namespace

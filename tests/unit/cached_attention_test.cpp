@@ -15,11 +15,19 @@ namespace {
 struct Shape {
     const char* name;
     std::int64_t heads, kv_heads, head_dim, rope_dim, kv_rank;
+    QueryKeyNorm norm = QueryKeyNorm::none;
 };
 constexpr Shape kShapes[] = {
-    {"grouped", 32, 8, 128, 0, 0},      {"many_heads", 16, 16, 64, 0, 0},       {"one_kv_head", 6, 1, 20, 0, 0},
-    {"threes", 9, 3, 64, 0, 0},         {"latent_grouped", 32, 8, 128, 16, 32}, {"latent_many", 20, 20, 64, 8, 8},
-    {"latent_threes", 9, 3, 64, 8, 32}, {"latent_odd", 6, 3, 20, 6, 5},
+    {"grouped", 32, 8, 128, 0, 0},
+    {"many_heads", 16, 16, 64, 0, 0},
+    {"one_kv_head", 6, 1, 20, 0, 0},
+    {"threes", 9, 3, 64, 0, 0},
+    {"latent_grouped", 32, 8, 128, 16, 32},
+    {"latent_many", 20, 20, 64, 8, 8},
+    {"latent_threes", 9, 3, 64, 8, 32},
+    {"latent_odd", 6, 3, 20, 6, 5},
+    {"latent_normed", 8, 4, 32, 8, 12, QueryKeyNorm::per_head},
+    {"latent_normed_as_a_whole", 9, 3, 24, 6, 8, QueryKeyNorm::whole},
 };
 
 CacheLayout layout_of(const Shape& shape) {
@@ -32,6 +40,7 @@ CacheLayout layout_of(const Shape& shape) {
         config.latent->rope.rope_dim = shape.rope_dim;
         config.latent->kv_rank = shape.kv_rank;
     }
+    config.rules.layers.emplace_back().attention.query_key_norm = shape.norm;
     return cache_layout(config, 64);
 }
 
@@ -44,14 +53,23 @@ protected:
         for (std::size_t i = 0; i < rows_.size(); ++i) {
             rows_[i] = normal(random_) + static_cast<float>(std::sin(static_cast<double>(i % size(layout_.width))));
         }
+        for (const CacheSlice& slice : layout_.slices) {  // scales are positive
+            for (std::int64_t t = 0; layout_.segments[slice.segment].scale && t < kTokens; ++t) {
+                float* scales = rows_.data() + t * layout_.width + slice.column;
+                for (std::int64_t i = 0; i < slice.width; ++i) scales[i] = 0.3F + 0.1F * std::abs(scales[i]);
+            }
+        }
     }
     static std::size_t size(std::int64_t count) { return static_cast<std::size_t>(count); }
 
-    LayerCache cache(KvCacheFormat format) const {
+    LayerCache empty_cache(KvCacheFormat format, std::int64_t seen = 0) const {
         KvCacheOptions options;
         options.format = format;
         options.window = 40;
-        LayerCache result(layout_, options, kTokens);
+        return {layout_, options, kTokens, seen};
+    }
+    LayerCache cache(KvCacheFormat format) const {
+        LayerCache result = empty_cache(format);
         result.append(rows_.data(), kTokens);
         return result;
     }
@@ -103,10 +121,16 @@ protected:
                     for (std::size_t s = 0; s < q_.size(); ++s) {
                         const CacheSegment& segment = layout_.segments[s];
                         const std::int64_t own = column + head / (heads / segment.heads) * segment.dim;
+                        double part = 0;
                         for (std::int64_t d = 0; segment.key && d < segment.dim; ++d) {
-                            logit += static_cast<double>(q_[s][size((i * heads + head) * segment.dim + d)]) *
-                                     row[size(own + d)];
+                            part += static_cast<double>(q_[s][size((i * heads + head) * segment.dim + d)]) *
+                                    row[size(own + d)];
                         }
+                        if (s + 1 < q_.size() && layout_.segments[s + 1].scale) {
+                            const std::int64_t next = column + segment.heads * segment.dim;
+                            part *= row[size(next + head / (heads / layout_.segments[s + 1].heads))];
+                        }
+                        logit += part;
                         if (segment.value) value_column = own;
                         column += segment.heads * segment.dim;
                     }
@@ -173,6 +197,29 @@ TEST_P(CachedAttention, SoftCapsAndWindowsEqualTheDefinition) {
                     ASSERT_NEAR(out[i], exact[i], most) << window << " " << count << " " << i;
                 }
             }
+        }
+    }
+}
+
+TEST_P(CachedAttention, WhatNoLaterQuerySeesIsNotKept) {
+    for (const std::int64_t window : {1, 30, 150}) {
+        rule_.window = window;
+        for (const auto format : {KvCacheFormat::f32, KvCacheFormat::bf16, KvCacheFormat::int4_affine}) {
+            LayerCache whole = empty_cache(format), seen = empty_cache(format, window);
+            std::int64_t first = 0;
+            for (const std::int64_t count : {300, 20, 1, 1, 1, 77, 1, 1, 1}) {
+                for (LayerCache* to : {&whole, &seen}) to->append(rows_.data() + first * layout_.width, count);
+                first += count;
+                if (count <= 20) {
+                    make_queries(count);
+                    const auto out = attend(seen, count), same = attend(whole, count);  // by other tiles
+                    for (std::size_t i = 0; i < out.size(); ++i) ASSERT_NEAR(out[i], same[i], 1e-2) << window;
+                }
+                for (LayerCache* to : {&whole, &seen}) to->settle();
+                EXPECT_LE(seen.old().size(), window);
+                EXPECT_EQ(seen.length(), first);
+            }
+            EXPECT_LT(seen.old().allocated_bytes(), whole.old().allocated_bytes());
         }
     }
 }

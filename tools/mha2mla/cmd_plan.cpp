@@ -54,21 +54,44 @@ std::vector<std::string> cells(const PlanOfSplit& row, int kv_bits) {
                 " bytes (16 -> " + std::to_string(kv_bits) + " bit), " + human_reduction(plan.reduction())};
 }
 
+/// Layers whose cache does not grow beyond a number of tokens.
+struct Windows {
+    std::int64_t layers = 0, tokens = 0;  // the widest window
+};
+Windows windows_of(const ModelConfig& config) {
+    Windows windows;
+    for (const LayerRules& rules : config.rules.layers) {
+        if (rules.attention.window == 0) continue;
+        ++windows.layers;
+        windows.tokens = std::max(windows.tokens, rules.attention.window);
+    }
+    return windows;
+}
+
 void print_single(const PlanOfSplit& row, const ModelConfig& config, int kv_bits) {
     const auto text = cells(row, kv_bits);
     const bool shared = row.layout->shared_rope_key;
-    print_table({
+    std::vector<std::pair<std::string, std::string>> rows = {
         {"layout", text[0]},
         {"rope-dim", text[1] + (shared ? ", for all heads" : " of " + std::to_string(config.head_dim) + " per head")},
         {"kv-rank", text[2] + (shared ? ", for all heads" : " per KV head, latent width " + text[3])},
         {"parameters", text[4]},
         {"KV cache per token", text[5]},
-    });
+    };
+    if (const Windows windows = windows_of(config); windows.layers > 0) {
+        rows.emplace_back("sliding window", std::to_string(windows.layers) + " of " +
+                                                std::to_string(config.num_hidden_layers) + " layers keep the newest " +
+                                                std::to_string(windows.tokens) + " tokens alone");
+    }
+    print_table(rows);
 }
 
-nlohmann::ordered_json as_json(const std::vector<PlanOfSplit>& plans, Factorization factorization, int kv_bits) {
+nlohmann::ordered_json as_json(const std::vector<PlanOfSplit>& plans, const ModelConfig& config,
+                               Factorization factorization, int kv_bits) {
+    const Windows windows = windows_of(config);
     const auto of_one = [&](const PlanOfSplit& row) {
         auto json = plan_json(row.plan, kv_bits);
+        if (windows.layers > 0) json["sliding_window"] = {{"layers", windows.layers}, {"tokens", windows.tokens}};
         json["layout"] = row.layout->name;
         json["rope_dim"] = row.split.rope_dim;
         json["kv_rank"] = row.split.kv_rank;
@@ -91,6 +114,7 @@ void run(const PlanFlags& flags) {
     if (asked.aligned() != nullptr && !flags.conversion.request.layout) {
         // The same budget in the other layouts.
         for (const LatentLayout& layout : latent_layouts()) {
+            if (layout.shared_rope_key && !deepseek_obstacle(config).empty()) continue;
             if (&layout == &asked.layout() || flags.conversion.request.kv_rank || flags.conversion.request.rope_dim) {
                 continue;
             }
@@ -100,7 +124,7 @@ void run(const PlanFlags& flags) {
             plans.insert(plans.end(), more.begin(), more.end());
         }
     }
-    if (flags.json) return print_json(as_json(plans, asked.factorization(), flags.kv_bits));
+    if (flags.json) return print_json(as_json(plans, config, asked.factorization(), flags.kv_bits));
     if (plans.size() == 1) return print_single(plans.front(), config, flags.kv_bits);
     std::vector<std::vector<std::string>> rows = {
         {"layout", "rope-dim", "kv-rank", "latent width", "parameters", "KV cache per token"}};

@@ -66,7 +66,8 @@ void add_budget_options(CLI::App& command, ConvertFlags& flags) {
     std::string layouts = "Form of the output:";
     for (const auto& row : latent_layouts()) layouts += "\n  " + std::string(row.name) + ": " + std::string(row.what);
     add_choice(command, "--layout", flags.request.layout, latent_layouts(), &LatentLayout::name, layouts)
-        ->default_str(std::string(deepseek_layout().name) + "; mha2mla with --method mha2mla")
+        ->default_str(std::string(deepseek_layout().name) +
+                      "; mha2mla with --method mha2mla, and for models with rules that DeepSeek's block has not")
         ->group(kMethod);
 }
 
