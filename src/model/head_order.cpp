@@ -1,5 +1,6 @@
 #include "head_order.hpp"
 
+#include <algorithm>
 #include <string>
 
 #include "mha2mla/error.hpp"
@@ -7,6 +8,7 @@
 namespace mha2mla {
 
 Matrix HeadOrder::columns(const Matrix& x) const {
+    if (std::is_sorted(dims.begin(), dims.end())) return x;  // the family's order
     const auto dim = std::ssize(dims);
     Matrix result(x.rows(), x.cols());
     for (std::int64_t head = 0; head < x.cols(); head += dim) {
