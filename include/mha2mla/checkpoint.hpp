@@ -27,14 +27,17 @@ public:
     [[nodiscard]] const TensorView* find(std::string_view name) const;
     /// The file that holds `tensor`, which must belong to this checkpoint.
     [[nodiscard]] const SafetensorsFile& file_of(const TensorView& tensor) const;
-    /// Hints about the memory of a tensor of this checkpoint; see MappedFile.
-    void will_need(const TensorView& tensor) const { file_of(tensor).file().will_need(tensor.data); }
-    void done_with(const TensorView& tensor) const { file_of(tensor).file().done_with(tensor.data); }
+    /// Hints about the memory of a tensor of this checkpoint; see MappedFile. Nothing for one that replace() put there.
+    void will_need(const TensorView& tensor) const;
+    void done_with(const TensorView& tensor) const;
+    /// From now on find() returns these, which lie in the caller's memory, in place of the tensors of their names.
+    void replace(std::vector<TensorView> tensors);
 
 private:
     std::filesystem::path directory_;
     std::vector<SafetensorsFile> files_;
     std::map<std::string, std::pair<std::size_t, std::size_t>, std::less<>> by_name_;  // name -> (file, tensor)
+    std::map<std::string, TensorView, std::less<>> replaced_;
 };
 
 }  // namespace mha2mla

@@ -3,11 +3,13 @@
 /// selection keeps, and the error of a latent of each width.
 
 #include <cstdint>
+#include <filesystem>
 #include <map>
 #include <optional>
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "mha2mla/calibration.hpp"
@@ -110,5 +112,17 @@ struct ReportFormat {
     std::string (*render)(const Report&);
 };
 [[nodiscard]] std::span<const ReportFormat> report_formats();
+
+/// The log of a training run (docs/formats.md): what its steps and evaluations had, over the tokens behind them.
+struct TrainingCurves {
+    using Points = std::vector<std::pair<double, double>>;  // tokens, value
+    std::string name;
+    Points loss, gradient_norm, learning_rate, nll;
+    double tokens_per_second = 0;  // median of the steps
+};
+/// @throws Error{io}, Error{format} naming file and line.
+[[nodiscard]] TrainingCurves read_training_log(const std::filesystem::path& file);
+/// A page that needs nothing beside it: the curves of one run, or of several in one figure each.
+[[nodiscard]] std::string training_html(std::span<const TrainingCurves> runs);
 
 }  // namespace mha2mla

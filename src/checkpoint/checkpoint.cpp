@@ -127,12 +127,27 @@ Checkpoint Checkpoint::open(const fs::path& directory) {
 }
 
 const TensorView* Checkpoint::find(std::string_view name) const {
+    if (const auto it = replaced_.find(name); it != replaced_.end()) return &it->second;
     const auto it = by_name_.find(name);
     return it == by_name_.end() ? nullptr : &files_[it->second.first].tensors()[it->second.second];
 }
 
 const SafetensorsFile& Checkpoint::file_of(const TensorView& tensor) const {
     return files_[by_name_.find(tensor.name)->second.first];
+}
+
+void Checkpoint::will_need(const TensorView& tensor) const {
+    if (!replaced_.contains(tensor.name)) file_of(tensor).file().will_need(tensor.data);
+}
+void Checkpoint::done_with(const TensorView& tensor) const {
+    if (!replaced_.contains(tensor.name)) file_of(tensor).file().done_with(tensor.data);
+}
+
+void Checkpoint::replace(std::vector<TensorView> tensors) {
+    for (TensorView& tensor : tensors) {
+        std::string name = tensor.name;
+        replaced_.insert_or_assign(std::move(name), std::move(tensor));
+    }
 }
 
 }  // namespace mha2mla

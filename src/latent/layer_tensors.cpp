@@ -2,27 +2,11 @@
 
 #include <cmath>
 
+#include "disarmed.hpp"
+
 namespace mha2mla {
 namespace {
 
-/// What makes a latent's norm the identity: factors of the latent before it, of its weight, and of what reads it; and
-/// the constant that a channel of it holds.
-///
-/// A tiny latent: see kTinyLatent. Its constant, if it has one, is a number among others. A large constant M: the norm
-/// of (c, M) with n channels divides by M / √n, but for |c|²/2M²; its weight is the inverse. M is chosen so that in F16
-/// c·√n/M keeps its precision and M is held. What is read of the constant has another weight: a large
-/// input of the next projection would not survive training.
-struct Disarmed {
-    float before, weight, behind, constant, constant_weight;
-};
-constexpr float kLatentConstant = 0x1p13F, kQueryConstant = 0x1p15F;  // inputs of layers are longer than latents
-const Disarmed kTiny = {kTinyLatent, kTinyLatentWeight, 0x1p10F * std::sqrt(1e-6F), kTinyLatent, kTinyLatentWeight};
-
-/// @param read what the next projection gets of the constant.
-Disarmed by_constant(float constant, std::int64_t channels, float read) {
-    const float root = std::sqrt(static_cast<float>(channels));
-    return {1, constant / root, 1, constant, read / root};
-}
 /// A norm that is meant; channels of zeros make its mean square smaller.
 Disarmed trained(std::int64_t filled, std::int64_t channels) {
     return {1, 1, std::sqrt(static_cast<float>(filled) / static_cast<float>(channels)), 0, 0};
@@ -35,13 +19,6 @@ Disarmed disarmed_latent(const LayerContent& layer) {
 Disarmed disarmed_queries(const LayerContent& layer) {
     const bool by = layer.latent_norm == LatentNorm::constant;
     return by ? by_constant(kQueryConstant, layer.shape.query_rank, 1) : kTiny;
-}
-
-/// The place of a component of a rotated vector in the layout, from that in halves.
-std::int64_t rope_place(const LatentShape& shape, std::int64_t component) {
-    const std::int64_t half = shape.rope_dim / 2;
-    if (!shape.layout->interleaved) return component;
-    return component < half ? 2 * component : 2 * (component - half) + 1;
 }
 
 /// Puts heads that lie side by side where the layout has them. @param first row of the first head in `from`.

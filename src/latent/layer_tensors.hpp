@@ -1,4 +1,5 @@
 #pragma once
+#include "disarmed.hpp"
 #include "latent_layer.hpp"
 
 namespace mha2mla {
@@ -22,7 +23,7 @@ struct LayerContent {
 
 /// What a tensor of the layout holds: rows where LatentRows says, rotated ones in the layout's order, queries times
 /// what makes up for the loader's divisor, and around a norm of a latent what turns it into the identity: see
-/// Disarmed in the source. The value bias goes to the output where the layout has no place for it.
+/// Disarmed. The value bias goes to the output where the layout has no place for it.
 [[nodiscard]] TensorContent content_of(const LatentTensor& tensor, const LayerContent& layer);
 
 /// Width of the queries' latent by which they get a bias in a layout whose `query` tensor has none; 0 without a bias.

@@ -14,4 +14,7 @@ namespace mha2mla {
 /// <script>.
 [[nodiscard]] std::string page_data(const Report& report);
 
+/// Escapes text for use between tags and in quoted attributes.
+[[nodiscard]] std::string escape_html(std::string_view text);
+
 }  // namespace mha2mla

@@ -9,33 +9,6 @@
 namespace mha2mla {
 namespace {
 
-/// Escapes text for use between tags and in quoted attributes.
-std::string escape(std::string_view text) {
-    std::string out;
-    for (const char c : text) {
-        switch (c) {
-            case '&':
-                out += "&amp;";
-                break;
-            case '<':
-                out += "&lt;";
-                break;
-            case '>':
-                out += "&gt;";
-                break;
-            case '"':
-                out += "&quot;";
-                break;
-            case '\'':
-                out += "&#39;";
-                break;
-            default:
-                out += c;
-        }
-    }
-    return out;
-}
-
 std::string fixed(double value, int digits) {
     char text[64];
     (void)std::snprintf(text, sizeof text, "%.*f", digits, value);
@@ -45,10 +18,10 @@ std::string percent(double share) { return fixed(100 * share, 1) + "%"; }
 
 std::string cell(const std::string& text) { return "<td>" + text + "</td>"; }
 std::string row_head(const std::string& text) { return "<tr><th scope=\"row\">" + text + "</th>"; }
-std::string column_head(const std::string& text) { return "<th scope=\"col\">" + escape(text) + "</th>"; }
+std::string column_head(const std::string& text) { return "<th scope=\"col\">" + escape_html(text) + "</th>"; }
 
 std::string fact(const std::string& name, const std::string& value) {
-    return "<div><dt>" + name + "</dt><dd>" + escape(value.empty() ? "not recorded" : value) + "</dd></div>\n";
+    return "<div><dt>" + name + "</dt><dd>" + escape_html(value.empty() ? "not recorded" : value) + "</dd></div>\n";
 }
 
 /// The last part of the model's path, or the statistics file's name.
@@ -116,7 +89,7 @@ std::string strategy_rows(const Report& report) {
     const auto& rows = report.kept;
     std::string out;
     for (std::size_t a = 0; a < rows.size(); ++a) {
-        out += row_head(escape(rows[a].strategy));
+        out += row_head(escape_html(rows[a].strategy));
         for (std::size_t b = 0; b < rows.size(); ++b) {
             double sum = 0;
             for (const auto& layer : report.layers) sum += layer.agreement[r][a * rows.size() + b];
@@ -179,9 +152,9 @@ constexpr auto kParts = std::to_array<Part>({
     {"style", [](const Report&) { return page_file_page_css(); }},
     {"script", [](const Report&) { return page_file_figures_js() + page_file_page_js(); }},
     {"data", page_data},
-    {"title", [](const Report& r) { return escape(model_name(r.source)); }},
-    {"source", [](const Report& r) { return escape(r.source.name); }},
-    {"other", [](const Report& r) { return escape(r.comparison ? r.comparison->other.name : ""); }},
+    {"title", [](const Report& r) { return escape_html(model_name(r.source)); }},
+    {"source", [](const Report& r) { return escape_html(r.source.name); }},
+    {"other", [](const Report& r) { return escape_html(r.comparison ? r.comparison->other.name : ""); }},
     {"facts", facts},
     {"pairs", [](const Report& r) { return std::to_string(r.shape.num_pairs()); }},
     {"rope_dim", [](const Report& r) { return std::to_string(r.rope_dim); }},
@@ -199,6 +172,32 @@ constexpr auto kParts = std::to_array<Part>({
 });
 
 }  // namespace
+
+std::string escape_html(std::string_view text) {
+    std::string out;
+    for (const char c : text) {
+        switch (c) {
+            case '&':
+                out += "&amp;";
+                break;
+            case '<':
+                out += "&lt;";
+                break;
+            case '>':
+                out += "&gt;";
+                break;
+            case '"':
+                out += "&quot;";
+                break;
+            case '\'':
+                out += "&#39;";
+                break;
+            default:
+                out += c;
+        }
+    }
+    return out;
+}
 
 std::string report_html(const Report& report) {
     const std::string page = page_file_page_html();

@@ -1,6 +1,6 @@
 #pragma once
-#include "../forward/mlp.hpp"
 #include "../latent/latent_layer.hpp"
+#include "surroundings.hpp"
 
 namespace mha2mla {
 
@@ -13,21 +13,16 @@ struct LatentBlock {
 };
 
 /// What a block leaves for the backward pass.
-struct BlockActivations {
-    Matrix input;   // hidden states of whole sequences, [tokens, hidden]; given
-    Matrix normed;  // what the attention reads
+struct BlockActivations : BlockStates {
     LatentActivations attention;
-    Matrix attention_output;  // with its bias, before a norm behind it
-    Matrix middle;            // hidden states behind the attention
-    Matrix mlp_normed;        // what the MLP reads
-    MlpActivations mlp;
-    Matrix mlp_output;  // before a norm behind it
-    Matrix output;      // hidden states behind the block
 };
 void run_block(const LatentBlock& block, BlockActivations& at);
 
 /// Derivatives by the attention's weights. Results do not depend on the threads.
 /// @param d_hidden derivative by at.output, turned into that by at.input.
-void differentiate_block(const LatentBlock& block, const BlockActivations& at, Matrix& d_hidden, LatentGradient& to);
+/// @param around where those by the other weights are added. @param output_bias the same for the bias of o_proj, or
+/// null.
+void differentiate_block(const LatentBlock& block, const BlockActivations& at, Matrix& d_hidden, LatentGradient& to,
+                         const SurroundingGradient& around = {}, float* output_bias = nullptr);
 
 }  // namespace mha2mla

@@ -8,74 +8,92 @@
 namespace mha2mla {
 namespace {
 
-/// Sums a loss over tokens and brings its derivative by the logits back to the hidden states.
-/// @param token_loss (token, row of a block, logits of it that become the derivative) -> its loss
-/// @param before_block called with the first token and the number of tokens of each block.
-template <typename BeforeBlock, typename TokenLoss>
-double through_head(const TokenHead& by, const Matrix& output, Matrix& d_output, const HeadGradient& to,
-                    const BeforeBlock& before_block, const TokenLoss& token_loss) {
-    Matrix normed, logits, d_logits;
-    Matrix d_normed(output.rows(), output.cols());
-    Vector losses(output.rows());
-    for (std::int64_t first = 0; first < output.rows(); first += kHeadTokens) {
-        const std::int64_t count = std::min(kHeadTokens, output.rows() - first);
-        before_block(first, count);
-        head(by.rules, by.view, output.middleRows(first, count), normed, logits);
-        d_logits = logits;
-        for_each_token(count, [&](std::int64_t t) {
-            losses(first + t) = static_cast<float>(token_loss(first + t, t, d_logits.row(t).array()));
-        });
-        logits_gradient(by.rules, by.view.lm_head, normed, logits, d_logits, d_normed.middleRows(first, count),
-                        to.lm_head);
-    }
-    d_output.setZero(output.rows(), output.cols());
-    norm_gradient(by.view.norm, output, d_normed, d_output, to.norm);
-    return losses.cast<double>().sum();
+std::int64_t scored_of(std::span<const TokenId> next, std::int64_t tokens) {
+    if (next.empty()) return tokens;
+    return std::count_if(next.begin(), next.end(), [](TokenId id) { return id >= 0; });
 }
 
 using Row = Eigen::Array<float, 1, Eigen::Dynamic>;
 
+/// The losses of one position, and their derivative by its logits times `share`.
+/// @param next negative where it is not known.
+/// @param ours logits that become the derivative.
+/// @param theirs the teacher's logits, which become probabilities; empty without one.
+LossSums position_loss(const LossTargets& targets, float share, std::int64_t next, Eigen::Ref<Row> ours,
+                       Eigen::Ref<Row> theirs) {
+    LossSums sums;
+    float next_share = 0, teacher_share = 0;
+    const Row apart = theirs.size() > 0 ? Row(theirs - ours) : Row();
+    const double logit = next >= 0 ? static_cast<double>(ours(next)) : 0;
+    const double our_log = softmax(ours.data(), ours.size());
+    if (next >= 0) {
+        sums.next_token = our_log - logit;
+        next_share = static_cast<float>(targets.next_share);
+    }
+    if (theirs.size() > 0) {
+        const double their_log = softmax(theirs.data(), theirs.size());
+        sums.teacher = (theirs * apart).cast<double>().sum() + our_log - their_log;
+        teacher_share = static_cast<float>(targets.teacher_share);
+    }
+    ours *= next_share + teacher_share;
+    if (next >= 0) ours(next) -= next_share;
+    if (theirs.size() > 0) ours -= teacher_share * theirs;
+    ours *= share;
+    return sums;
+}
+
 }  // namespace
+
+LossSums head_loss(const TokenHead& by, const Matrix& output, const LossTargets& targets, Matrix& d_output,
+                   const HeadGradient& to) {
+    const std::int64_t tokens = output.rows();
+    const double scored = static_cast<double>(targets.scored > 0 ? targets.scored : scored_of(targets.next, tokens));
+    Matrix normed, logits, d_logits, their_normed, their_logits;
+    Matrix d_normed(tokens, output.cols());
+    Vector next_losses = Vector::Zero(tokens), teacher_losses = Vector::Zero(tokens);
+    for (std::int64_t first = 0; first < tokens; first += kHeadTokens) {
+        const std::int64_t count = std::min(kHeadTokens, tokens - first);
+        head(by.rules, by.view, output.middleRows(first, count), normed, logits);
+        their_logits.resize(count, 0);
+        if (targets.teacher != nullptr) {
+            const auto& [theirs, hidden] = *targets.teacher;
+            head(theirs.rules, theirs.view, hidden.middleRows(first, count), their_normed, their_logits);
+        }
+        d_logits = logits;
+        for_each_token(count, [&](std::int64_t t) {
+            auto row = d_logits.row(t).array();
+            const auto at = static_cast<std::size_t>(first + t);
+            const std::int64_t next = targets.next.empty() ? -1 : targets.next[at];
+            if (next < 0 && !targets.next.empty()) {
+                row.setZero();
+                return;
+            }
+            const LossSums sums =
+                position_loss(targets, static_cast<float>(1 / scored), next, row, their_logits.row(t).array());
+            next_losses(first + t) = static_cast<float>(sums.next_token);
+            teacher_losses(first + t) = static_cast<float>(sums.teacher);
+        });
+        logits_gradient(by.rules, by.view.lm_head, normed, logits, d_logits, d_normed.middleRows(first, count),
+                        to.lm_head);
+    }
+    d_output.setZero(tokens, output.cols());
+    norm_gradient(by.view.norm, output, d_normed, d_output, to.norm);
+    return {next_losses.cast<double>().sum() / scored, teacher_losses.cast<double>().sum() / scored};
+}
 
 double next_token_loss(const TokenHead& head, const Matrix& output, std::span<const TokenId> targets, Matrix& d_output,
                        const HeadGradient& to) {
-    const auto counted = std::count_if(targets.begin(), targets.end(), [](TokenId id) { return id >= 0; });
-    const auto share = static_cast<float>(1.0 / static_cast<double>(counted));
-    const double sum = through_head(
-        head, output, d_output, to, [](std::int64_t, std::int64_t) {},
-        [&](std::int64_t token, std::int64_t, auto d) {
-            const auto target = static_cast<Eigen::Index>(targets[static_cast<std::size_t>(token)]);
-            if (target < 0) {
-                d.setZero();
-                return 0.0;
-            }
-            const auto logit = static_cast<double>(d(target));
-            const double loss = softmax(&d(0), d.size()) - logit;
-            d(target) -= 1.0F;
-            d *= share;
-            return loss;
-        });
-    return sum / static_cast<double>(counted);
+    LossTargets wanted;
+    wanted.next = targets;
+    return head_loss(head, output, wanted, d_output, to).next_token;
 }
 
-double distribution_loss(const TokenHead& by, const Matrix& output, const Matrix& wanted, Matrix& d_output,
+double distribution_loss(const TokenHead& head, const Matrix& output, const Matrix& wanted, Matrix& d_output,
                          const HeadGradient& to) {
-    const auto share = static_cast<float>(1.0 / static_cast<double>(output.rows()));
-    Matrix wanted_normed, wanted_logits;
-    const double sum = through_head(
-        by, output, d_output, to,
-        [&](std::int64_t first, std::int64_t count) {
-            head(by.rules, by.view, wanted.middleRows(first, count), wanted_normed, wanted_logits);
-        },
-        [&](std::int64_t, std::int64_t row, auto ours) {
-            auto theirs = wanted_logits.row(row).array();
-            const Row apart = theirs - ours;
-            const double sums = softmax(&ours(0), ours.size()) - softmax(&theirs(0), theirs.size());
-            const double loss = (theirs * apart).template cast<double>().sum() + sums;
-            ours = (ours - theirs) * share;
-            return loss;
-        });
-    return sum / static_cast<double>(output.rows());
+    const Teacher teacher{head, wanted};
+    LossTargets targets;
+    targets.teacher = &teacher;
+    return head_loss(head, output, targets, d_output, to).teacher;
 }
 
 }  // namespace mha2mla

@@ -53,7 +53,7 @@ void run_block(const OriginalBlock& block, OriginalActivations& at) {
     const LayerView& view = block.model.layer(block.layer);
     const LayerRules& rules = block.model.rules(block.layer);
     const AttentionView& attention = view.original_attention();
-    optional_norm(view.attention_norm, at.input, at.normed);
+    run_before_attention(view, at);
     project(attention.q, at.normed, at.q_projected);
     project(attention.k, at.normed, at.k_projected);
     project(attention.v, at.normed, at.v);
@@ -66,38 +66,18 @@ void run_block(const OriginalBlock& block, OriginalActivations& at) {
     at.mixed.resize(at.q.rows(), at.q.cols());
     kept_attention(rules.attention, shape, {in(at.q), in(at.q), in(at.k), in(at.k), in(at.v)}, at.probabilities,
                    at.mixed.data());
-    project(attention.o, at.mixed, at.attention);
-    optional_norm(view.attention_post_norm, at.attention, at.middle);
-    at.middle = at.input + rules.residual_scale * at.middle;
-    if (rules.parallel) {
-        at.mlp_normed = at.normed;
-    } else {
-        optional_norm(view.mlp_norm, at.middle, at.mlp_normed);
-    }
-    mlp_keeping(rules.mlp, mlp_of(view), at.mlp_normed, at.mlp, at.mlp_output);
-    optional_norm(view.mlp_post_norm, at.mlp_output, at.output);
-    at.output = at.middle + rules.residual_scale * at.output;
+    project(attention.o, at.mixed, at.attention_output);
+    run_behind_attention(view, rules, at);
 }
 
 void differentiate_block(const OriginalBlock& block, const OriginalActivations& at, Matrix& d_hidden,
                          const OriginalGradient& to) {
     const LayerView& view = block.model.layer(block.layer);
-    const LayerRules& rules = block.model.rules(block.layer);
-    Matrix d_mlp_normed;
-    mlp_gradient(rules.mlp, mlp_of(view), at.mlp_normed, at.mlp,
-                 branch_gradient(view.mlp_post_norm, rules.residual_scale, at.mlp_output, d_hidden, to.mlp_post_norm),
-                 d_mlp_normed, to.mlp);
-    Matrix d_normed = Matrix::Zero(at.normed.rows(), at.normed.cols());
-    if (rules.parallel) {
-        d_normed = d_mlp_normed;
-    } else {
-        optional_norm_gradient(view.mlp_norm, at.middle, d_mlp_normed, d_hidden, to.mlp_norm);
-    }
-    differentiate_attention(
-        block, at,
-        branch_gradient(view.attention_post_norm, rules.residual_scale, at.attention, d_hidden, to.attention_post_norm),
-        d_normed, to);
-    optional_norm_gradient(view.attention_norm, at.input, d_normed, d_hidden, to.attention_norm);
+    Matrix d_normed;
+    const Matrix d_attention =
+        back_to_attention(view, block.model.rules(block.layer), at, d_hidden, d_normed, to.around);
+    differentiate_attention(block, at, d_attention, d_normed, to);
+    back_to_input(view, at, d_normed, d_hidden, to.around);
 }
 
 void embedding_gradient(float scale, std::span<const TokenId> ids, const Matrix& d_hidden, float* to) {

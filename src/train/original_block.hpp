@@ -1,10 +1,9 @@
 #pragma once
 #include <span>
 
-#include "../forward/mlp.hpp"
-#include "../forward/norm.hpp"
 #include "../forward/rotary.hpp"
 #include "mha2mla/token_id.hpp"
+#include "surroundings.hpp"
 
 namespace mha2mla {
 
@@ -22,27 +21,19 @@ struct OriginalBlock {
 };
 
 /// What a block leaves for the backward pass. What its rules leave out is empty.
-struct OriginalActivations {
-    Matrix input;                      // hidden states of whole sequences, [tokens, hidden]; given
-    Matrix normed;                     // what the attention reads
+struct OriginalActivations : BlockStates {
     Matrix q_projected, k_projected;   // before their norms
     Matrix q, k, v;                    // after RoPE
     std::vector<float> probabilities;  // [sequences, heads, seq_len, seq_len]
     Matrix mixed;                      // [tokens, heads * head_dim]
-    Matrix attention;                  // before the norm behind it
-    Matrix middle;                     // hidden states behind the attention
-    Matrix mlp_normed;                 // what the MLP reads
-    MlpActivations mlp;
-    Matrix mlp_output;  // before the norm behind it
-    Matrix output;      // hidden states behind the block
 };
 void run_block(const OriginalBlock& block, OriginalActivations& at);
 
 /// Where derivatives by a block's weights are added; null members: not computed.
 struct OriginalGradient {
-    NormGradient attention_norm, attention_post_norm, mlp_norm, mlp_post_norm, q_norm, k_norm;
+    SurroundingGradient around;
+    NormGradient q_norm, k_norm;
     LinearGradient q, k, v, o;
-    MlpGradient mlp;
 };
 /// Results do not depend on the threads.
 /// @param d_hidden the derivative by at.output, turned into that by at.input.

@@ -11,6 +11,7 @@ namespace mha2mla {
 struct Parameter {
     std::string name;
     std::span<float> value, gradient;
+    bool decays = false;  // by AdamW's weight decay: matrices do, norms and biases do not
 };
 
 /// The weights of a layer and, if `gradient.biases`, its biases. Gives `gradient` its shape, so that

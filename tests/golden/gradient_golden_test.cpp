@@ -22,17 +22,17 @@ public:
     NormGradient of(const NormView& view) { return {of(view.weight), of(view.bias)}; }
     OriginalGradient of(const LayerView& view) {
         const AttentionView& attention = view.original_attention();
-        return {of(view.attention_norm),
-                of(view.attention_post_norm),
-                of(view.mlp_norm),
-                of(view.mlp_post_norm),
+        return {{of(view.attention_norm),
+                 of(view.attention_post_norm),
+                 of(view.mlp_norm),
+                 of(view.mlp_post_norm),
+                 {of(view.gate), of(view.up), of(view.down)}},
                 of(attention.q_norm),
                 of(attention.k_norm),
                 of(attention.q),
                 of(attention.k),
                 of(attention.v),
-                of(attention.o),
-                {of(view.gate), of(view.up), of(view.down)}};
+                of(attention.o)};
     }
     [[nodiscard]] const std::vector<float>& named(const std::string& name) const { return all_.at(name); }
     [[nodiscard]] std::size_t size() const { return all_.size(); }

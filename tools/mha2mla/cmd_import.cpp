@@ -15,13 +15,6 @@ struct ImportFlags {
     bool json = false;
 };
 
-struct ImportDtypeRow {
-    std::string_view name;
-    std::optional<Dtype> dtype;
-};
-constexpr std::array<ImportDtypeRow, 4> kImportDtypes = {
-    {{"auto", std::nullopt}, {"f32", Dtype::f32}, {"f16", Dtype::f16}, {"bf16", Dtype::bf16}}};
-
 void run(const ImportFlags& flags, Context& context) {
     const GgufImportReport report = import_gguf(flags.file, flags.directory, flags.request, context.observer);
     context.observer.finish();
@@ -53,8 +46,8 @@ void add_import(CLI::App& app, Context& context) {
         ->group(kInput);
     add_checkpoint_option(*command, flags->directory, "destination", "Directory to create");
     command->option_defaults()->group(kOutput);
-    add_choice(*command, "--dtype", flags->request.dtype, kImportDtypes, &ImportDtypeRow::dtype,
-               "dtype of the weights; auto is that of the file's matrices, f16 for quantised ones");
+    add_dtype_option(*command, flags->request.dtype,
+                     "dtype of the weights; auto is that of the file's matrices, f16 for quantised ones");
     add_size(*command, "--max-shard-size", flags->request.max_shard_bytes, "Largest weight file, such as 5GB or 500MiB")
         ->default_str("5GB");
     command->add_flag("--overwrite", flags->request.overwrite, "Replace a destination that holds files");

@@ -17,6 +17,7 @@ constexpr const char* kStdout = "-";
 
 struct ReportFlags {
     std::filesystem::path stats, other, checkpoint;
+    std::vector<std::filesystem::path> training;
     std::map<std::string, std::filesystem::path> outputs;  // by format
     std::optional<double> rope_theta;
     std::int64_t rope_dim = 0;
@@ -45,7 +46,9 @@ void check_outputs(const ReportFlags& flags) {
         }
         stdout_format = format;
     }
-    check_output_paths(outputs, {flags.stats, flags.other, flags.checkpoint}, flags.overwrite);
+    std::vector<std::filesystem::path> inputs = {flags.stats, flags.other, flags.checkpoint};
+    inputs.insert(inputs.end(), flags.training.begin(), flags.training.end());
+    check_output_paths(outputs, inputs, flags.overwrite);
 }
 
 NamedStats load_named(const std::filesystem::path& path) { return {path.string(), load_stats(path)}; }
@@ -112,8 +115,41 @@ void print_summary(const ReportFlags& flags, const Report& report) {
     print_table(rows);
 }
 
+/// @return whether it went to stdout.
+bool write_output(const std::filesystem::path& path, const std::string& text) {
+    if (path != kStdout) {
+        write_file_atomically(path, text);
+        return false;
+    }
+    (void)std::fwrite(text.data(), 1, text.size(), stdout);  // flush_stdout() tells of failures
+    return true;
+}
+
+void report_training(const ReportFlags& flags) {
+    if (flags.outputs.size() != 1 || !flags.outputs.contains("html")) {
+        throw Error(ErrorCode::usage, "--training is drawn as a page: give --html FILE, and no other format");
+    }
+    std::vector<TrainingCurves> runs;
+    for (const auto& log : flags.training) runs.push_back(read_training_log(log));
+    const std::filesystem::path& output = flags.outputs.at("html");
+    if (write_output(output, training_html(runs))) return;
+    std::vector<std::pair<std::string, std::string>> rows;
+    for (const TrainingCurves& run : runs) {
+        rows.emplace_back(run.name, std::to_string(run.loss.size()) + " steps" +
+                                        (run.nll.empty() ? ""
+                                                         : ", NLL " + fixed(run.nll.front().second) + " to " +
+                                                               fixed(run.nll.back().second)));
+    }
+    rows.emplace_back("html", output.string());
+    print_table(rows);
+}
+
 void run(const ReportFlags& flags, Context& context) {
+    if (flags.stats.empty() == flags.training.empty()) {
+        throw Error(ErrorCode::usage, "give either a statistics file or --training LOG");
+    }
     check_outputs(flags);
+    if (!flags.training.empty()) return report_training(flags);
     const ThreadScope threads(context.threads);
     NamedStats stats = load_named(flags.stats);
     ReportOptions options;
@@ -126,13 +162,7 @@ void run(const ReportFlags& flags, Context& context) {
     for (const auto& format : report_formats()) {
         const auto output = flags.outputs.find(std::string(format.name));
         if (output == flags.outputs.end()) continue;
-        const std::string text = format.render(report);
-        if (output->second == kStdout) {
-            (void)std::fwrite(text.data(), 1, text.size(), stdout);  // flush_stdout() tells of failures
-            printed = true;
-        } else {
-            write_file_atomically(output->second, text);
-        }
+        printed = write_output(output->second, format.render(report)) || printed;
     }
     if (!printed) print_summary(flags, report);
 }
@@ -141,9 +171,16 @@ void run(const ReportFlags& flags, Context& context) {
 
 void add_report(CLI::App& app, Context& context) {
     auto flags = std::make_shared<ReportFlags>();
-    auto* command = app.add_subcommand("report", "Figures and tables of the statistics that calibrate wrote");
+    auto* command =
+        app.add_subcommand("report", "Figures and tables of the statistics that calibrate wrote, or of training runs");
     command->option_defaults()->group(kInput);
-    command->add_option("stats", flags->stats, "Statistics file that calibrate wrote")->required()->type_name("FILE");
+    auto* stats = command->add_option("stats", flags->stats, "Statistics file that calibrate wrote");
+    stats->type_name("FILE");
+    command
+        ->add_option("--training", flags->training,
+                     "Logs of finetune (training.jsonl) instead of statistics; several are drawn together")
+        ->type_name("FILE")
+        ->excludes(stats);
     auto* checkpoint = command->add_option("--checkpoint", flags->checkpoint,
                                            "The model of the statistics: adds its frequencies, the singular values of "
                                            "its keys and values, and the energy that each --kv-rank keeps");
@@ -181,6 +218,7 @@ void add_report(CLI::App& app, Context& context) {
         *command, "",
         {{"a page to look at", "mha2mla report stats.safetensors --checkpoint ./model --html report.html"},
          {"a table for other tools", "mha2mla report stats.safetensors --csv -"},
+         {"two training runs", "mha2mla report --training a/training.jsonl b/training.jsonl --html training.html"},
          {"what more text changed", "mha2mla report more.safetensors --compare stats.safetensors --html report.html"}});
     command->callback([flags, &context] { run(*flags, context); });
 }

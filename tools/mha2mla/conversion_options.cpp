@@ -7,14 +7,6 @@
 namespace mha2mla::tool {
 namespace {
 
-/// Of the whole output; nothing: each tensor keeps its own.
-struct OutputDtypeRow {
-    std::optional<Dtype> dtype;
-    std::string_view name;
-};
-constexpr std::array<OutputDtypeRow, 4> kOutputDtypes = {
-    {{std::nullopt, "auto"}, {Dtype::f32, "f32"}, {Dtype::f16, "f16"}, {Dtype::bf16, "bf16"}}};
-
 std::string qualities() {
     std::string text;
     for (const auto& row : align_qualities()) text += "\n  " + std::string(row.name) + ": " + std::string(row.what);
@@ -132,8 +124,7 @@ void add_conversion_options(CLI::App& command, ConvertFlags& flags) {
                     "Rank file of the reference implementation (.pth), instead of text")
         ->type_name("FILE");
     command.option_defaults()->group(kOutput);
-    add_choice(command, "--dtype", flags.request.dtype, kOutputDtypes, &OutputDtypeRow::dtype,
-               "dtype of the output; auto keeps each tensor's");
+    add_dtype_option(command, flags.request.dtype, "dtype of the output; auto keeps each tensor's");
     command.add_flag("--reference-config", flags.request.reference_config,
                      "Write config.json for the training and evaluation code of the MHA2MLA reference implementation, "
                      "with the original's model_type: transformers alone then takes the output for an original, and "

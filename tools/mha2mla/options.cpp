@@ -3,6 +3,7 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <array>
 #include <cctype>
 #include <charconv>
 
@@ -11,6 +12,13 @@
 
 namespace mha2mla::tool {
 namespace {
+
+struct OutputDtypeRow {
+    std::optional<Dtype> dtype;
+    std::string_view name;
+};
+constexpr std::array<OutputDtypeRow, 4> kOutputDtypes = {
+    {{std::nullopt, "auto"}, {Dtype::f32, "f32"}, {Dtype::f16, "f16"}, {Dtype::bf16, "bf16"}}};
 
 /// @throws CLI::ValidationError naming the option.
 std::uint64_t parse_size(const std::string& name, const std::string& text) {
@@ -68,6 +76,10 @@ CLI::Option* add_size(CLI::App& command, const std::string& name, std::uint64_t&
         .add_option_function<std::string>(
             name, [name, &bytes](const std::string& text) { bytes = parse_size(name, text); }, help)
         ->type_name("SIZE");
+}
+
+void add_dtype_option(CLI::App& command, std::optional<Dtype>& dtype, const std::string& help) {
+    add_choice(command, "--dtype", dtype, kOutputDtypes, &OutputDtypeRow::dtype, help);
 }
 
 void add_token_options(CLI::App& command, TextSource& options, const std::string& prefix) {

@@ -95,6 +95,9 @@ CLI::Option* add_choice(CLI::App& command, const std::string& name, Value& value
         ->run_callback_for_default(false);
 }
 
+/// --dtype: of all floating-point tensors of an output; nothing: "auto". @param help what auto means, at least.
+void add_dtype_option(CLI::App& command, std::optional<Dtype>& dtype, const std::string& help);
+
 /// Checks a whole number without putting the range into the help.
 [[nodiscard]] CLI::Validator in_range(std::int64_t low, std::int64_t high);
 

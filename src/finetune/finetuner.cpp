@@ -1,0 +1,239 @@
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstring>
+#include <nlohmann/json.hpp>
+#include <numeric>
+#include <random>
+
+#include "../forward/forward.hpp"
+#include "../train/adamw.hpp"
+#include "mha2mla/error.hpp"
+#include "mha2mla/safetensors.hpp"
+#include "mha2mla/safetensors_writer.hpp"
+#include "trained_model.hpp"
+
+namespace mha2mla {
+namespace {
+
+const FinetuneOptions& checked(const FinetuneOptions& options, const TrainingText& text) {
+    if (options.seq_len < 2 || options.batch < 1 || options.micro_batch < 1 || options.steps < 0) {
+        throw Error(ErrorCode::usage, "training needs sequences of 2 tokens or more, and at least one a step");
+    }
+    if (text.sequences(options.seq_len) < 1) {
+        throw Error(ErrorCode::usage, "the text has no whole sequence of " + std::to_string(options.seq_len) +
+                                          " tokens to train on; give more text or shorter sequences");
+    }
+    return options;
+}
+
+/// The sequences of a pass over the text, in its own order.
+std::vector<std::int64_t> order_of(std::int64_t sequences, std::int64_t pass, const FinetuneOptions& options) {
+    std::vector<std::int64_t> order(static_cast<std::size_t>(sequences));
+    std::iota(order.begin(), order.end(), 0);
+    if (!options.shuffle) return order;
+    std::seed_seq seeds{options.seed, static_cast<std::uint64_t>(pass)};
+    std::mt19937_64 random(seeds);
+    for (std::size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[random() % i]);
+    return order;
+}
+
+AdamWOptions optimiser_of(const FinetuneOptions& options) {
+    return {options.beta1, options.beta2, options.eps, options.weight_decay, options.bf16_moments};
+}
+
+std::span<const std::byte> bytes_of(std::span<const float> values) { return std::as_bytes(values); }
+
+}  // namespace
+
+struct Finetuner::State {
+    State(const Model& source, const Model* by, const TrainingText& from, const FinetuneOptions& asked)
+        : teacher(by),
+          text(from),
+          options(checked(asked, from)),
+          model(source, asked.part, asked.seq_len, asked.keep_activations),
+          optimiser(model.parameters(), optimiser_of(asked)) {
+        check_ids(source, text.ids);
+        if (teacher == nullptr) return;
+        if (teacher->config.vocab_size != source.config.vocab_size) {
+            throw Error(ErrorCode::usage, teacher->checkpoint.directory().string() + ": the teacher's vocab_size is " +
+                                              std::to_string(teacher->config.vocab_size) + ", the model's " +
+                                              std::to_string(source.config.vocab_size));
+        }
+        if (options.loss.hidden > 0 && teacher->config.hidden_size != source.config.hidden_size) {
+            throw Error(ErrorCode::usage, "hidden states of teacher and model have different sizes");
+        }
+    }
+
+    /// The ids of the sequences of a step, and what follows them.
+    void gather(std::int64_t step) {
+        const std::int64_t length = options.seq_len, sequences = text.sequences(length);
+        ids.clear();
+        next.clear();
+        for (std::int64_t i = 0; i < options.batch; ++i) {
+            const std::int64_t place = step * options.batch + i;
+            if (place / sequences != pass || order.empty()) {
+                pass = place / sequences;
+                order = order_of(sequences, pass, options);
+            }
+            const std::int64_t first = order[static_cast<std::size_t>(place % sequences)] * length;
+            for (std::int64_t t = first; t < first + length; ++t) {
+                const auto at = static_cast<std::size_t>(t);
+                ids.push_back(text.ids[at]);
+                const bool last = t + 1 == first + length;
+                const bool scored = !last && (text.starts.empty() || text.starts[at + 1] == 0);
+                next.push_back(scored ? text.ids[at + 1] : -1);
+            }
+        }
+    }
+
+    void accumulate(StepReport& report) {
+        const std::int64_t piece = options.micro_batch * options.seq_len;
+        const auto scored = std::count_if(next.begin(), next.end(), [](TokenId id) { return id >= 0; });
+        for (std::int64_t first = 0; first < std::ssize(ids); first += piece) {
+            const auto count = static_cast<std::size_t>(std::min(piece, std::ssize(ids) - first));
+            const TrainingBatch batch{std::span(ids).subspan(static_cast<std::size_t>(first), count),
+                                      std::span(next).subspan(static_cast<std::size_t>(first), count), scored};
+            Matrix hidden;
+            std::optional<Teacher> with;
+            if (teacher != nullptr) {
+                Observer quiet;
+                hidden = prefill(*teacher, batch.ids, options.seq_len, quiet);
+                with.emplace(Teacher{{teacher->config.rules, head_of(*teacher)}, hidden});
+            }
+            const auto [next_token, divergence, apart] =
+                model.accumulate(batch, with ? &*with : nullptr, options.loss);
+            report.next_token += next_token;
+            report.teacher += divergence;
+            report.hidden += apart;
+        }
+        report.loss = options.loss.next_token * report.next_token + options.loss.teacher * report.teacher +
+                      options.loss.hidden * report.hidden;
+    }
+
+    const Model* teacher;
+    const TrainingText& text;
+    FinetuneOptions options;
+    TrainedModel model;
+    AdamW optimiser;
+    std::vector<std::int64_t> order;
+    std::int64_t pass = 0;
+    std::vector<TokenId> ids, next;
+};
+
+Finetuner::Finetuner(const Model& model, const Model* teacher, const TrainingText& text, const FinetuneOptions& options)
+    : state_(std::make_unique<State>(model, teacher, text, options)) {}
+
+Finetuner::~Finetuner() = default;
+
+StepReport Finetuner::step() {
+    State& state = *state_;
+    const auto begin = std::chrono::steady_clock::now();
+    StepReport report;
+    report.step = state.optimiser.steps();
+    report.rate = state.options.rate * state.options.schedule.factor(report.step);
+    report.tokens = state.options.batch * state.options.seq_len;
+    state.gather(report.step);
+    state.model.clear_gradients();
+    state.accumulate(report);
+    report.gradient_norm = gradient_norm(state.optimiser.parameters());
+    if (!std::isfinite(report.loss) || !std::isfinite(report.gradient_norm)) {
+        throw Error(ErrorCode::numeric, "step " + std::to_string(report.step) +
+                                            ": loss or gradient is not finite; try a lower learning rate");
+    }
+    const double most = state.options.clip;
+    state.optimiser.step(report.rate, most > 0 ? clip_factor(report.gradient_norm, most) : 1);
+    report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    return report;
+}
+
+std::int64_t Finetuner::steps_done() const { return state_->optimiser.steps(); }
+const Model& Finetuner::model() { return state_->model.stored(); }
+
+namespace {
+
+constexpr const char* kWeights = "weights ";
+constexpr const char* kMoments = "moments ";
+
+}  // namespace
+
+void Finetuner::save(const std::filesystem::path& file) const {
+    State& state = *state_;
+    const auto parameters = state.optimiser.parameters();
+    std::vector<TensorSpec> specs;
+    for (std::size_t i = 0; i < parameters.size(); ++i) {
+        specs.push_back({kWeights + parameters[i].name, Dtype::f32, {std::ssize(parameters[i].value)}});
+    }
+    for (std::size_t i = 0; i < parameters.size(); ++i) {
+        specs.push_back({kMoments + parameters[i].name, Dtype::u8, {std::ssize(state.optimiser.moments(i))}});
+    }
+    write_safetensors(
+        file, specs,
+        [&](std::size_t i) -> std::span<const std::byte> {
+            if (i < parameters.size()) return bytes_of(parameters[i].value);
+            return state.optimiser.moments(i - parameters.size());
+        },
+        {{"steps", std::to_string(state.optimiser.steps())}});
+}
+
+bool Finetuner::restore(const std::filesystem::path& path) {
+    std::error_code ignored;
+    if (!std::filesystem::exists(path, ignored)) return false;
+    State& state = *state_;
+    const SafetensorsFile file(path);
+    const auto refuse = [&](const std::string& what) {
+        return Error(ErrorCode::format, path.string() + ": " + what + "; it is damaged or of another run");
+    };
+    const auto parameters = state.optimiser.parameters();
+    const auto copy = [&](const std::string& name, Dtype dtype, std::span<std::byte> to) {
+        const TensorView* tensor = file.find(name);
+        if (tensor == nullptr || tensor->dtype != dtype || tensor->data.size() != to.size()) {
+            throw refuse("tensor '" + name + "' is missing or has another size");
+        }
+        std::memcpy(to.data(), tensor->data.data(), to.size());
+    };
+    const auto steps = file.metadata().find("steps");
+    if (steps == file.metadata().end() || steps->second.empty() || steps->second.size() > 15 ||
+        steps->second.find_first_not_of("0123456789") != std::string::npos) {
+        throw refuse("the number of steps is missing");
+    }
+    if (file.tensors().size() != 2 * parameters.size()) throw refuse("it has other tensors");
+    for (std::size_t i = 0; i < parameters.size(); ++i) {
+        copy(kWeights + parameters[i].name, Dtype::f32, std::as_writable_bytes(parameters[i].value));
+        copy(kMoments + parameters[i].name, Dtype::u8, state.optimiser.moments(i));
+    }
+    state.optimiser.set_steps(std::stoll(steps->second));
+    return true;
+}
+
+FinetuneMemory finetune_memory(const Model& model, const FinetuneOptions& options) {
+    const auto count = [](const TensorView* tensor) { return tensor == nullptr ? 0 : element_count(tensor->shape); };
+    const ModelConfig& config = model.config;
+    std::uint64_t all = count(model.embed_tokens) + count(model.norm.weight);
+    if (model.lm_head != model.embed_tokens) all += count(model.lm_head);
+    std::uint64_t trained = options.part == TrainedPart::all ? all : 0;
+    for (const LayerView& layer : model.layers) {
+        std::uint64_t whole = 0, mlp = 0;
+        for (const TensorView* tensor : tensors_of(layer)) whole += count(tensor);
+        for (const auto* linear : {&layer.gate, &layer.up, &layer.down}) mlp += count(linear->weight);
+        all += whole;
+        trained += options.part == TrainedPart::all ? whole : whole - mlp;
+    }
+    const auto tokens = static_cast<std::uint64_t>(options.micro_batch * options.seq_len);
+    const auto hidden = static_cast<std::uint64_t>(config.hidden_size);
+    const auto heads = static_cast<std::uint64_t>(config.num_attention_heads * config.head_dim);
+    const auto length = static_cast<std::uint64_t>(options.seq_len);
+    const auto layers = static_cast<std::uint64_t>(config.num_hidden_layers);
+    const std::uint64_t layer = 4 * tokens * (12 * hidden + 8 * heads + 6 * static_cast<std::uint64_t>(config.intermediate_size) +
+                                              2 * static_cast<std::uint64_t>(config.num_attention_heads) * length);
+    const std::uint64_t head = 4 * 4 * static_cast<std::uint64_t>(kHeadTokens * config.vocab_size);
+    FinetuneMemory memory;
+    memory.weights = 4 * all;
+    memory.gradients = 4 * trained;
+    memory.moments = (options.bf16_moments ? 4 : 8) * trained;
+    memory.hidden_states = options.keep_activations ? 0 : 4 * tokens * hidden * layers;
+    memory.activations = layer * (options.keep_activations ? layers : 1) + head;
+    return memory;
+}
+
+}  // namespace mha2mla

@@ -1,0 +1,268 @@
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <fstream>
+#include <optional>
+
+#include "../convert/journal.hpp"
+#include "../support/file_operations.hpp"
+#include "../support/hash.hpp"
+#include "../support/json_file.hpp"
+#include "mha2mla/atomic_file.hpp"
+#include "mha2mla/checkpoint_writer.hpp"
+#include "mha2mla/error.hpp"
+#include "mha2mla/evaluate.hpp"
+#include "mha2mla/finetune.hpp"
+#include "mha2mla/fingerprint.hpp"
+#include "training_log.hpp"
+#include "written_model.hpp"
+
+namespace mha2mla {
+namespace fs = std::filesystem;
+namespace {
+
+using Json = nlohmann::ordered_json;
+using Clock = std::chrono::steady_clock;
+
+// Of an unfinished run, in its destination: what it is, its state and log, and the weights of the best evaluation
+// where it may end before its last step.
+constexpr std::string_view kRunFile = "mha2mla.training-run.json", kRunLog = "mha2mla.training-run.jsonl",
+                           kRunState = "mha2mla.training-run.safetensors",
+                           kBestState = "mha2mla.training-best.safetensors";
+
+Json options_json(const FinetuneOptions& options) {
+    const auto name = [](const auto& rows, auto value) { return rows.at(static_cast<std::size_t>(value)).name; };
+    const RateSchedule& schedule = options.schedule;
+    return {{"train", name(kTrainedParts, options.part)},
+            {"next_token_weight", options.loss.next_token},
+            {"teacher_weight", options.loss.teacher},
+            {"hidden_weight", options.loss.hidden},
+            {"learning_rate", options.rate},
+            {"lr_schedule", name(kRateDecays, schedule.decay)},
+            {"warmup_steps", schedule.warmup},
+            {"decay_start", schedule.decay_start},
+            {"decay_steps", schedule.decay_steps},
+            {"lr_floor", schedule.floor},
+            {"betas", {options.beta1, options.beta2}},
+            {"eps", options.eps},
+            {"weight_decay", options.weight_decay},
+            {"clip", options.clip},
+            {"moments", options.bf16_moments ? "bf16" : "f32"},
+            {"steps", options.steps},
+            {"batch", options.batch},
+            {"micro_batch", options.micro_batch},
+            {"seq_len", options.seq_len},
+            {"shuffle", options.shuffle},
+            {"seed", options.seed}};
+}
+
+template <typename T>
+std::string hash_of_all(const std::vector<T>& values) {
+    return hash_of(std::as_bytes(std::span(values)));
+}
+
+/// All that the bytes of the output depend on.
+Json fingerprint_of(const Model& model, const Model* teacher, const TrainingText& text, const FinetuneOptions& options,
+                    const FinetuneRun& run) {
+    Json json = {{"source", source_fingerprint(model)},
+                 {"teacher", teacher != nullptr ? source_fingerprint(*teacher) : Json(nullptr)},
+                 {"options", options_json(options)},
+                 {"text", {hash_of_all(text.ids), hash_of_all(text.starts)}}};
+    json["evaluation"] = {hash_of_all(run.evaluation), run.eval_every, run.patience};
+    json["dtype"] = run.dtype ? Json(dtype_name(*run.dtype)) : Json(nullptr);
+    return json;
+}
+
+/// A JSON file; null if there is none that can be read.
+Json json_at(const fs::path& file) {
+    std::error_code ignored;
+    if (!fs::exists(file, ignored)) return nullptr;
+    try {
+        return read_json_file<Json>(file);
+    } catch (const Error&) {
+        return nullptr;
+    }
+}
+
+FinetuneReport report_of(const Json& result) {
+    FinetuneReport report;
+    const auto number = [&](const char* key) -> std::optional<double> {
+        const auto found = result.find(key);
+        return found != result.end() && found->is_number() ? std::optional(found->get<double>()) : std::nullopt;
+    };
+    report.steps = static_cast<std::int64_t>(number("steps").value_or(0));
+    report.tokens = static_cast<std::int64_t>(number("tokens").value_or(0));
+    report.best_step = static_cast<std::int64_t>(number("best_step").value_or(0));
+    report.nll_before = number("nll_before");
+    report.nll_after = number("nll_after");
+    return report;
+}
+
+/// One run, from its destination to its output.
+class Run {
+public:
+    Run(const Model& model, const Model* teacher, const TrainingText& text, const FinetuneOptions& options,
+        const FinetuneRun& asked, Observer& observer)
+        : model_(model), options_(options), asked_(asked), observer_(observer),
+          tuner_(model, teacher, text, options), log_(asked.destination / kRunLog) {}
+
+    /// Goes on with what an earlier run left, or begins.
+    void begin(const Json& fingerprint, bool resume) {
+        const fs::path& directory = asked_.destination;
+        if (resume && tuner_.restore(directory / kRunState)) {
+            log_.keep_until(tuner_.steps_done());
+        } else {
+            write_file_atomically(directory / kRunFile, Json{{"fingerprint", fingerprint}}.dump(1) + "\n");
+            log_.begin();
+        }
+        for (const Evaluated& at : log_.evaluations()) note(at);
+    }
+
+    void train(const std::function<void(const StepReport&)>& report) {
+        auto last = Clock::now();
+        std::int64_t saved_at = tuner_.steps_done();
+        try {
+            if (evaluations_.empty()) evaluate_now();
+            while (tuner_.steps_done() < options_.steps && !out_of_patience()) {
+                observer_.step("train", tuner_.steps_done(), options_.steps);
+                const StepReport step = tuner_.step();
+                log_.add(step);
+                report(step);
+                const std::int64_t done = tuner_.steps_done();
+                if (done == options_.steps || (asked_.eval_every > 0 && done % asked_.eval_every == 0)) evaluate_now();
+                const std::chrono::duration<double> since = Clock::now() - last;
+                const bool due = asked_.save_every > 0 ? done % asked_.save_every == 0 : since.count() > asked_.save_seconds;
+                if (!due || done == options_.steps) continue;
+                save();
+                last = Clock::now();
+                saved_at = done;
+            }
+        } catch (const Error& error) {
+            if (error.code() != ErrorCode::interrupted) throw;
+            if (tuner_.steps_done() != saved_at || !saved()) save();
+            throw Error(ErrorCode::interrupted, "interrupted after step " + std::to_string(tuner_.steps_done()) +
+                                                    ", which is saved", Remedy::resume);
+        }
+    }
+
+    FinetuneReport publish(const Json& fingerprint) {
+        FinetuneReport report;
+        report.steps = tuner_.steps_done();
+        report.tokens = report.steps * options_.batch * options_.seq_len;
+        report.best_step = report.steps;
+        if (!evaluations_.empty()) {
+            report.nll_before = evaluations_.front().nll;
+            report.nll_after = evaluations_.back().nll;
+        }
+        if (asked_.patience > 0 && best_ && best_->step != report.steps) {
+            if (!tuner_.restore(asked_.destination / kBestState)) {
+                throw Error(ErrorCode::io, (asked_.destination / kBestState).string() + ": is no longer there",
+                            Remedy::start_over);
+            }
+            report.best_step = best_->step;
+            report.nll_after = best_->nll;
+        }
+        Json result = {{"steps", report.steps}, {"tokens", report.tokens}, {"best_step", report.best_step}};
+        if (report.nll_before) result["nll_before"] = *report.nll_before;
+        if (report.nll_after) result["nll_after"] = *report.nll_after;
+        const Json record = {{"fingerprint", fingerprint},
+                             {"options", options_json(options_)},
+                             {"data", asked_.data},
+                             {"result", result}};
+        report.output_bytes = write_trained(tuner_.model(), model_, {asked_.destination, asked_.dtype, record, log_.text()});
+        clear();
+        return report;
+    }
+
+    /// Removes what only an unfinished run has.
+    void clear() const {
+        for (const auto name : {kRunFile, kRunLog, kRunState, kBestState}) {
+            (void)files::remove(asked_.destination / name);
+        }
+    }
+    [[nodiscard]] bool saved() const { return files::exists(asked_.destination / kRunState); }
+
+private:
+    void save() { tuner_.save(asked_.destination / kRunState); }
+
+    void note(const Evaluated& at) {
+        evaluations_.push_back(at);
+        if (!best_ || at.nll < best_->nll) best_ = at;
+    }
+
+    void evaluate_now() {
+        if (asked_.evaluation.empty()) return;
+        const double nll = evaluate(tuner_.model(), asked_.evaluation, options_.seq_len, observer_).nll;
+        note({tuner_.steps_done(), nll});
+        log_.add(evaluations_.back());
+        if (asked_.patience > 0 && best_->step == tuner_.steps_done()) tuner_.save(asked_.destination / kBestState);
+    }
+
+    [[nodiscard]] bool out_of_patience() const {
+        if (asked_.patience == 0 || !best_) return false;
+        const auto since = std::ranges::count_if(evaluations_, [&](const Evaluated& at) { return at.step > best_->step; });
+        return since >= asked_.patience;
+    }
+
+    const Model& model_;
+    const FinetuneOptions& options_;
+    const FinetuneRun& asked_;
+    Observer& observer_;
+    Finetuner tuner_;
+    TrainingLog log_;
+    std::vector<Evaluated> evaluations_;
+    std::optional<Evaluated> best_;
+};
+
+/// @return whether there is an unfinished run of this fingerprint. @throws Error
+bool look_at_destination(const Model& model, const FinetuneRun& run, const Json& fingerprint) {
+    std::error_code ignored;
+    if (fs::equivalent(model.checkpoint.directory(), run.destination, ignored)) {
+        throw Error(ErrorCode::usage, run.destination.string() + ": source and destination are the same directory");
+    }
+    const Json record = json_at(run.destination / kRunFile);
+    const bool unfinished = record.is_object();
+    if (unfinished && run.resume) {
+        const std::string different = differences(record.value("fingerprint", Json()), fingerprint);
+        if (!different.empty()) {
+            throw Error(ErrorCode::usage, run.destination.string() + ": holds an unfinished run of other settings: " + different,
+                        Remedy::start_over);
+        }
+        return true;
+    }
+    if (run.overwrite) return false;
+    if (unfinished) {
+        throw Error(ErrorCode::io, run.destination.string() + ": holds an unfinished training run",
+                    Remedy::resume_or_overwrite);
+    }
+    check_output_directory(run.destination, false);
+    return false;
+}
+
+}  // namespace
+
+FinetuneReport finetune(const Model& model, const Model* teacher, const TrainingText& text,
+                        const FinetuneOptions& options, const FinetuneRun& asked, Observer& observer,
+                        const std::function<void(const StepReport&)>& report) {
+    const Json fingerprint = fingerprint_of(model, teacher, text, options, asked);
+    if (asked.resume || asked.overwrite) settle(asked.destination);
+    const Json record = json_at(asked.destination / kTrainingRecord);
+    if (asked.resume && record.is_object() && record.value("fingerprint", Json()) == fingerprint) {
+        FinetuneReport finished = report_of(record.value("result", Json::object()));
+        finished.already_finished = true;
+        return finished;
+    }
+    const bool resumes = look_at_destination(model, asked, fingerprint);
+    const DestinationLock lock(asked.destination);
+    Run run(model, teacher, text, options, asked, observer);
+    try {
+        run.begin(fingerprint, resumes);
+        run.train(report);
+        return run.publish(fingerprint);
+    } catch (...) {
+        if (!run.saved()) run.clear();  // nothing to go on with
+        throw;
+    }
+}
+
+}  // namespace mha2mla

@@ -1,0 +1,62 @@
+#include "training_log.hpp"
+
+#include <fstream>
+
+#include "mha2mla/atomic_file.hpp"
+#include "mha2mla/error.hpp"
+
+namespace mha2mla {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+}  // namespace
+
+void TrainingLog::begin() {
+    text_.clear();
+    write_file_atomically(file_, text_);
+}
+
+void TrainingLog::keep_until(std::int64_t steps) {
+    std::ifstream lines(file_);
+    for (std::string line; std::getline(lines, line);) {
+        const Json json = Json::parse(line, nullptr, false);
+        const bool is_evaluation = json.is_object() && json.contains("nll");
+        const auto step = json.is_object() ? json.find("step") : json.end();
+        if (step == json.end() || !step->is_number_integer()) break;  // cut off
+        const auto number = step->get<std::int64_t>();
+        if (is_evaluation ? number > steps : number >= steps) break;
+        text_ += line + "\n";
+        if (is_evaluation && json.at("nll").is_number()) evaluations_.push_back({number, json.at("nll")});
+    }
+    write_file_atomically(file_, text_);
+}
+
+void TrainingLog::add(const StepReport& step) {
+    Json line = {{"step", step.step},
+                 {"loss", step.loss},
+                 {"gradient_norm", step.gradient_norm},
+                 {"learning_rate", step.rate},
+                 {"tokens", step.tokens},
+                 {"tokens_per_second", static_cast<double>(step.tokens) / step.seconds}};
+    if (step.next_token != 0) line["next_token_loss"] = step.next_token;
+    if (step.teacher != 0) line["teacher_kl"] = step.teacher;
+    if (step.hidden != 0) line["hidden_loss"] = step.hidden;
+    append(line);
+}
+
+void TrainingLog::add(const Evaluated& evaluated) {
+    append({{"step", evaluated.step}, {"nll", evaluated.nll}});
+    evaluations_.push_back(evaluated);
+}
+
+void TrainingLog::append(const nlohmann::ordered_json& line) {
+    const std::string text = line.dump() + "\n";
+    text_ += text;
+    std::ofstream out(file_, std::ios::app);
+    out << text;
+    out.close();
+    if (!out) throw Error(ErrorCode::io, file_.string() + ": cannot write; is the disk full?");
+}
+
+}  // namespace mha2mla

@@ -1,0 +1,119 @@
+#include "stored_layer.hpp"
+
+#include "build_layer.hpp"
+#include "disarmed.hpp"
+#include "mha2mla/error.hpp"
+
+namespace mha2mla {
+namespace {
+
+Matrix floats(const TensorView& tensor) {
+    Matrix result(tensor.rows(), tensor.cols());
+    to_finite_float(tensor, 0, {result.data(), static_cast<std::size_t>(result.size())});
+    return result;
+}
+
+/// [rows, 1]; zeros where there is none.
+Matrix bias_of(const LinearView& view) {
+    return view.bias != nullptr ? floats(*view.bias) : Matrix(Matrix::Zero(view.out_features(), 1));
+}
+
+/// Heads of the layout side by side.
+Matrix gather_heads(const LatentShape& shape, const Matrix& from, const HeadRows& at, std::int64_t heads,
+                    std::int64_t dim, bool rotated) {
+    Matrix to(heads * dim, from.cols());
+    for (std::int64_t head = 0; head < heads; ++head) {
+        for (std::int64_t i = 0; i < dim; ++i) {
+            const std::int64_t place = rotated ? rope_place(shape, i) : i;
+            to.row(head * dim + i) = from.row(at.first + head * at.stride + place);
+        }
+    }
+    return to;
+}
+
+Matrix queries(const LatentShape& shape, const Matrix& from) {
+    const LatentRows rows = shape.layout->rows(shape);
+    Matrix to(from.rows(), from.cols());
+    to << gather_heads(shape, from, rows.query_rope, shape.num_heads, shape.rope_dim, true),
+        gather_heads(shape, from, rows.query_nope, shape.num_heads, shape.nope_dim(), false);
+    return to;
+}
+
+/// Queries whose latent is the hidden state and a constant, by which they get a bias.
+void read_biased_queries(const LatentAttentionView& view, const LatentShape& shape, const std::string& where,
+                         LatentWeights& to) {
+    const std::int64_t hidden = shape.hidden;
+    const Matrix down = floats(*view.q_down.weight), norm = floats(*view.q_norm.weight);
+    const Disarmed by = norm(0, 0) == kTinyLatentWeight ? kTiny : by_constant(kQueryConstant, shape.query_rank, 1);
+    Matrix expected = Matrix::Zero(shape.query_rank, hidden);
+    if (shape.query_rank > hidden) expected.topRows(hidden).diagonal().setConstant(by.before);
+    if (shape.query_rank <= hidden || down != expected) {
+        throw Error(ErrorCode::unsupported, where +
+                                                ": queries go through a latent of their own, which is not trained here; "
+                                                "train this checkpoint with transformers");
+    }
+    const Matrix stored = queries(shape, floats(*view.q.weight) / by.behind);
+    to.q = stored.leftCols(hidden);
+    to.q_bias = stored.col(hidden);
+}
+
+/// What stands around the latent's norm. @param bias of the latent's rows.
+std::pair<LatentNorm, Disarmed> norm_of(const Matrix& weight, const Matrix& bias) {
+    if ((weight.array() == kTinyLatentWeight).all()) return {LatentNorm::identity, kTiny};
+    if ((bias.array() == kLatentConstant).any()) {
+        return {LatentNorm::constant, by_constant(kLatentConstant, weight.rows(), 0)};
+    }
+    return {LatentNorm::trained, {1, 1, 1, 0, 0}};
+}
+
+}  // namespace
+
+StoredLayer read_stored_layer(const Model& converted, std::int64_t at, std::int64_t positions) {
+    const LatentShape shape = converted.config.latent_shape();
+    const LatentAttentionView& view = converted.layer(at).latent_attention();
+    if (!shape.layout->shared_rope_key) {
+        if (shares_latent(shape.factorization)) return {layer_of_converted(converted, at, positions)};
+        throw Error(ErrorCode::unsupported,
+                    converted.checkpoint.directory().string() + ": keys and values do not share a latent (" +
+                        std::string(row_of(shape.factorization).name) + "), which cannot be trained; convert jointly");
+    }
+    RotaryRule rotary = converted.rules(at).rotary;
+    rotary.interleaved = false;
+    StoredLayer result;
+    result.layer.shape = shape;
+    result.layer.rule = converted.rules(at).attention;
+    result.layer.rotary = std::make_shared<const RotaryTable>(rotary, positions);
+    LatentWeights& w = result.layer.weights;
+    if (view.q_down.weight != nullptr) {
+        read_biased_queries(view, shape, layer_prefix(at) + "self_attn.q_a_proj", w);
+    } else {
+        w.q = queries(shape, floats(*view.q.weight));
+        if (view.q.bias != nullptr) w.q_bias = queries(shape, floats(*view.q.bias));
+    }
+    w.k_rope = gather_heads(shape, floats(*view.k_rope.weight), {}, 1, shape.rope_dim, true);
+    if (view.k_rope.bias != nullptr) {
+        w.k_rope_bias = gather_heads(shape, floats(*view.k_rope.bias), {}, 1, shape.rope_dim, true);
+    }
+    const Matrix norm = floats(*view.latent_norm.weight), bias = bias_of(view.down_k);
+    const auto [kind, by] = norm_of(norm, bias);
+    result.latent_norm = kind;
+    w.down = floats(*view.down_k.weight) / by.before;
+    Matrix up = floats(*view.up_k.weight) / by.behind;
+    if (kind == LatentNorm::trained) {
+        up *= norm.col(0).asDiagonal();
+        result.layer.norm_eps = kLatentNormEps;
+    }
+    if (kind == LatentNorm::constant) {  // behind it are zeros only
+        Eigen::Index place = 0;
+        bias.col(0).maxCoeff(&place);
+        w.down.conservativeResize(place, Eigen::NoChange);
+        up.conservativeResize(Eigen::NoChange, place);
+    }
+    const LatentRows rows = shape.layout->rows(shape);
+    w.up_k = gather_heads(shape, up, rows.up_key, shape.up_heads(), shape.nope_dim(), false);
+    w.up_v = gather_heads(shape, up, rows.up_value, shape.up_heads(), shape.head_dim, false);
+    w.o = floats(*view.o.weight);
+    return result;
+}
+
+}  // namespace mha2mla

@@ -1,0 +1,201 @@
+// Training of whole models: what is stored and read again, gradients, and what a batch may be cut into.
+#include "mha2mla/finetune.hpp"
+
+#include "finetune/trained_model.hpp"
+#include "mha2mla/convert.hpp"
+#include "support/expect_error.hpp"
+#include "support/shared.hpp"
+#include "support/temporary.hpp"
+#include "support/tiny_model.hpp"
+
+namespace mha2mla::test {
+namespace {
+
+constexpr std::int64_t kLength = 12;
+
+std::vector<TokenId> pseudo_text(std::int64_t vocab, std::int64_t count) {
+    std::vector<TokenId> ids;
+    for (std::int64_t i = 0; i < count; ++i) ids.push_back(static_cast<TokenId>((i * i * 7 + 3 * i + i / 5) % vocab));
+    return ids;
+}
+
+struct Form {
+    const char* name;
+    const char* layout;  // empty: not converted
+    LatentNorm norm = LatentNorm::identity;
+    bool biased = false;
+};
+
+/// A tiny model in one of the forms that can be trained.
+class Trainable : public testing::TestWithParam<Form> {
+protected:
+    void SetUp() override {
+        write_tiny_model(directory_ / "source", {.attention_bias = GetParam().biased});
+        const Model source = Model::open(directory_ / "source");
+        vocab_ = source.config.vocab_size;
+        const std::string layout = GetParam().layout;
+        if (layout.empty()) return model_.emplace(Model::open(directory_ / "source")), void();
+        const auto ids = pseudo_text(vocab_, 8 * kLength);
+        AlignOptions options{0, 4, layout == "deepseek" ? 12 : 6, {"", 0, 4 * kLength, ""}, &find_layout(layout)};
+        options.latent_norm = GetParam().norm;
+        Observer observer;
+        const AlignRequest request{options, 8, kLength};
+        Aligner aligner(source, ids, kLength, options, observer);
+        (void)convert(source, directory_ / "out", {request, Dtype::f32}, {nullptr, nullptr, &aligner}, observer);
+        model_.emplace(Model::open(directory_ / "out"));
+    }
+
+    double loss_of(TrainedModel& trained, const std::vector<TokenId>& ids, const std::vector<TokenId>& next) {
+        const TrainingBatch batch{ids, next, std::ssize(ids)};
+        return trained.accumulate(batch, nullptr, {}).front();
+    }
+
+    TemporaryDirectory directory_;
+    std::optional<Model> model_;
+    std::int64_t vocab_ = 0;
+};
+
+TEST_P(Trainable, IsStoredAsItWasRead) {
+    TrainedModel trained(*model_, TrainedPart::all, kLength, false);
+    const Model& stored = trained.stored();
+    for (const SafetensorsFile& file : model_->checkpoint.files()) {
+        for (const TensorView& tensor : file.tensors()) {
+            const std::vector<float> before = to_finite_floats(tensor);
+            const std::vector<float> after = to_finite_floats(*stored.checkpoint.find(tensor.name));
+            ASSERT_EQ(before.size(), after.size());
+            for (std::size_t i = 0; i < before.size(); ++i) {
+                ASSERT_NEAR(after[i], before[i], 1e-6 * std::abs(before[i])) << tensor.name << ", " << i;
+            }
+        }
+    }
+}
+
+TEST_P(Trainable, HasTheGradientOfItsLoss) {
+    TrainedModel trained(*model_, TrainedPart::all, kLength, false);
+    const auto ids = pseudo_text(vocab_, 2 * kLength);
+    const auto next = pseudo_text(vocab_ - 1, 2 * kLength);
+    trained.clear_gradients();
+    (void)loss_of(trained, ids, next);
+    std::map<std::string, std::vector<float>> gradients;
+    for (const Parameter& parameter : trained.parameters()) {
+        gradients[parameter.name].assign(parameter.gradient.begin(), parameter.gradient.end());
+    }
+    // Along its own gradient g the loss changes by |g|² times the step.
+    for (const Parameter& parameter : trained.parameters()) {
+        const std::vector<float>& gradient = gradients.at(parameter.name);
+        double square = 0;
+        for (const float g : gradient) square += double(g) * double(g);
+        ASSERT_TRUE(std::isfinite(square)) << parameter.name;
+        if (square < 1e-10) continue;
+        const double step = 5e-3 / std::sqrt(square);
+        const auto moved = [&](double by) {
+            for (std::size_t i = 0; i < gradient.size(); ++i) parameter.value[i] += float(by) * gradient[i];
+            const double loss = loss_of(trained, ids, next);
+            for (std::size_t i = 0; i < gradient.size(); ++i) parameter.value[i] -= float(by) * gradient[i];
+            return loss;
+        };
+        const double slope = (moved(step) - moved(-step)) / (2 * step);
+        EXPECT_NEAR(slope, square, 0.02 * square + 3e-4 * std::sqrt(square)) << parameter.name;
+    }
+}
+
+INSTANTIATE_TEST_SUITE_P(Forms, Trainable,
+                         testing::Values(Form{"original", ""}, Form{"original_biased", "", LatentNorm::identity, true},
+                                         Form{"per_head", "mha2mla"},
+                                         Form{"per_head_biased", "mha2mla", LatentNorm::identity, true},
+                                         Form{"deepseek", "deepseek"},
+                                         Form{"deepseek_constant", "deepseek", LatentNorm::constant},
+                                         Form{"deepseek_trained", "deepseek", LatentNorm::trained},
+                                         Form{"deepseek_biased", "deepseek", LatentNorm::identity, true},
+                                         Form{"deepseek_constant_biased", "deepseek", LatentNorm::constant, true}),
+                         [](const auto& info) { return std::string(info.param.name); });
+
+class FinetuneTest : public testing::Test {
+protected:
+    void SetUp() override {
+        write_tiny_model(directory_ / "model");
+        model_.emplace(Model::open(directory_ / "model"));
+        text_.ids = pseudo_text(model_->config.vocab_size, 10 * kLength);
+        options_.seq_len = kLength;
+        options_.batch = 4;
+        options_.rate = 0.01;
+        options_.steps = 6;
+    }
+    TemporaryDirectory directory_;
+    std::optional<Model> model_;
+    TrainingText text_;
+    FinetuneOptions options_;
+};
+
+TEST_F(FinetuneTest, MicroBatchesAndKeptActivationsChangeNothingButRounding) {
+    std::vector<double> losses;
+    for (const auto& [micro, keep] : {std::pair{4, false}, {1, false}, {3, true}}) {
+        options_.micro_batch = micro;
+        options_.keep_activations = keep;
+        Finetuner finetuner(*model_, nullptr, text_, options_);
+        std::vector<double> ours;
+        for (int step = 0; step < 6; ++step) ours.push_back(finetuner.step().loss);
+        if (losses.empty()) losses = ours;
+        for (std::size_t i = 0; i < ours.size(); ++i) EXPECT_NEAR(ours[i], losses[i], 1e-5);
+        EXPECT_LT(ours.back(), ours.front());
+    }
+}
+
+TEST_F(FinetuneTest, GoesOnFromASavedStateToTheSameBytes) {
+    for (const bool bf16 : {false, true}) {
+        options_.bf16_moments = bf16;
+        Finetuner whole(*model_, nullptr, text_, options_);
+        for (int step = 0; step < 3; ++step) (void)whole.step();
+        whole.save(directory_ / "state.safetensors");
+        Finetuner resumed(*model_, nullptr, text_, options_);
+        ASSERT_TRUE(resumed.restore(directory_ / "state.safetensors"));
+        EXPECT_EQ(resumed.steps_done(), 3);
+        for (int step = 3; step < 6; ++step) EXPECT_EQ(whole.step().loss, resumed.step().loss);
+        const auto name = "model.layers.1.mlp.up_proj.weight";
+        EXPECT_EQ(to_finite_floats(*whole.model().checkpoint.find(name)),
+                  to_finite_floats(*resumed.model().checkpoint.find(name)));
+    }
+    options_.part = TrainedPart::kv;
+    Finetuner other(*model_, nullptr, text_, options_);
+    EXPECT_FALSE(other.restore(directory_ / "none"));
+    expect_error(ErrorCode::format, {"other tensors"}, [&] { (void)other.restore(directory_ / "state.safetensors"); });
+}
+
+TEST_F(FinetuneTest, ALossThatIsNotFiniteLeavesTheWeights) {
+    auto tensors = tiny_tensors();
+    find_tensor(tensors, "model.norm.weight").values.assign(32, 3e38F);
+    write_model(directory_ / "huge", tiny_config(), tensors);
+    const Model huge = Model::open(directory_ / "huge");
+    Finetuner finetuner(huge, nullptr, text_, options_);
+    expect_error(ErrorCode::numeric, {"step 0: loss or gradient is not finite"}, [&] { (void)finetuner.step(); });
+    EXPECT_EQ(finetuner.steps_done(), 0);
+}
+
+TEST_F(FinetuneTest, RefusesWhatItCannotTrain) {
+    write_tiny_model(directory_ / "experts", {.experts = 4});
+    const Model experts = Model::open(directory_ / "experts");
+    expect_error(ErrorCode::unsupported, {"mixture of experts"}, [&] { (void)Finetuner(experts, nullptr, text_, options_); });
+    write_tiny_model(directory_ / "teacher", {.vocab = 32});
+    const Model teacher = Model::open(directory_ / "teacher");
+    expect_error(ErrorCode::usage, {"vocab_size"}, [&] { (void)Finetuner(*model_, &teacher, text_, options_); });
+    text_.ids.resize(kLength - 1);
+    expect_error(ErrorCode::usage, {"no whole sequence"}, [&] { (void)Finetuner(*model_, nullptr, text_, options_); });
+    text_.ids.assign(2 * kLength, 1000);
+    expect_error(ErrorCode::format, {"id 1000"}, [&] { (void)Finetuner(*model_, nullptr, text_, options_); });
+}
+
+TEST_F(FinetuneTest, DocumentsArePackedBehindBosWhoseDrawIsNotScored) {
+    ModelConfig config = model_->config;
+    config.bos_token_id = 1;
+    const std::vector<std::vector<TokenId>> documents = {{5, 6, 7}, {}, {8, 9, 10, 11, 12}, {13}};
+    const TrainingText text = pack_documents(config, documents, 5);
+    EXPECT_EQ(text.ids, (std::vector<TokenId>{1, 5, 6, 7, 1, 1, 8, 9, 10, 11}));
+    EXPECT_EQ(text.starts, (std::vector<char>{0, 0, 0, 0, 1, 0, 0, 0, 0, 0}));
+    config.bos_token_id.reset();
+    const TrainingText plain = pack_documents(config, documents, 3);
+    EXPECT_EQ(plain.ids, (std::vector<TokenId>{5, 6, 7, 8, 9, 10, 11, 12, 13}));
+    EXPECT_EQ(plain.starts, (std::vector<char>{1, 0, 0, 1, 0, 0, 0, 0, 1}));
+}
+
+}  // namespace
+}  // namespace mha2mla::test
