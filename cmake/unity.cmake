@@ -1,8 +1,8 @@
-# mha2mla_unity_build(TARGET ROOMS room... [ALONE file...]): for users, who build once, the files of a room are compiled
+# mha2mla_unity_build(TARGET ROOMS room... [ALONE file...]): for those who build once, the files of a room are compiled
 # together, so that headers and templates, most of the work, are compiled once per room. Developers compile each file alone.
 # Files of a room whose inner names collide are named as ALONE, the path as in add_library.
 function(mha2mla_unity_build target)
-  if(MHA2MLA_DEVELOPER)
+  if(NOT MHA2MLA_UNITY)
     return()
   endif()
   cmake_parse_arguments(arg "" "" "ROOMS;ALONE" ${ARGN})
