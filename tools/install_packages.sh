@@ -3,7 +3,8 @@
 set -euo pipefail
 
 packages=(g++ cmake ninja-build pkg-config libeigen3-dev nlohmann-json3-dev libcli11-dev libspdlog-dev
-          libopenblas-dev liblapacke-dev libpcre2-dev libutf8proc-dev libzip-dev libxxhash-dev libhwy-dev)
+          libopenblas-dev liblapacke-dev libpcre2-dev libutf8proc-dev libzip-dev zlib1g-dev libzstd-dev
+          libxxhash-dev libhwy-dev)
 if [ "${1:-}" = tests ]; then
   packages+=(libgtest-dev libbenchmark-dev clang clang-format clang-tidy libomp-dev libclang-rt-14-dev
              ccache chromium fish fonts-dejavu-core groff-base mandoc python3-venv zsh)

@@ -36,18 +36,21 @@ struct Recipe {
 [[nodiscard]] Recipe read_recipe(const std::filesystem::path& path, std::span<const RecipeSetting> settings);
 
 /// Values of variables by name. References "${name}" in strings are replaced; "$$" is a dollar sign. A string that
-/// consists of one reference gets the variable's type.
+/// consists of one reference gets the variable's type. One value may take 1,000 references, nested 64 deep, and become
+/// 65,536 characters long.
 class Variables {
 public:
     /// @param where for messages, such as "recipe.json".
     explicit Variables(std::string where) : where_(std::move(where)) {}
     void set(const std::string& name, nlohmann::ordered_json value) { values_[name] = std::move(value); }
-    /// @throws Error{format} for an unknown variable (listing the known), a cycle (naming it) or an open "${".
+    /// @throws Error{format} for an unknown variable (listing the known), a cycle (naming it), an open "${" or a value
+    ///         beyond those limits.
     [[nodiscard]] nlohmann::ordered_json expand(const nlohmann::ordered_json& value) const;
 
 private:
-    nlohmann::ordered_json expand(const std::string& text, std::vector<std::string>& using_now) const;
-    nlohmann::ordered_json value_of(const std::string& name, std::vector<std::string>& using_now) const;
+    struct Expansion;
+    nlohmann::ordered_json expand(const std::string& text, Expansion& expansion) const;
+    nlohmann::ordered_json value_of(const std::string& name, Expansion& expansion) const;
     std::string where_;
     std::map<std::string, nlohmann::ordered_json> values_;
 };

@@ -41,14 +41,17 @@ struct ChoiceResult {
     Accuracy summed;      // of the choice with the largest log-likelihood
     Accuracy normalized;  // of the choice with the largest log-likelihood per character, a leading space not counted
     std::int64_t items = 0, choices = 0, tokens = 0;
+    std::int64_t truncated = 0;                        // questions whose beginning was left out
     std::vector<std::vector<double>> log_likelihoods;  // [items][choices], summed
 };
 
 /// Computes the log-likelihood of each choice after its query, tokenised as in lighteval: spaces at the end of the
 /// query are moved to the choice, both are encoded as one text without special tokens, and the tokens after those of
-/// the query are scored. The tokens of a query are processed once for all its choices.
-/// @throws Error{usage} if there is no item; Error{format} naming the item if it has no tokens to score or more tokens
-///         than the model has positions; Error{interrupted}.
+/// the query are scored; if query and choice merge into one token, that one is. Where both have more tokens than the
+/// model has positions, those at the beginning are left out, as in lm-eval. What the choices of a query begin with is
+/// processed once.
+/// @throws Error{usage} if there is no item; Error{format} naming the item if it has no tokens to score or a choice
+///         alone has more tokens than the model has positions; Error{interrupted}.
 [[nodiscard]] ChoiceResult score_choices(const Model& model, const Tokenizer& tokenizer,
                                          std::span<const ChoiceItem> items, const KvCacheOptions& cache,
                                          Observer& observer);

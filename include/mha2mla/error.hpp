@@ -34,6 +34,7 @@ enum class Remedy : std::uint8_t {
     less_text_or_papers_method,
     longer_text,
     give_text,
+    name_field,
     give_norms,
     give_statistics,
     give_statistics_or_joint,
@@ -54,7 +55,7 @@ struct RemedyRow {
     Remedy remedy;
     std::string_view text;
 };
-inline constexpr std::array<RemedyRow, 27> kRemedies = {{
+inline constexpr std::array<RemedyRow, 28> kRemedies = {{
     {Remedy::none, ""},
     {Remedy::overwrite, "choose another place or allow overwriting"},
     {Remedy::resume_or_overwrite, "resume it, or allow overwriting"},
@@ -67,6 +68,7 @@ inline constexpr std::array<RemedyRow, 27> kRemedies = {{
     {Remedy::less_text_or_papers_method, "align on fewer sequences, or use the paper's method"},
     {Remedy::longer_text, "give more text or shorter sequences"},
     {Remedy::give_text, "give a text or token ids"},
+    {Remedy::name_field, "say which field holds the text"},
     {Remedy::give_norms, "give text, statistics or a rank file; or choose the selection uniform, which needs none"},
     {Remedy::give_statistics, "give text or statistics; or choose the selection uniform, which needs none"},
     {Remedy::give_statistics_or_joint,
@@ -89,15 +91,11 @@ inline constexpr std::array<RemedyRow, 27> kRemedies = {{
     return kRemedies.at(static_cast<std::size_t>(remedy)).text;
 }
 
-/// `what()` is one line: what is wrong, where (file, tensor, key), and what to do next. Control characters, which can
-/// only come from names in a file, are replaced by '?'.
+/// `what()` is one line: what is wrong, where (file, tensor, key), and what to do next. What comes from files and
+/// arguments is made printable(), and a message that would fill pages is shortened.
 class Error : public std::runtime_error {
 public:
-    Error(ErrorCode code, std::string_view message, Remedy remedy = Remedy::none)
-        : std::runtime_error(one_line(joined(message, advice(remedy)))),
-          code_(code),
-          remedy_(remedy),
-          length_(message.size()) {}
+    Error(ErrorCode code, std::string_view message, Remedy remedy = Remedy::none);
     [[nodiscard]] ErrorCode code() const noexcept { return code_; }
     [[nodiscard]] Remedy remedy() const noexcept { return remedy_; }
     /// what() without advice(remedy()).
@@ -113,20 +111,17 @@ public:
     }
 
 private:
-    static std::string one_line(std::string_view message) {
-        std::string line(message);
-        for (char& c : line) {
-            if (static_cast<unsigned char>(c) < 0x20 || c == 0x7F) c = '?';
-        }
-        return line;
-    }
+    struct Cleaned;
+    Error(ErrorCode code, const Cleaned& message, Remedy remedy);
+
     ErrorCode code_;
     Remedy remedy_;
     std::size_t length_;
 };
 
 /// Any exception as an Error, in words of this project: one that is not may come from the standard library (out of
-/// memory, a directory that cannot be listed) or from JSON with unexpected content.
+/// memory, a directory that cannot be listed) or from JSON with unexpected content. If a mapped file was cut short, the
+/// error says that: whatever else failed may come of it.
 [[nodiscard]] Error as_error(const std::exception_ptr& exception);
 
 /// Calls `work`, whose exceptions all become an Error.
@@ -134,8 +129,6 @@ template <typename Work>
 auto with_errors(const Work& work) {
     try {
         return work();
-    } catch (const Error&) {
-        throw;
     } catch (...) {
         throw as_error(std::current_exception());
     }

@@ -7,7 +7,10 @@
 
 namespace mha2mla {
 
-/// A read-only memory map of a whole regular file.
+struct Mapping;
+
+/// A read-only memory map of a whole regular file. If another program cuts the file short meanwhile, to read what is
+/// gone ends the process (SIGBUS), except after survive_shortened_files().
 class MappedFile {
 public:
     /// @throws Error{io} if it is missing, not a regular file, or cannot be mapped.
@@ -30,6 +33,17 @@ private:
     const std::byte* data_ = nullptr;
     std::size_t size_ = 0;
     int descriptor_ = -1;
+    Mapping* mapping_ = nullptr;
 };
+
+/// Lets the process read zeros where a mapped file has been cut short; check_mapped_files() then throws. It is for
+/// programs, at their start, because it replaces the handler of SIGBUS of the process; other faults than those of
+/// mapped files still go to the handler before it.
+void survive_shortened_files();
+
+/// Called where a piece of work ends, before its result is kept or shown.
+/// @throws Error{io} naming a mapped file of which a part that had been read is gone. A file that was closed since then
+///         is named once.
+void check_mapped_files();
 
 }  // namespace mha2mla

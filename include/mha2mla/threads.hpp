@@ -9,6 +9,7 @@ namespace mha2mla {
 class ThreadScope {
 public:
     /// @param threads 0 for OpenMP's default.
+    /// @throws Error{io} if the system does not give the address space that so many threads need for matrix products.
     explicit ThreadScope(int threads);
     ~ThreadScope();
     ThreadScope(const ThreadScope&) = delete;

@@ -8,6 +8,7 @@
 
 #include "../latent/build_layer.hpp"
 #include "../support/hash.hpp"
+#include "../support/json_file.hpp"
 #include "mha2mla/checkpoint.hpp"
 #include "mha2mla/error.hpp"
 #include "mha2mla/safetensors_writer.hpp"
@@ -127,7 +128,7 @@ void read_progress(const SafetensorsFile& file, const Model& model, std::int64_t
     const ModelConfig& config = model.config;
     Reader reader(file);
     const std::string numbers = reader.metadata("progress");
-    const Json json = Json::parse(numbers);
+    const Json json = parse_json<Json>(numbers);  // if none, what follows throws
     progress.layer = json.at("layer");
     progress.steps_done = json.at("steps");
     progress.chosen = split_from_json(json.at("chosen"));

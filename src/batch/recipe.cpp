@@ -13,7 +13,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr std::size_t kMostJobs = 10'000;
-constexpr std::size_t kMostBytes = 100'000'000;
+constexpr std::size_t kMostBytes = 16'000'000;
 
 [[noreturn]] void fail(const std::string& where, const std::string& problem) {
     throw Error(ErrorCode::format, where + ": " + problem);

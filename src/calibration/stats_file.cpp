@@ -10,6 +10,7 @@ namespace mha2mla {
 namespace {
 
 constexpr const char* kFormat = "mha2mla statistics 1";
+constexpr std::int64_t kMostLayers = std::int64_t{1} << 12U;  // of a model
 
 template <typename Value>
 std::vector<std::byte> bytes_of(const std::vector<Value>& values) {
@@ -126,6 +127,10 @@ CalibrationStats load_stats(const std::filesystem::path& path) {
     if (query[0] != key[0] || query[2] != key[2] || key[1] < 1 || query[1] % key[1] != 0) {
         throw Error(ErrorCode::format, path.string() + ": shapes of queries " + to_string(query) + " and keys " +
                                            to_string(key) + " do not belong together");
+    }
+    if (query[0] > kMostLayers) {
+        throw Error(ErrorCode::format, path.string() + ": has statistics of " + std::to_string(query[0]) +
+                                           " layers, more than any model that can be read");
     }
     for (const TensorView& tensor : file.tensors()) {
         if (!tensor.name.ends_with(kOrderSuffix)) continue;

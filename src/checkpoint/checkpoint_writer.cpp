@@ -14,6 +14,7 @@
 #include "../support/output_file.hpp"
 #include "exchange.hpp"
 #include "mha2mla/error.hpp"
+#include "mha2mla/mapped_file.hpp"
 #include "shard_layout.hpp"
 
 namespace mha2mla {
@@ -324,6 +325,7 @@ CheckpointWriter::FileRecord CheckpointWriter::finish_file(std::size_t i) {
 }
 
 void CheckpointWriter::commit() {
+    check_mapped_files();
     for (const auto& slot : impl_->slots) {
         if (slot.written != slot.bytes) misuse("never written as a whole", slot.spec.name);
     }

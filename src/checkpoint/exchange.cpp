@@ -4,10 +4,12 @@
 #include <array>
 #include <cctype>
 #include <cstring>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "../support/file_operations.hpp"
+#include "../support/json_file.hpp"
 #include "../support/output_file.hpp"
 #include "mha2mla/error.hpp"
 
@@ -20,6 +22,23 @@ constexpr std::string_view kReady = ".mha2mla.ready";
 constexpr std::string_view kReplacing = ".mha2mla.replacing";
 constexpr std::string_view kReplaced = ".mha2mla.replaced";
 constexpr std::string_view kConfig = "config.json";
+constexpr std::string_view kRecord = "mha2mla.json";  // of a conversion: its key "files" names all others
+
+/// The files of an older conversion, by its record; none if there is no record that can be read.
+std::set<std::string, std::less<>> recorded_files(const fs::path& record) {
+    std::error_code ignored;
+    if (!fs::is_regular_file(fs::symlink_status(record, ignored))) return {};
+    try {
+        const auto json = read_json_file(record);
+        const auto files = json.is_object() ? json.find("files") : json.end();
+        if (!json.is_object() || files == json.end() || !files->is_object()) return {};
+        std::set<std::string, std::less<>> names = {std::string(kRecord)};
+        for (const auto& [name, entry] : files->items()) names.insert(name);
+        return names;
+    } catch (const Error&) {
+        return {};
+    }
+}
 
 void check(int error, const fs::path& path, const char* action) {
     if (error == 0) return;
@@ -46,6 +65,12 @@ public:
 
     /// From any state that an interruption can leave.
     void move_files() {
+        for (const auto& path : {ready_, replacing_, replaced_}) {
+            std::error_code ignored;
+            const auto status = fs::symlink_status(path, ignored);
+            if (!fs::exists(status) || fs::is_directory(status)) continue;
+            throw Error(ErrorCode::io, path.string() + ": is in the way of the output's files; move it away");
+        }
         new_ = names_in(ready_);
         std::stable_partition(new_.begin(), new_.end(), [](const auto& name) { return name != kConfig; });
         flush_directory(directory_);
@@ -87,8 +112,12 @@ public:
 private:
     void move_out() {
         check(files::make_directory(replacing_), replacing_, "create");
+        // After an interruption the record itself may have been moved.
+        auto recorded = recorded_files(replacing_ / kRecord);
+        if (recorded.empty()) recorded = recorded_files(directory_ / kRecord);
         for (const auto& name : names_in(directory_)) {
-            if (!is_weight_file(name) && std::ranges::find(new_, name) == new_.end()) continue;
+            const bool is_old = is_weight_file(name) || recorded.contains(name);
+            if (!is_old && std::ranges::find(new_, name) == new_.end()) continue;
             std::error_code ignored;
             if (fs::is_directory(fs::symlink_status(directory_ / name, ignored)) && !fs::is_directory(ready_ / name)) {
                 throw Error(ErrorCode::io, (directory_ / name).string() +
@@ -96,6 +125,8 @@ private:
             }
             old_.push_back(name);
         }
+        // The record goes last: until then it can be asked again.
+        std::stable_partition(old_.begin(), old_.end(), [](const auto& name) { return name != kRecord; });
         std::stable_partition(old_.begin(), old_.end(), [](const auto& name) { return name == kConfig; });
         for (const auto& name : old_) {
             move(directory_ / name, replacing_ / name);

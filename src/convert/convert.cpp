@@ -16,6 +16,7 @@
 #include "layout.hpp"
 #include "mha2mla/error.hpp"
 #include "mha2mla/fingerprint.hpp"
+#include "mha2mla/mapped_file.hpp"
 #include "mha2mla/record.hpp"
 #include "mha2mla/threads.hpp"
 #include "output_files.hpp"
@@ -220,6 +221,7 @@ private:
     }
 
     void record(FinishedPiece piece, const std::vector<std::string>& tensors) {
+        check_mapped_files();
         for (const auto& tensor : tensors) piece.tensors.emplace(tensor, writer_.hash_of(tensor));
         recorder_.record(std::move(piece));
         ++kept_;

@@ -12,6 +12,7 @@
 
 #include "../checkpoint/exchange.hpp"
 #include "../support/file_operations.hpp"
+#include "../support/json_file.hpp"
 #include "../support/output_file.hpp"
 #include "mha2mla/error.hpp"
 #include "record.hpp"
@@ -92,7 +93,7 @@ std::optional<JournalContents> read_journal(const fs::path& directory) {
     std::optional<JournalContents> contents;
     for (auto end = rest.find('\n'); end != std::string_view::npos; end = rest.find('\n')) {
         try {
-            const Json line = Json::parse(rest.substr(0, end));
+            const Json line = parse_json<Json>(rest.substr(0, end));  // if none, what follows throws
             if (contents) {
                 FinishedPiece piece = piece_from_json(line);
                 contents->pieces.insert_or_assign(piece.name, piece);

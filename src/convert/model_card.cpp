@@ -2,6 +2,7 @@
 #include <iomanip>
 #include <sstream>
 
+#include "markdown.hpp"
 #include "record.hpp"
 
 namespace mha2mla {
@@ -18,13 +19,17 @@ std::string grouped(std::int64_t number) {
     return digits;
 }
 
-/// A YAML string in double quotes, whose escapes are those of JSON.
-std::string quoted(const std::string& text) { return Json(text).dump(); }
+std::string text_at(const Json& json, const char* key) { return markdown::text(json.at(key).get<std::string>()); }
+std::string code_at(const Json& json, const char* key) { return markdown::code(json.at(key).get<std::string>()); }
+std::int64_t number_at(const Json& json, const char* key) { return json.at(key).get<std::int64_t>(); }
 
 void front_matter(std::ostream& card, const Json& record) {
-    card << "---\nbase_model: " << quoted(record.at("base_model").get<std::string>())
+    card << "---\nbase_model: " << markdown::quoted(record.at("base_model").get<std::string>())
          << "\nbase_model_relation: finetune\nlibrary_name: mha2mla\ntags:\n- mha2mla\n- mla\n- kv-cache\n";
-    for (const auto& line : record.at("front_matter")) card << line.get<std::string>() << "\n";
+    for (const auto& line : record.at("front_matter")) {
+        const std::string own = markdown::licence_or_language(line.get<std::string>());
+        if (!own.empty()) card << own << "\n";
+    }
     card << "---\n";
 }
 
@@ -54,8 +59,8 @@ void cost_table(std::ostream& card, const Json& record) {
 void measurement(std::ostream& card, const Json& record) {
     const Json& measured = record.at("measured");
     if (!measured.is_null()) {
-        card << "- NLL measured on `" << measured.at("data").get<std::string>() << "`: " << measured.at("tokens")
-             << " tokens in " << measured.at("windows") << " windows of " << measured.at("context")
+        card << "- NLL measured on " << code_at(measured, "data") << ": " << number_at(measured, "tokens")
+             << " tokens in " << number_at(measured, "windows") << " windows of " << number_at(measured, "context")
              << "; mean KL divergence from the original " << std::setprecision(4)
              << measured.at("mean_kl").get<double>() << std::setprecision(2) << " nats per token\n";
     }
@@ -64,17 +69,17 @@ void measurement(std::ostream& card, const Json& record) {
 void settings(std::ostream& card, const Json& record) {
     const auto& used = record.at("method");
     if (used.value("layout", std::string(reference_layout().name)) == deepseek_layout().name) {
-        card << "- one rotated key of " << used.at("rope_dim") << " numbers and one latent of " << used.at("kv_rank")
-             << " numbers for all heads of a layer\n"
+        card << "- one rotated key of " << number_at(used, "rope_dim") << " numbers and one latent of "
+             << number_at(used, "kv_rank") << " numbers for all heads of a layer\n"
              << (used.at("aligned") ? std::string("- each layer's attention, including `o_proj`, was aligned with the "
                                                   "original's output on text\n")
-                                    : "- method `" + used.at("name").get<std::string>() + "`, nothing was refined\n");
+                                    : "- method " + code_at(used, "name") + ", nothing was refined\n");
         return measurement(card, record);
     }
-    card << "- RoPE is kept on " << used.at("rope_dim") << " of " << record.at("head_dim")
-         << " dimensions of each head, selection `" << used.at("rope").get<std::string>() << "`\n"
-         << "- factorisation `" << used.at("svd").get<std::string>() << "`, latent width " << used.at("kv_rank")
-         << " per KV head, " << record.at("latent_width") << " per layer\n";
+    card << "- RoPE is kept on " << number_at(used, "rope_dim") << " of " << number_at(record, "head_dim")
+         << " dimensions of each head, selection " << code_at(used, "rope") << "\n"
+         << "- factorisation " << code_at(used, "svd") << ", latent width " << number_at(used, "kv_rank")
+         << " per KV head, " << number_at(record, "latent_width") << " per layer\n";
     if (used.at("nope_phase") == "fitted") {
         card << "- the queries of the pairs without RoPE were multiplied by complex numbers, fitted on text, that "
                 "approximate the rotation\n";
@@ -89,10 +94,9 @@ void settings(std::ostream& card, const Json& record) {
 void reproduction(std::ostream& card, const Json& record) {
     const auto command = record.at("command").get<std::string>();
     if (!command.empty())
-        card << "\nMade by version " << record.at("version").get<std::string>() << " with\n\n```sh\n"
-             << command << "\n```\n";
+        card << "\nMade by version " << text_at(record, "version") << " with\n\n" << markdown::block("sh", command);
     if (record.at("recipe").is_null()) return;
-    card << "\nThe same as a recipe of `mha2mla batch`:\n\n```json\n" << record.at("recipe").dump(2) << "\n```\n";
+    card << "\nThe same as a recipe of `mha2mla batch`:\n\n" << markdown::block("json", record.at("recipe").dump(2));
 }
 
 void loading(std::ostream& card, const Json& record) {
@@ -129,19 +133,20 @@ void loading(std::ostream& card, const Json& record) {
         return;
     }
     card << "Not copied from the original:\n\n";
-    for (const auto& [name, why] : left_out.items()) card << "- `" << name << "`: " << why.get<std::string>() << "\n";
+    for (const auto& [name, why] : left_out.items()) {
+        card << "- " << markdown::code(name) << ": " << markdown::text(why.get<std::string>()) << "\n";
+    }
 }
 
 }  // namespace
 
 std::string model_card(const Json& record) {
-    const auto name = record.at("base_model").get<std::string>();
     std::ostringstream card;
     card << std::fixed << std::setprecision(2);
     front_matter(card, record);
-    card << "# " << name << " with Multi-head Latent Attention\n\n"
-         << "Converted from `" << name
-         << "` by mha2mla to the architecture of [MHA2MLA](https://arxiv.org/abs/2502.14837) (Ji et al., ACL\n"
+    card << "# " << text_at(record, "base_model") << " with Multi-head Latent Attention\n\n"
+         << "Converted from " << code_at(record, "base_model")
+         << " by mha2mla to the architecture of [MHA2MLA](https://arxiv.org/abs/2502.14837) (Ji et al., ACL\n"
          << "2025). The conversion is meant to be followed by fine-tuning, which has not been done.\n\n";
     cost_table(card, record);
     card << "\n";

@@ -44,9 +44,48 @@ bool is_loader_file(const std::string& name) {
     return false;
 }
 
+/// Of the files that belong to a checkpoint.
+constexpr std::array<std::string_view, 14> kOwnFiles = {{
+    "LICENSE",
+    "README.md",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "generation_config.json",
+    "merges.txt",
+    "preprocessor_config.json",
+    "special_tokens_map.json",
+    "spiece.model",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "vocab.json",
+}};
+
+bool is_within(const fs::path& file, const fs::path& directory) {
+    return std::mismatch(directory.begin(), directory.end(), file.begin(), file.end()).first == directory.end();
+}
+
+/// Whether a link leads to what belongs to the checkpoint: into its directory, into the store of the hub's cache, or to
+/// a file that another checkpoint has under the same name. Others may lead to anything, and the output is published.
+bool may_follow(const fs::path& link) {
+    std::error_code failure;
+    const fs::path file = fs::canonical(link, failure);
+    const fs::path directory = fs::canonical(link.parent_path(), failure);
+    if (failure) return false;
+    if (is_within(file, directory)) return true;
+    for (fs::path above = directory; above.has_relative_path(); above = above.parent_path()) {
+        if (above.parent_path().filename() != "snapshots") continue;
+        if (is_within(file, above.parent_path().parent_path() / "blobs")) return true;
+    }
+    const std::string name = link.filename().string();
+    return file.filename() == name && std::ranges::find(kOwnFiles, name) != kOwnFiles.end();
+}
+
 /// Why a file is not copied; empty for one that is.
 std::string_view why_left_out(const fs::directory_entry& entry, const std::string& name) {
     if (!entry.is_regular_file()) return "not a file";
+    if (entry.is_symlink() && !may_follow(entry.path())) return "a link to a file of something else";
     if (name.starts_with(".")) return "hidden";
     if (name == kRecordFile || is_unfinished_name(name) || is_loader_file(name)) return "of another conversion";
     for (const auto& row : kLeftOut) {
@@ -95,7 +134,8 @@ SideFiles side_files(const Checkpoint& source) {
             continue;
         }
         for (const auto& inner : fs::directory_iterator(entry.path())) {
-            const bool is_template = inner.is_regular_file() && inner.path().extension() == ".jinja";
+            const bool is_template = inner.is_regular_file() && inner.path().extension() == ".jinja" &&
+                                     (!inner.is_symlink() || may_follow(inner.path()));
             add(name + "/" + inner.path().filename().string(), is_template ? "" : "not a chat template");
         }
     }

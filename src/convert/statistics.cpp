@@ -108,13 +108,18 @@ CalibrationStats shared_or_new(const Model& model, const StagedPlan& plan, const
     const FileLock lock(shared.file.string() + ".lock", observer);
     std::error_code ignored;
     if (fs::exists(shared.file, ignored)) {
-        CalibrationStats stats = load_stats(shared.file);
-        const StatisticSet has = gathered_in(stats);
-        if (has.has(needed_statistics(plan))) {
-            stats.settling.reset();  // of an earlier run
-            return stats;
+        try {
+            CalibrationStats stats = load_stats(shared.file);
+            const StatisticSet has = gathered_in(stats);
+            if (has.has(needed_statistics(plan))) {
+                stats.settling.reset();  // of an earlier run
+                return stats;
+            }
+            gather |= has;
+        } catch (const Error& error) {
+            if (error.code() != ErrorCode::format) throw;
+            observer.warn(std::string(error.message()) + "; calibrating again");
         }
-        gather |= has;
     }
     const CalibrationStats stats = calibrated();
     save_stats(shared.file, stats);
@@ -216,6 +221,7 @@ OrderedJson describe_text(const TextSource& text) {
     OrderedJson json;
     if (text.tokens.empty()) {
         json["calibration-text"] = file_hash(text.text);
+        if (!text.field.empty()) json["calibration-text-field"] = text.field;
         if (!text.tokenizer.empty()) json["calibration-tokenizer"] = file_hash(text.tokenizer);
     } else {
         json["calibration-tokens"] = file_hash(text.tokens);
@@ -248,7 +254,12 @@ fs::path shared_statistics_file(const fs::path& directory, const Model& model, c
 
 bool has_statistics(const SharedStatistics& shared) {
     std::error_code ignored;
-    return fs::exists(shared.file, ignored) && gathered_in(load_stats(shared.file)).has(shared.needs);
+    try {
+        return fs::exists(shared.file, ignored) && gathered_in(load_stats(shared.file)).has(shared.needs);
+    } catch (const Error& error) {
+        if (error.code() != ErrorCode::format) throw;
+        return false;  // damaged: they will be made again
+    }
 }
 
 Statistics make_statistics(const Model& model, const StagedPlan& plan, const StatisticsSource& source,

@@ -11,6 +11,7 @@
 #include "mha2mla/conversion_request.hpp"
 #include "mha2mla/convert.hpp"
 #include "mha2mla/error.hpp"
+#include "mha2mla/mapped_file.hpp"
 #include "mha2mla/memory.hpp"
 #include "mha2mla/plan.hpp"
 #include "mha2mla/table.hpp"
@@ -234,6 +235,7 @@ private:
                 model.checkpoint.done_with(tensor);
             }
         }
+        check_mapped_files();
         observer_.step("scan", total, total);
         if (!zero.empty())
             add(Verdict::warning, "values", "all values are zero in " + zero + "; was the download whole?");

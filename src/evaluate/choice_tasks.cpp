@@ -2,6 +2,7 @@
 #include <charconv>
 #include <nlohmann/json.hpp>
 
+#include "../support/json_file.hpp"
 #include "mha2mla/choices.hpp"
 #include "mha2mla/error.hpp"
 #include "mha2mla/mapped_file.hpp"
@@ -149,7 +150,7 @@ constexpr ChoiceTask kTasks[] = {
 
 ChoiceItem read_line(const std::string& line, const ChoiceTask& task) {
     const std::string needs = "; " + std::string(task.name) + " needs the keys " + std::string(task.keys);
-    const Json json = Json::parse(line, nullptr, false);
+    const Json json = parse_json(line);
     if (!json.is_object()) throw Error(ErrorCode::format, "not a JSON object in UTF-8" + needs);
     ChoiceItem item;
     try {

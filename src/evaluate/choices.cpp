@@ -10,56 +10,82 @@
 namespace mha2mla {
 namespace {
 
-/// The tokens of a question: `shared` is processed once, `rest` once per choice. The last token of `shared` predicts
-/// the first token of each `rest`.
+/// A query with one choice. The tokens from `scored` on are scored.
+struct Pair {
+    std::vector<TokenId> ids;
+    std::size_t scored = 0;
+};
+
+/// Pairs that begin alike: `shared` is processed once, `rest` once per pair. The last token of `shared` predicts the
+/// first token of each `rest`.
 struct Question {
     std::vector<TokenId> shared;
     std::vector<std::vector<TokenId>> rest;
     std::vector<std::int64_t> unscored;  // per choice: tokens at the start of its `rest` that belong to the query
 };
 
-Question tokenize(const Model& model, const Tokenizer& tokenizer, const ChoiceItem& item) {
+/// The pairs of a question. @param cut is set if the beginning of one was left out.
+std::vector<Pair> tokenize(const Model& model, const Tokenizer& tokenizer, const ChoiceItem& item, bool& cut) {
     const std::size_t end = item.query.find_last_not_of(" \t\r\n") + 1;  // 0 if the query consists of white space
     const std::string query = item.query.substr(0, end);
-    std::vector<TokenId> start;
-    if (model.config.bos_token_id && query.empty()) start.push_back(static_cast<TokenId>(*model.config.bos_token_id));
-    const auto encode = [&](const std::string& text) {
-        auto ids = tokenizer.encode(text, false);
-        ids.insert(ids.begin(), start.begin(), start.end());
-        return ids;
-    };
-    const auto alone = encode(query);
-    if (alone.empty()) throw Error(ErrorCode::format, "the query is empty, and the model has no bos_token_id");
-    Question question;
-    std::vector<std::vector<TokenId>> whole;
-    std::size_t common = alone.size();
+    const auto& bos = model.config.bos_token_id;
+    std::vector<TokenId> alone = tokenizer.encode(query, false);
+    const auto positions = static_cast<std::size_t>(model.config.max_position_embeddings);
+    std::vector<Pair> pairs;
     for (const auto& choice : item.choices) {
-        whole.push_back(encode(query + item.query.substr(end) + choice));
-        auto& ids = whole.back();
-        if (ids.size() <= alone.size()) {  // one token with the query's last word: encoded by itself then
-            const auto own = tokenizer.encode(item.query.substr(end) + choice, false);
-            ids = alone;
-            ids.insert(ids.end(), own.begin(), own.end());
+        Pair pair{tokenizer.encode(query + item.query.substr(end) + choice, false), 0};
+        const std::string name = "choice " + std::to_string(pairs.size() + 1) + " ('" + choice + "')";
+        if (pair.ids.empty() || (item.query.substr(end) + choice).empty()) {
+            throw Error(ErrorCode::format, name + " has no tokens of its own; give every choice some text");
         }
-        if (ids.size() <= alone.size()) {
-            throw Error(ErrorCode::format, "choice " + std::to_string(whole.size()) + " ('" + choice +
-                                               "') has no tokens of its own; give every choice some text");
+        // Where the two merge into one token, that is the choice's.
+        pair.scored = std::min(alone.size(), pair.ids.size() - 1);
+        if (pair.scored == 0) {
+            if (!bos) {
+                throw Error(ErrorCode::format, name +
+                                                   " has no tokens before it that predict it, and the model has no "
+                                                   "bos_token_id; give a longer query");
+            }
+            pair.ids.insert(pair.ids.begin(), static_cast<TokenId>(*bos));
+            pair.scored = 1;
         }
-        // A choice may change the last tokens of the query, because the two are tokenised as one text.
-        const auto differs = std::mismatch(alone.begin(), alone.end(), ids.begin()).first - alone.begin();
-        common = std::min(common, static_cast<std::size_t>(differs));
-    }
-    common = std::max<std::size_t>(common, 1);
-    question.shared.assign(whole[0].begin(), whole[0].begin() + static_cast<std::ptrdiff_t>(common));
-    for (const auto& ids : whole) {
-        question.rest.emplace_back(ids.begin() + static_cast<std::ptrdiff_t>(common), ids.end());
-        question.unscored.push_back(static_cast<std::int64_t>(alone.size() - common));
-        if (static_cast<std::int64_t>(ids.size()) > model.config.max_position_embeddings) {
-            throw Error(ErrorCode::format, "query and choice have " + std::to_string(ids.size()) +
-                                               " tokens, but the model has only " +
-                                               std::to_string(model.config.max_position_embeddings) +
+        const std::size_t scored = pair.ids.size() - pair.scored;
+        if (scored > positions) {
+            throw Error(ErrorCode::format, name + " has " + std::to_string(scored) +
+                                               " tokens, but the model has only " + std::to_string(positions) +
                                                " positions (max_position_embeddings)");
         }
+        // The last token is predicted, but not read.
+        if (pair.ids.size() > positions + 1) {
+            const std::size_t left_out = pair.ids.size() - positions - 1;
+            pair.ids.erase(pair.ids.begin(), pair.ids.begin() + static_cast<std::ptrdiff_t>(left_out));
+            pair.scored -= left_out;
+            cut = true;
+        }
+        pairs.push_back(std::move(pair));
+    }
+    return pairs;
+}
+
+/// How many tokens all pairs begin with, of those that are not scored.
+std::size_t common_start(std::span<const Pair> pairs) {
+    std::size_t common = pairs[0].scored;
+    for (const Pair& pair : pairs) {
+        common = std::min(common, pair.scored);
+        const auto end = pairs[0].ids.begin() + static_cast<std::ptrdiff_t>(common);
+        const auto differs = std::mismatch(pairs[0].ids.begin(), end, pair.ids.begin()).first;
+        common = static_cast<std::size_t>(differs - pairs[0].ids.begin());
+    }
+    return common;
+}
+
+Question question_of(std::span<const Pair> pairs, std::size_t common) {
+    const auto start = static_cast<std::ptrdiff_t>(common);
+    Question question;
+    question.shared.assign(pairs[0].ids.begin(), pairs[0].ids.begin() + start);
+    for (const Pair& pair : pairs) {
+        question.rest.emplace_back(pair.ids.begin() + start, pair.ids.end());
+        question.unscored.push_back(static_cast<std::int64_t>(pair.scored - common));
     }
     return question;
 }
@@ -99,6 +125,18 @@ std::vector<double> score(const Model& model, const Question& question, const Kv
     return sums;
 }
 
+/// The same of pairs that may not begin alike.
+std::vector<double> score(const Model& model, std::span<const Pair> pairs, const KvCacheOptions& cache) {
+    const std::size_t common = common_start(pairs);
+    if (common > 0) return score(model, question_of(pairs, common), cache);
+    std::vector<double> sums;
+    for (std::size_t i = 0; i < pairs.size(); ++i) {
+        const auto one = pairs.subspan(i, 1);
+        sums.push_back(score(model, question_of(one, one[0].scored), cache)[0]);
+    }
+    return sums;
+}
+
 /// The number of characters of a choice without a leading space, counted as bytes that start a UTF-8 character.
 double characters(const std::string& choice) {
     const auto count = std::count_if(choice.begin(), choice.end(),
@@ -122,13 +160,15 @@ ChoiceResult score_choices(const Model& model, const Tokenizer& tokenizer, std::
     std::int64_t right_normalized = 0;
     for (std::size_t i = 0; i < items.size(); ++i) {
         observer.step("choices", static_cast<std::int64_t>(i), result.items);
-        Question question;
+        std::vector<Pair> pairs;
+        bool cut = false;
         try {
-            question = tokenize(model, tokenizer, items[i]);
+            pairs = tokenize(model, tokenizer, items[i], cut);
         } catch (const Error& error) {
             throw error.with_prefix("question " + std::to_string(i + 1) + ": ");
         }
-        auto sums = score(model, question, cache);
+        result.truncated += cut ? 1 : 0;
+        auto sums = score(model, pairs, cache);
         auto normalized = sums;
         for (std::size_t c = 0; c < sums.size(); ++c) {
             if (!std::isfinite(sums[c])) {
@@ -136,7 +176,7 @@ ChoiceResult score_choices(const Model& model, const Tokenizer& tokenizer, std::
                                                     "finite; the checkpoint holds NaN or infinite weights");
             }
             normalized[c] /= characters(items[i].choices[c]);
-            result.tokens += static_cast<std::int64_t>(question.rest[c].size()) - question.unscored[c];
+            result.tokens += static_cast<std::int64_t>(pairs[c].ids.size() - pairs[c].scored);
         }
         const auto winner = [](const std::vector<double>& scores) {
             return std::max_element(scores.begin(), scores.end()) - scores.begin();
@@ -145,6 +185,11 @@ ChoiceResult score_choices(const Model& model, const Tokenizer& tokenizer, std::
         right_normalized += winner(normalized) == items[i].gold ? 1 : 0;
         result.choices += static_cast<std::int64_t>(sums.size());
         result.log_likelihoods.push_back(std::move(sums));
+    }
+    if (result.truncated > 0) {
+        observer.warn(std::to_string(result.truncated) + " of " + std::to_string(result.items) +
+                      " questions are longer than the model's " + std::to_string(model.config.max_position_embeddings) +
+                      " positions (max_position_embeddings); their beginnings were left out, as lm-eval does");
     }
     result.summed = accuracy(right, result.items);
     result.normalized = accuracy(right_normalized, result.items);

@@ -5,6 +5,7 @@
 #include "head.hpp"
 #include "layer.hpp"
 #include "mha2mla/error.hpp"
+#include "mha2mla/mapped_file.hpp"
 
 namespace mha2mla {
 namespace {
@@ -84,6 +85,7 @@ void forward(const Model& model, std::span<const TokenId> ids, std::int64_t seq_
         }
         done_with_layer(model, layer);
     }
+    check_mapped_files();
     observer.step(options.stage, layers * blocks, layers * blocks);
 }
 
@@ -97,6 +99,7 @@ Matrix prefill(const Model& model, std::span<const TokenId> ids, std::int64_t se
 Matrix logits(const Model& model, Eigen::Ref<const Matrix> hidden) {
     Matrix normed, result;
     head(model.config.rules, head_of(model), hidden, normed, result);
+    check_mapped_files();
     return result;
 }
 

@@ -1,4 +1,5 @@
 #include "mha2mla/session.hpp"
+#include "mha2mla/mapped_file.hpp"
 
 #include <algorithm>
 #include <string>
@@ -89,7 +90,10 @@ Matrix Session::advance(std::span<const Piece> pieces) {
             }
             start += size;
         }
-        if (runs.empty()) return result;
+        if (runs.empty()) {
+            check_mapped_files();
+            return result;
+        }
         batch.resize(static_cast<Eigen::Index>(ids.size()), impl_->config.hidden_size);
         embed(impl_->model, ids, {batch.data(), batch.rows(), batch.cols()});
         impl_->through_layers(runs, batch);

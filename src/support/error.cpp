@@ -6,9 +6,15 @@
 #include <nlohmann/json.hpp>
 #include <system_error>
 
-namespace mha2mla {
+#include "mapping_table.hpp"
+#include "mha2mla/printable.hpp"
 
-Error as_error(const std::exception_ptr& exception) {
+namespace mha2mla {
+namespace {
+
+constexpr std::size_t kLongestMessage = 4000;
+
+Error translated(const std::exception_ptr& exception) {
     constexpr int kNotUtf8 = 316;  // of nlohmann's type_error
     try {
         std::rethrow_exception(exception);
@@ -28,6 +34,30 @@ Error as_error(const std::exception_ptr& exception) {
     } catch (...) {
         return {ErrorCode::io, "unexpected failure"};
     }
+}
+
+}  // namespace
+
+struct Error::Cleaned {
+    explicit Cleaned(std::string_view message) : text(printable(shortened(message, kLongestMessage))) {}
+    std::string text;
+};
+
+Error::Error(ErrorCode code, std::string_view message, Remedy remedy) : Error(code, Cleaned(message), remedy) {}
+
+Error::Error(ErrorCode code, const Cleaned& message, Remedy remedy)
+    : std::runtime_error(joined(message.text, advice(remedy))),
+      code_(code),
+      remedy_(remedy),
+      length_(message.text.size()) {}
+
+Error as_error(const std::exception_ptr& exception) {
+    Error error = translated(exception);
+    if (error.code() == ErrorCode::interrupted) return error;
+    const auto shortened_file = take_shortened_file();
+    if (!shortened_file) return error;
+    const Error cause(ErrorCode::io, *shortened_file);
+    return error.message().find(cause.message()) == std::string_view::npos ? cause : error;
 }
 
 }  // namespace mha2mla

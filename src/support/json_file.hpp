@@ -2,6 +2,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <string_view>
 
 namespace mha2mla {
 
@@ -10,10 +11,16 @@ namespace mha2mla {
 enum class RepeatedKeys : std::uint8_t { last_counts, refused };
 
 /// Reads a whole JSON file. @throws Error{io} if it cannot be read, Error{format} with the position if it is not JSON,
-/// is nested deeper than 64 levels, is larger than `max_bytes` or repeats a key although that is refused. `Json` is
-/// nlohmann::json, or nlohmann::ordered_json, which keeps the order of keys and is slow with very many of them.
+/// is nested deeper than 64 levels, is larger than `max_bytes`, would take more than three times its bytes and 150 MB
+/// of memory, or repeats a key although that is refused. `Json` is nlohmann::json, or nlohmann::ordered_json, which
+/// keeps the order of keys; it may have 65,536 in one object.
 template <typename Json = nlohmann::json>
 [[nodiscard]] Json read_json_file(const std::filesystem::path& path, std::size_t max_bytes = 256'000'000,
                                   RepeatedKeys repeated = RepeatedKeys::last_counts);
+
+/// The value of a text such as a line of JSON Lines; one that is_discarded() if the text is no JSON, holds a NUL byte,
+/// or is what read_json_file() would refuse.
+template <typename Json = nlohmann::json>
+[[nodiscard]] Json parse_json(std::string_view text);
 
 }  // namespace mha2mla

@@ -10,6 +10,7 @@
 #include <cstring>
 #include <utility>
 
+#include "mapping_table.hpp"
 #include "mha2mla/error.hpp"
 
 namespace mha2mla {
@@ -52,9 +53,11 @@ MappedFile::MappedFile(const std::filesystem::path& path) {
         ::close(descriptor_);
         throw Error(ErrorCode::io, path.string() + ": cannot read: " + problem);
     }
+    if (data_ != nullptr) mapping_ = enter_mapping(bytes(), descriptor_, path.string());
 }
 
 MappedFile::~MappedFile() {
+    if (mapping_ != nullptr) leave_mapping(*mapping_);
     if (data_ != nullptr)
         ::munmap(const_cast<std::byte*>(data_), size_);  // NOLINT(cppcoreguidelines-pro-type-const-cast)
     if (descriptor_ >= 0) ::close(descriptor_);
@@ -66,12 +69,14 @@ void MappedFile::done_with(std::span<const std::byte> part) const { advise(part,
 MappedFile::MappedFile(MappedFile&& other) noexcept
     : data_(std::exchange(other.data_, nullptr)),
       size_(std::exchange(other.size_, 0)),
-      descriptor_(std::exchange(other.descriptor_, -1)) {}
+      descriptor_(std::exchange(other.descriptor_, -1)),
+      mapping_(std::exchange(other.mapping_, nullptr)) {}
 
 MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
     std::swap(data_, other.data_);
     std::swap(size_, other.size_);
     std::swap(descriptor_, other.descriptor_);
+    std::swap(mapping_, other.mapping_);
     return *this;
 }
 

@@ -14,7 +14,9 @@
 
 #include "file_operations.hpp"
 #include "hash.hpp"
+#include "mapping_table.hpp"
 #include "mha2mla/error.hpp"
+#include "mha2mla/mapped_file.hpp"
 
 namespace mha2mla {
 namespace fs = std::filesystem;
@@ -77,10 +79,13 @@ void OutputFile::close() {
 }
 
 void OutputFile::write_at(std::uint64_t offset, std::span<const std::byte> data) {
+    bool touched = false;
     while (!data.empty()) {
         const auto written =
             ::pwrite(descriptor_, data.data(), std::min(data.size(), kMaxTransfer), static_cast<off_t>(offset));
         if (written < 0 && errno == EINTR) continue;
+        // The system does not read what a mapped file has lost; once it was touched, there are zeros.
+        if (written < 0 && errno == EFAULT && !std::exchange(touched, true) && touch_pages(data)) continue;
         if (written <= 0) fail(final_path_, "write", written < 0 ? errno : ENOSPC);
         begin_writeback(descriptor_, offset, static_cast<std::size_t>(written));
         offset += static_cast<std::uint64_t>(written);
@@ -196,6 +201,7 @@ void OutputFile::flush() {
 void OutputFile::keep() { close(); }
 
 void OutputFile::publish() {
+    check_mapped_files();
     flush();
     if (direct_ >= 0) ::close(std::exchange(direct_, -1));
     const int descriptor = std::exchange(descriptor_, -1);

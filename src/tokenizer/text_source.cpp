@@ -2,59 +2,125 @@
 
 #include <algorithm>
 #include <array>
+#include <functional>
+#include <limits>
 #include <nlohmann/json.hpp>
 
+#include "../support/json_file.hpp"
+#include "limits.hpp"
 #include "mha2mla/error.hpp"
-#include "mha2mla/mapped_file.hpp"
 #include "mha2mla/tokenizer.hpp"
+#include "text_reader.hpp"
 #include "tokenizer_file.hpp"
+#include "utf8.hpp"
 
 namespace mha2mla {
+namespace fs = std::filesystem;
 namespace {
 
-/// What is not UTF-8 text, by how it begins, and what to do with it.
-struct OtherFormat {
-    std::string_view start, next_step;
-};
-constexpr std::array<OtherFormat, 6> kOtherFormats = {{
-    {"\x1f\x8b", "is compressed by gzip: unpack it with gunzip, or pipe it in with zcat"},
-    {"\x28\xb5\x2f\xfd", "is compressed by zstd: unpack it with unzstd, or pipe it in with zstdcat"},
-    {"PAR1", "is Parquet: write the column of the text as JSON Lines, with pandas or duckdb"},
-    {"PK\x03\x04", "is a zip archive: unpack it first"},
-    {"\xff\xfe", "is UTF-16: convert it with iconv -f UTF-16 -t UTF-8"},
-    {"\xfe\xff", "is UTF-16: convert it with iconv -f UTF-16 -t UTF-8"},
-}};
-constexpr std::string_view kByteOrderMark = "\xef\xbb\xbf";  // of UTF-8, not a part of the text
+using Json = nlohmann::json;
 
-/// The texts of a file: one, or where its name ends in .jsonl that under "text" of each line.
-std::vector<std::string> texts_of(const std::filesystem::path& path) {
-    const MappedFile file(path);
-    std::string_view whole(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
-    for (const OtherFormat& other : kOtherFormats) {
-        if (!whole.starts_with(other.start)) continue;
-        throw Error(ErrorCode::unsupported, path.string() + " " + std::string(other.next_step));
-    }
-    if (whole.starts_with(kByteOrderMark)) whole.remove_prefix(kByteOrderMark.size());
-    if (path.extension() != ".jsonl") return {std::string(whole)};
-    std::vector<std::string> texts;
-    std::int64_t number = 0;
-    for (std::size_t first = 0; first < whole.size(); ++number) {
-        const std::size_t end = std::min(whole.find('\n', first), whole.size());
-        const std::string_view line = whole.substr(first, end - first);
-        first = end + 1;
-        if (line.find_first_not_of(" \t\r") == std::string_view::npos) continue;
-        const auto json = nlohmann::json::parse(line, nullptr, false);
-        const auto text = json.is_object() ? json.find("text") : json.end();
-        if (!json.is_object() || text == json.end() || !text->is_string()) {
-            throw Error(ErrorCode::format, path.string() + ": line " + std::to_string(number + 1) +
-                                               " is no JSON object with a string under 'text'");
+constexpr const char* kUsualField = "text";
+constexpr std::size_t kLongestFirstLine = std::size_t{16} << 20U;  // by which a file is known as JSON Lines
+constexpr std::size_t kMostBytesOfToken = 16;                      // on average, at first
+/// Tokens behind those that are wanted. Where a text is cut changes the tokens there, and none so far before it: a
+/// tokenizer merges characters within a word, or a few words.
+constexpr std::size_t kMargin = 1024;
+
+/// The next line, without its end; nothing after the last one.
+std::optional<std::string_view> next_line(TextReader& reader) {
+    for (std::size_t asked = 1;; asked *= 2) {
+        const std::string_view rest = reader.peek(asked);
+        if (rest.empty()) return std::nullopt;
+        const std::size_t end = rest.find('\n');
+        if (end != std::string_view::npos) {
+            reader.take(end + 1);
+            return rest.substr(0, end);
         }
-        texts.push_back(text->get<std::string>());
+        if (rest.size() < asked || reader.peek(rest.size() + 1).size() == rest.size()) {
+            const std::string_view last = reader.peek(rest.size());
+            reader.take(last.size());
+            return last;
+        }
+        asked = rest.size();
     }
-    return texts;
+}
+
+bool is_blank(std::string_view line) { return line.find_first_not_of(" \t\r") == std::string_view::npos; }
+
+/// Whether the first line is an object that has a text, whatever the file is called: standard input has no name.
+bool begins_with_object(const fs::path& path) {
+    TextReader reader(path);
+    const std::string_view start = reader.peek(kLongestFirstLine).substr(0, kLongestFirstLine);
+    if (!start.starts_with('{')) return false;
+    const auto json = parse_json(start.substr(0, start.find('\n')));
+    return json.is_object() && json.contains(kUsualField) && json[kUsualField].is_string();
+}
+
+[[noreturn]] void refuse_line(const std::string& where, const Json& json, const std::string& field) {
+    if (!json.is_object()) throw Error(ErrorCode::format, where + " is no JSON object");
+    std::string others;
+    for (const auto& [key, value] : json.items()) {
+        if (value.is_string()) others += (others.empty() ? "" : ", ") + ("'" + key + "'");
+    }
+    throw Error(ErrorCode::format,
+                where + " has no string under '" + field + "'" +
+                    (others.empty() ? " nor under another key" : "; it has strings under " + others),
+                others.empty() ? Remedy::none : Remedy::name_field);
+}
+
+/// Calls `use` for the text of each line until it returns false.
+void for_each_text(const fs::path& path, const std::string& field, const std::function<bool(const std::string&)>& use) {
+    TextReader reader(path);
+    std::int64_t number = 0;
+    while (const auto line = next_line(reader)) {
+        ++number;
+        if (is_blank(*line)) continue;
+        const Json json = parse_json(*line);
+        const auto text = json.is_object() ? json.find(field) : json.end();
+        if (!json.is_object() || text == json.end() || !text->is_string()) {
+            refuse_line(path.string() + ": line " + std::to_string(number), json, field);
+        }
+        if (!use(text->get_ref<const std::string&>())) return;
+    }
+}
+
+/// The beginning of the text, of about this size: it ends between two words where that is possible.
+std::string_view cut(std::string_view text, std::size_t bytes) {
+    const std::size_t space = text.find_last_of(" \n", bytes);
+    if (space != std::string_view::npos && space > bytes / 2) return text.substr(0, space);
+    while (bytes > 0 && (static_cast<unsigned char>(text[bytes]) & 0xC0U) == 0x80) --bytes;
+    return text.substr(0, bytes);
+}
+
+/// The first tokens of a text, or all of them if it has less, from as little of it as they need.
+/// @param beginning gives the text's beginning, of so many bytes or more, or the whole text.
+std::vector<TokenId> first_tokens(const Tokenizer& tokenizer,
+                                  const std::function<std::string_view(std::size_t)>& beginning, std::size_t wanted) {
+    std::size_t bytes =
+        wanted < kMaxTextBytes / kMostBytesOfToken ? (wanted + kMargin) * kMostBytesOfToken : kMaxTextBytes;
+    for (;; bytes *= 2) {
+        bytes = std::min(bytes, kMaxTextBytes);
+        const std::string_view text = beginning(bytes + 1);
+        const bool whole = text.size() <= bytes || bytes == kMaxTextBytes;
+        std::vector<TokenId> ids = tokenizer.encode(whole ? text : cut(text, bytes), false);
+        if (!whole && ids.size() < wanted + kMargin) continue;
+        if (ids.size() > wanted) ids.resize(wanted);
+        return ids;
+    }
 }
 
 }  // namespace
+
+std::string text_field(const TextSource& source) {
+    if (source.text.empty() || !source.field.empty()) return source.field;
+    fs::path name = source.text.filename();
+    for (const char* packed : {".gz", ".zst", ".zstd"}) {
+        if (name.extension() == packed) name = name.stem();
+    }
+    const bool named = name.extension() == ".jsonl" || name.extension() == ".ndjson";
+    return named || begins_with_object(source.text) ? kUsualField : "";
+}
 
 std::vector<TokenId> load_tokens(const TextSource& source, const Model& model, std::optional<std::int64_t> max_tokens) {
     if (!source.given()) throw Error(ErrorCode::usage, "there is no text", Remedy::give_text);
@@ -64,16 +130,27 @@ std::vector<TokenId> load_tokens(const TextSource& source, const Model& model, s
     const auto& directory = model.checkpoint.directory();
     const auto tokenizer_file = source.tokenizer.empty() ? directory / "tokenizer.json" : source.tokenizer;
     std::error_code ignored;
-    if (!std::filesystem::exists(tokenizer_file, ignored)) {
+    if (!fs::exists(tokenizer_file, ignored)) {
         throw Error(ErrorCode::io, tokenizer_file.string() + ": no such file" + other_tokenizer(tokenizer_file),
                     Remedy::tokenizer);
     }
     std::vector<TokenId> ids;
     try {
         const Tokenizer tokenizer = Tokenizer::load(tokenizer_file);
-        for (const std::string& text : texts_of(source.text)) {
-            const std::vector<TokenId> more = tokenizer.encode(text, false);
-            ids.insert(ids.end(), more.begin(), more.end());
+        const std::size_t wanted = max_tokens ? static_cast<std::size_t>(std::max<std::int64_t>(*max_tokens, 0))
+                                              : std::numeric_limits<std::size_t>::max();
+        const std::string field = text_field(source);
+        if (field.empty()) {
+            TextReader reader(source.text);
+            ids = first_tokens(
+                tokenizer, [&](std::size_t bytes) { return reader.peek(bytes); }, wanted);
+        } else {
+            for_each_text(source.text, field, [&](const std::string& text) {
+                const auto more = first_tokens(
+                    tokenizer, [&](std::size_t) -> std::string_view { return text; }, wanted - ids.size());
+                ids.insert(ids.end(), more.begin(), more.end());
+                return ids.size() < wanted;
+            });
         }
     } catch (const Error& error) {
         // The tokenizer does not know which file the text came from.
@@ -82,9 +159,6 @@ std::vector<TokenId> load_tokens(const TextSource& source, const Model& model, s
             if (message.find(named.string()) != std::string_view::npos) throw;
         }
         throw error.with_prefix(source.text.string() + ": ");
-    }
-    if (max_tokens && ids.size() > static_cast<std::size_t>(*max_tokens)) {
-        ids.resize(static_cast<std::size_t>(*max_tokens));
     }
     return ids;
 }

@@ -10,6 +10,7 @@
 #include <string>
 #include <utility>
 
+#include "../support/json_file.hpp"
 #include "mha2mla/error.hpp"
 #include "mha2mla/mapped_file.hpp"
 
@@ -130,9 +131,7 @@ void add_json_lines(std::string_view text, Collector& out) {
         text.remove_prefix(std::min(end + 1, text.size()));
         ++number;
         if (line.find_first_not_of(" \t\r") == std::string_view::npos) continue;
-        // The parser would read a NUL as the end of its input.
-        const bool has_nul = line.find('\0') != std::string_view::npos;
-        const auto json = has_nul ? nlohmann::json() : nlohmann::json::parse(line, nullptr, false);
+        const auto json = parse_json(line);
         const std::string where = "line " + std::to_string(number);
         if (!json.is_object() || !json.contains("input_ids") || !json["input_ids"].is_array()) {
             out.fail(where + " is not a JSON object with a list 'input_ids'");

@@ -2,12 +2,16 @@
 
 #include <sys/wait.h>
 
+#include <csignal>
 #include <cstdlib>
 
 #include "support/temporary.hpp"
 
 namespace mha2mla::test {
 namespace {
+
+/// A shell that starts the tests in the background lets them ignore this, and so would the programs under test.
+[[maybe_unused]] const auto kInterruptBefore = std::signal(SIGINT, SIG_DFL);
 
 std::string quote(const std::string& text) {
     std::string quoted = "'";

@@ -14,11 +14,17 @@
 
 namespace mha2mla::test {
 
-/// A new directory below the system's temporary one, removed with everything in it.
+/// A directory whose files are in memory where the system has one: flushing them costs no time.
+inline std::filesystem::path directory_in_memory() {
+    const std::filesystem::path memory = "/dev/shm";
+    return ::access(memory.c_str(), W_OK) == 0 ? memory : std::filesystem::temp_directory_path();
+}
+
+/// A new directory, removed with everything in it.
 class TemporaryDirectory {
 public:
-    TemporaryDirectory() {
-        std::string name = (std::filesystem::temp_directory_path() / "mha2mla-test-XXXXXX").string();
+    explicit TemporaryDirectory(const std::filesystem::path& parent = std::filesystem::temp_directory_path()) {
+        std::string name = (parent / "mha2mla-test-XXXXXX").string();
         if (::mkdtemp(name.data()) == nullptr) throw std::runtime_error("cannot create " + name);
         path_ = name;
     }

@@ -173,14 +173,69 @@ TEST(Choices, LogLikelihoodsAreThoseOfTheWholeTexts) {
         EXPECT_NEAR(result.log_likelihoods[0][c], expected, 1e-3);
     }
     EXPECT_EQ(result.summed.standard_error, 0.0);
-    // "the" and "re" are one token together: the choice is then scored by itself.
-    const std::vector<ChoiceItem> grown = {{"And God said, Let the", {"re", "m go"}, 0}};
-    const auto scored = score_choices(model, tokenizer, grown, {}, observer);
-    EXPECT_LT(scored.log_likelihoods[0][0], 0);
-    EXPECT_GT(scored.log_likelihoods[0][0], scored.log_likelihoods[0][1] - 50);
     const std::vector<ChoiceItem> empty = {{"And", {" it", ""}, 0}};
     expect_error(ErrorCode::format, {"question 1", "choice 2", "no tokens of its own"},
                  [&] { (void)score_choices(model, tokenizer, empty, {}, observer); });
+}
+
+/// The log-likelihood of the tokens from `scored` on.
+double log_likelihood(const Model& model, std::span<const TokenId> ids, std::size_t scored) {
+    Observer observer;
+    const auto seen = ids.first(ids.size() - 1);
+    const Matrix scores = logits(model, prefill(model, seen, std::ssize(seen), observer));
+    double sum = 0;
+    for (std::size_t t = scored; t < ids.size(); ++t) {
+        const auto row = scores.row(static_cast<Eigen::Index>(t - 1)).cast<double>();
+        sum += row(ids[t]) - std::log(row.array().exp().sum());
+    }
+    return sum;
+}
+
+TEST(Choices, ATokenOfQueryAndChoiceIsTheChoices) {
+    const Model model = Model::open(example("kjv-1.8M"));
+    const auto tokenizer = Tokenizer::load(example("kjv-1.8M/tokenizer.json"));
+    const std::string query = "And God said, Let the";
+    Observer observer;
+    const auto result =
+        score_choices(model, tokenizer, std::vector<ChoiceItem>{{query, {"re", "m go"}, 0}}, {}, observer);
+    const auto alone = tokenizer.encode(query, false), merged = tokenizer.encode(query + "re", false);
+    ASSERT_EQ(alone.size(), merged.size()) << "the test needs a word that becomes one token";
+    EXPECT_NEAR(result.log_likelihoods[0][0], log_likelihood(model, merged, merged.size() - 1), 1e-3);
+    const auto longer = tokenizer.encode(query + "m go", false);
+    EXPECT_NEAR(result.log_likelihoods[0][1], log_likelihood(model, longer, alone.size()), 1e-3);
+    EXPECT_EQ(result.truncated, 0);
+    // One token alone is predicted by BOS, or not at all.
+    const std::vector<ChoiceItem> first = {{"the", {"re", "m go"}, 0}};
+    if (model.config.bos_token_id) {
+        EXPECT_LT(score_choices(model, tokenizer, first, {}, observer).log_likelihoods[0][0], 0);
+    } else {
+        expect_error(ErrorCode::format, {"question 1", "choice 1", "bos_token_id"},
+                     [&] { (void)score_choices(model, tokenizer, first, {}, observer); });
+    }
+}
+
+TEST(Choices, OfALongQuestionTheEndIsScored) {
+    Model model = Model::open(example("kjv-1.8M"));
+    const auto tokenizer = Tokenizer::load(example("kjv-1.8M/tokenizer.json"));
+    model.config.max_position_embeddings = 40;
+    std::string query;
+    for (int i = 0; i < 9; ++i) query += "And God saw every thing that he had made, and, behold, ";
+    query += "it was very";
+    const std::vector<ChoiceItem> items = {{query, {" good and the evening and the morning", " bad"}, 0},
+                                           {"it was very", {" good", " bad"}, 0}};
+    Observer observer;
+    const auto result = score_choices(model, tokenizer, items, {}, observer);
+    EXPECT_EQ(result.truncated, 1);
+    const auto alone = tokenizer.encode(query, false);
+    for (std::size_t c = 0; c < 2; ++c) {
+        auto ids = tokenizer.encode(query + items[0].choices[c], false);
+        const std::size_t left_out = ids.size() - 41;
+        ids.erase(ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(left_out));
+        EXPECT_NEAR(result.log_likelihoods[0][c], log_likelihood(model, ids, alone.size() - left_out), 1e-3) << c;
+    }
+    model.config.max_position_embeddings = 3;
+    expect_error(ErrorCode::format, {"question 1", "choice 1", "3 positions"},
+                 [&] { (void)score_choices(model, tokenizer, items, {}, observer); });
 }
 
 }  // namespace

@@ -145,7 +145,7 @@ protected:
     }
 
     static constexpr std::int64_t kNew = 4, kOld = 8;
-    TemporaryDirectory directory_;
+    TemporaryDirectory directory_{directory_in_memory()};
     std::unique_ptr<Model> source_;
     Files new_, old_, new_in_old_;
 };
@@ -235,6 +235,86 @@ TEST_F(Publishing, AnOutputThatAnotherProcessFinishedMeanwhileStays) {
     (void)run("out", kNew, {});
     EXPECT_TRUE(late.run({}, observer).already_finished);
     EXPECT_EQ(all_files(directory_ / "out"), new_);
+}
+
+TEST_F(Publishing, OverwritingLeavesNoFileOfTheOldConversion) {
+    const fs::path model = directory_ / "model", out = directory_ / "out";
+    write_text(model / "tokenizer.model", "of the old source");
+    prepare("out", false);
+    (void)run("out", kOld, {.max_shard_bytes = 20'000});
+    write_text(out / "notes.txt", "the user's own");
+    fs::remove(model / "tokenizer.model");
+    const Files before = all_files(out);
+    ASSERT_TRUE(before.contains("tokenizer.model"));
+    // Whatever interrupts it, the same again leaves the new conversion and what the user put there.
+    for (int k = 1; k < 1000; ++k) {
+        fs::remove_all(out);
+        fs::create_directory(out);
+        for (const auto& [name, content] : before) write_text(out / name, content);
+        bool reached = false;
+        {
+            const Faults faults(k, Faults::Kind::from_then_on);
+            try {
+                (void)run("out", kNew, {.overwrite = true});
+            } catch (const Error&) {
+                // checked elsewhere
+            }
+            reached = faults.reached();
+        }
+        if (reached) (void)run("out", kNew, {.overwrite = true});
+        ASSERT_EQ(all_files(out), new_in_old_) << "operation " << k;
+        if (!reached) break;
+    }
+}
+
+TEST_F(Publishing, LinksAmongSmallFilesLeadOnlyToFilesOfCheckpoints) {
+    const fs::path model = directory_ / "model", out = directory_ / "out";
+    write_text(directory_ / "secret", "of the user");
+    write_text(directory_ / "tokenizer.json", "{}");
+    write_text(model / "inside.txt", "of the model");
+    fs::create_symlink(directory_ / "secret", model / "tokenizer_config.json");
+    fs::create_symlink(directory_ / "secret", model / "secret");
+    fs::create_symlink(directory_ / "tokenizer.json", model / "tokenizer.json");
+    fs::create_symlink("inside.txt", model / "link.txt");
+    fs::create_directories(model / "additional_chat_templates");
+    fs::create_symlink(directory_ / "secret", model / "additional_chat_templates/a.jinja");
+    (void)run("out", kNew, {});
+    EXPECT_FALSE(fs::exists(out / "tokenizer_config.json"));
+    EXPECT_FALSE(fs::exists(out / "secret"));
+    EXPECT_FALSE(fs::exists(out / "additional_chat_templates/a.jinja"));
+    EXPECT_EQ(read_text(out / "tokenizer.json"), "{}");
+    EXPECT_FALSE(fs::is_symlink(out / "tokenizer.json"));
+    EXPECT_EQ(read_text(out / "link.txt"), "of the model");
+    // As the hub's cache has them: every file is a link into its store.
+    const fs::path repository = directory_ / "models--a--b", snapshot = repository / "snapshots/0123";
+    fs::create_directories(repository / "blobs");
+    fs::create_directories(snapshot);
+    for (const char* name : {"config.json", "model.safetensors", "README.md"}) {
+        fs::copy_file(model / name, repository / "blobs" / (std::string("hash-of-") + name));
+        fs::create_symlink("../../blobs/" + (std::string("hash-of-") + name), snapshot / name);
+    }
+    StagedPlan stages;
+    stages.rope = {"uniform", 4, 0};
+    stages.kv_rank = kNew;
+    Observer observer;
+    (void)convert(Model::open(snapshot), directory_ / "hub", {stages}, {}, observer);
+    EXPECT_EQ(read_text(directory_ / "hub/README.source.md"), "of the source");
+}
+
+TEST_F(Publishing, HiddenNamesThatAreLinksAreRefused) {
+    fs::create_directories(directory_ / "elsewhere");
+    write_text(directory_ / "elsewhere/config.json", "of the user");
+    for (const char* name : {".mha2mla.incomplete", ".mha2mla.ready", ".mha2mla.replacing", ".mha2mla.replaced"}) {
+        SCOPED_TRACE(name);
+        prepare("out", true);
+        fs::create_symlink(directory_ / "elsewhere", directory_ / "out" / name);
+        try {
+            (void)run("out", kNew, {.overwrite = true});
+        } catch (const Error&) {
+            EXPECT_EQ(read_text(directory_ / "out/config.json"), old_.at("config.json"));
+        }
+        EXPECT_EQ(read_text(directory_ / "elsewhere/config.json"), "of the user");
+    }
 }
 
 TEST_F(Publishing, LinksAndDirectoriesInTheWayAreRefused) {

@@ -69,6 +69,30 @@ TEST(Recipe, MistakesAreNamedWithTheirPlace) {
     expect_refused(R"({"jobs": [{"grid": {"rope": [)" + many + R"(], "rope-dim": [)" + many + "]}}]}", {"10000"});
 }
 
+TEST(Recipe, VariablesAreBounded) {
+    const auto chain = [](int length, const std::string& text) {
+        std::string variables;
+        for (int i = 0; i < length; ++i) {
+            std::string value;
+            for (const char c : text) value += c == '@' ? "${v" + std::to_string(i + 1) + "}" : std::string(1, c);
+            variables += "\"v" + std::to_string(i) + "\": \"" + value + "\", ";
+        }
+        return R"({"variables": {)" + variables + "\"v" + std::to_string(length) +
+               R"(": ""}, "jobs": [{"source": "${v0}"}]})";
+    };
+    expect_refused(chain(7000, "@"), {"v", "64"});
+    expect_refused(chain(25, "@@"), {"1000"});  // to nothing, but in 2^25 steps
+    expect_refused(chain(60, "@@x"), {"variable"});
+    expect_refused(chain(3, "@" + std::string(40'000, 'x') + "@"), {"65536"});
+    Variables variables("r.json");
+    variables.set("a", "x");
+    EXPECT_EQ(variables.expand(std::string(900, '$')), std::string(450, '$'));
+    std::string many;
+    for (int i = 0; i < 999; ++i) many += "${a}";
+    EXPECT_EQ(variables.expand(many), std::string(999, 'x'));
+    expect_refused(R"({"jobs": )" + std::string(100'000, '[') + std::string(100'000, ']') + "}", {"nested"});
+}
+
 TEST(Recipe, ADollarSignCanBeWritten) {
     Variables variables("r.json");
     variables.set("price", 5);

@@ -13,6 +13,7 @@
 #include "mha2mla/error.hpp"
 #include "mha2mla/fingerprint.hpp"
 #include "mha2mla/memory.hpp"
+#include "mha2mla/printable.hpp"
 #include "mha2mla/record.hpp"
 #include "mha2mla/threads.hpp"
 #include "output.hpp"
@@ -82,6 +83,7 @@ void look_at(Entry& entry, const Recipe& recipe, const BatchFlags& batch, Shared
                                           "); replace it with --overwrite or choose another destination");
     }
     check_destination(conversion.model, flags.destination, conversion.limits);
+    check_evaluation(conversion, flags, context);
     entry.state = before.is_null() ? "convert" : changed.empty() ? "resume" : "replace";
     entry.writes = true;
     const StatisticSet& needs = conversion.shared.needs;
@@ -151,7 +153,7 @@ void print_plan(const Recipe& recipe, const std::vector<Entry>& entries) {
     print_columns(rows);
     std::printf("%zu %s, %s to write; %s free in %s, %s of memory available\n", entries.size(),
                 entries.size() == 1 ? "job" : "jobs", memory_text(needed).c_str(), free_disk(recipe.output).c_str(),
-                recipe.output.string().c_str(), memory_text(available_memory()).c_str());
+                printable(recipe.output.string()).c_str(), memory_text(available_memory()).c_str());
 }
 
 Json entry_json(const Entry& entry) {
@@ -188,7 +190,7 @@ void save_summary(const Recipe& recipe, const BatchFlags& flags, const std::vect
     fs::create_directories(recipe.output);
     const std::string share = std::to_string(flags.shard.index + 1) + "-of-" + std::to_string(flags.shard.count);
     const std::string name = flags.shard.count == 1 ? "summary.json" : "summary-" + share + ".json";
-    write_file_atomically(recipe.output / name, summary_json(flags, entries).dump(2) + "\n");
+    write_file_atomically(recipe.output / name, json_text(summary_json(flags, entries), 2) + "\n");
 }
 
 /// Written after every job, so that it says what there is whatever ends the run. The jobs are worth more than it.

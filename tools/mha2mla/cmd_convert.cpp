@@ -147,6 +147,7 @@ void run(const ConvertFlags& given, const RunFlags& how, const CLI::App& command
     Conversion conversion = prepare(flags, context);
     if (how.dry_run) {
         check_destination(conversion.model, flags.destination, conversion.limits);
+        check_evaluation(conversion, flags, context);
         return print_plan(flags, conversion, how.json);
     }
     const auto recipe = published(recipe_of(command, flags), conversion.model);

@@ -3,6 +3,7 @@
 
 #include "commands.hpp"
 #include "mha2mla/diagnosis.hpp"
+#include "mha2mla/printable.hpp"
 #include "options.hpp"
 #include "output.hpp"
 #include "remedies.hpp"
@@ -30,9 +31,9 @@ void print_text(const DoctorFlags& flags, const std::vector<Finding>& findings, 
         if (lines == kMostLines) std::printf("         %-10s ... and more; --json has all\n", topic.c_str());
         if (lines >= kMostLines) continue;
         std::printf("%-8s %-10s %s\n", std::string(verdict_name(finding.verdict)).c_str(), finding.topic.c_str(),
-                    text_of(finding).c_str());
+                    printable(text_of(finding)).c_str());
     }
-    std::printf("%s %s\n", flags.model.string().c_str(), converts ? "would convert" : "would not convert");
+    std::printf("%s %s\n", printable(flags.model.string()).c_str(), converts ? "would convert" : "would not convert");
 }
 
 void print_findings(const DoctorFlags& flags, const std::vector<Finding>& findings, bool converts) {

@@ -64,6 +64,7 @@ void run_choices(const EvalFlags& flags, const Model& model, Context& context) {
         json["questions"] = result.items;
         json["choices"] = result.choices;
         json["tokens"] = result.tokens;
+        json["truncated"] = result.truncated;
         json["log_likelihoods"] = result.log_likelihoods;
         print_json(json);
         return;

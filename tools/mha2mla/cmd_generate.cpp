@@ -1,3 +1,5 @@
+#include <unistd.h>
+
 #include <array>
 #include <iostream>
 #include <iterator>
@@ -41,9 +43,23 @@ constexpr std::array<OptionRule<GenerateFlags>, 3> kGenerateRules = {{
     {"--seed", [](const GenerateFlags& flags) { return flags.seed.has_value(); }, draws, kTemperature},
 }};
 
+/// More is no prompt, and would fill the memory.
+constexpr std::size_t kMostBytes = std::size_t{64} << 20U;
+
 std::string read_all(const std::filesystem::path& file) {
-    if (file == "-") return {std::istreambuf_iterator<char>(std::cin), {}};
+    const auto refuse = [](const std::string& name) {
+        throw Error(ErrorCode::unsupported, name + ": has more than 64 MiB; give a shorter prompt");
+    };
+    if (file == "-") {
+        std::string text;
+        for (std::array<char, 1 << 16> part{}; std::cin.read(part.data(), part.size()) || std::cin.gcount() > 0;) {
+            text.append(part.data(), static_cast<std::size_t>(std::cin.gcount()));
+            if (text.size() > kMostBytes) refuse("standard input");
+        }
+        return text;
+    }
     const MappedFile mapped(file);
+    if (mapped.bytes().size() > kMostBytes) refuse(file.string());
     return {reinterpret_cast<const char*>(mapped.bytes().data()), mapped.bytes().size()};
 }
 
@@ -144,8 +160,11 @@ nlohmann::ordered_json figures_json(const GenerateResult& result, const KvCacheO
     return json;
 }
 
+/// A terminal would obey control characters, another program gets them as they are.
 void write(const std::string& text) {
-    std::fwrite(text.data(), 1, text.size(), stdout);
+    static const bool terminal = ::isatty(STDOUT_FILENO) == 1;
+    const std::string shown = terminal ? printable_lines(text) : text;
+    std::fwrite(shown.data(), 1, shown.size(), stdout);
     flush_stdout();
 }
 

@@ -2,11 +2,14 @@
 #include <memory>
 
 #include "commands.hpp"
+#include "mha2mla/printable.hpp"
 #include "options.hpp"
 #include "output.hpp"
 
 namespace mha2mla::tool {
 namespace {
+
+constexpr std::size_t kLongestName = 200;
 
 struct InspectFlags {
     std::filesystem::path model;
@@ -89,8 +92,9 @@ void run(const InspectFlags& flags) {
                                         {"bytes", tensor.data.size()},
                                         {"file", tensor.file}});
             } else {
-                std::printf("%-56s %-5s %-16s %s\n", tensor.name.c_str(), std::string(dtype_name(tensor.dtype)).c_str(),
-                            to_string(tensor.shape).c_str(), tensor.file.c_str());
+                const std::string name = printable(shortened(tensor.name, kLongestName));
+                std::printf("%-56s %-5s %-16s %s\n", name.c_str(), std::string(dtype_name(tensor.dtype)).c_str(),
+                            to_string(tensor.shape).c_str(), printable(tensor.file).c_str());
             }
         }
     }

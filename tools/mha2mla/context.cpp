@@ -25,8 +25,10 @@ extern "C" void on_interrupt(int signal) {
 }  // namespace
 
 void install_interrupt_handler() {
-    std::signal(SIGINT, on_interrupt);
-    std::signal(SIGTERM, on_interrupt);
+    // A shell starts jobs in the background, and nohup or a supervisor its own, with signals that they shall ignore.
+    for (const int signal : {SIGINT, SIGTERM}) {
+        if (std::signal(signal, on_interrupt) == SIG_IGN) std::signal(signal, SIG_IGN);
+    }
     // Writes report a file-size limit as an error, and stdout reports a closed pipe.
     std::signal(SIGXFSZ, SIG_IGN);
     std::signal(SIGPIPE, SIG_IGN);

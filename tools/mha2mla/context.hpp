@@ -47,8 +47,9 @@ struct Context {
     std::shared_ptr<StatusLine> line = std::make_shared<StatusLine>();
     LogObserver observer{line};
     LogOptions log;
-    int threads = 0;               // 0: all
-    std::uint64_t max_memory = 0;  // largest number of bytes for a run; 0: half of the available memory
+    int threads = 0;                      // 0: all
+    std::set<std::string> checked_texts;  // of evaluations, by what they depend on
+    std::uint64_t max_memory = 0;         // largest number of bytes for a run; 0: half of the available memory
 };
 
 /// Exit code of an error: 2 for usage, 130 for an interruption, 1 for all others.

@@ -19,11 +19,13 @@ using Json = nlohmann::ordered_json;
 Json describe_evaluation(const ConvertFlags& flags) {
     const TextSource& data = flags.evaluation;
     const auto or_null = [](const auto& value) { return value ? Json(*value) : Json(); };
-    return {{"hash", file_hash(data.text.empty() ? data.tokens : data.text)},
-            {"tokenizer", data.tokenizer.empty() ? Json() : Json(file_hash(data.tokenizer))},
-            {"token_format", kTokenFormats.at(static_cast<std::size_t>(data.format)).name},
-            {"asked_context", or_null(flags.evaluation_windows.context)},
-            {"asked_windows", or_null(flags.evaluation_windows.max_windows)}};
+    Json json = {{"hash", file_hash(data.text.empty() ? data.tokens : data.text)},
+                 {"tokenizer", data.tokenizer.empty() ? Json() : Json(file_hash(data.tokenizer))},
+                 {"token_format", kTokenFormats.at(static_cast<std::size_t>(data.format)).name},
+                 {"asked_context", or_null(flags.evaluation_windows.context)},
+                 {"asked_windows", or_null(flags.evaluation_windows.max_windows)}};
+    if (!data.field.empty()) json["text_field"] = data.field;
+    return json;
 }
 
 bool is_evaluated(const ConvertFlags& flags) {
@@ -127,7 +129,18 @@ Conversion prepare(const ConvertFlags& flags, Context& context, const fs::path& 
     return conversion;
 }
 
+void check_evaluation(const Conversion& conversion, const ConvertFlags& flags, Context& context) {
+    if (!flags.evaluation.given()) return;
+    const std::string key = conversion.model.checkpoint.directory().string() + describe_evaluation(flags).dump();
+    if (!context.checked_texts.insert(key).second) return;
+    WindowFlags one = flags.evaluation_windows;
+    one.max_windows = 1;
+    std::int64_t length = 0;
+    (void)load_windows(flags.evaluation, one, conversion.model, context, length);
+}
+
 ConvertReport run_conversion(const Conversion& conversion, const ConvertFlags& flags, Context& context) {
+    check_evaluation(conversion, flags, context);
     // An existing output is reported before a long calibration, not after it.
     ConversionJob job(conversion.model, flags.destination, conversion.plan, conversion.limits, conversion.provenance,
                       conversion.fingerprint);

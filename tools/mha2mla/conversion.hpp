@@ -46,6 +46,10 @@ struct Conversion {
 /// @throws Error{usage}, and what opening the source throws.
 [[nodiscard]] Conversion prepare(const ConvertFlags& flags, Context& context, const std::filesystem::path& shared = {});
 
+/// Checks that the text of an evaluation can be read and is long enough, which would otherwise be known only after the
+/// conversion.
+void check_evaluation(const Conversion& conversion, const ConvertFlags& flags, Context& context);
+
 /// Calibrates where needed and converts, or resumes. With --eval-text or --eval-tokens also evaluates both checkpoints
 /// and records that in the output, if it is not recorded there yet.
 [[nodiscard]] ConvertReport run_conversion(const Conversion& conversion, const ConvertFlags& flags, Context& context);

@@ -1,5 +1,6 @@
 #include "logging.hpp"
 
+#include <spdlog/pattern_formatter.h>
 #include <spdlog/sinks/base_sink.h>
 #include <spdlog/sinks/basic_file_sink.h>
 #include <spdlog/spdlog.h>
@@ -12,6 +13,7 @@
 
 #include "command_doc.hpp"
 #include "mha2mla/error.hpp"
+#include "mha2mla/printable.hpp"
 #include "options.hpp"
 #include "output.hpp"
 
@@ -57,6 +59,29 @@ public:
     }
 };
 
+constexpr std::size_t kLongestMessage = 8000;
+
+/// Formats messages whose text is printable: it may come from files and arguments.
+class CleanFormatter final : public spdlog::formatter {
+public:
+    explicit CleanFormatter(std::unique_ptr<spdlog::formatter> inner) : inner_(std::move(inner)) {}
+    void format(const spdlog::details::log_msg& message, spdlog::memory_buf_t& out) override {
+        const std::string text =
+            printable(shortened({message.payload.data(), message.payload.size()}, kLongestMessage));
+        spdlog::details::log_msg clean = message;
+        clean.payload = text;
+        inner_->format(clean, out);
+        message.color_range_start = clean.color_range_start;
+        message.color_range_end = clean.color_range_end;
+    }
+    [[nodiscard]] std::unique_ptr<spdlog::formatter> clone() const override {
+        return std::make_unique<CleanFormatter>(inner_->clone());
+    }
+
+private:
+    std::unique_ptr<spdlog::formatter> inner_;
+};
+
 /// Writes to stderr above the status line, with coloured levels if the terminal supports it.
 class StderrSink final : public spdlog::sinks::base_sink<std::mutex> {
 public:
@@ -91,11 +116,13 @@ std::shared_ptr<spdlog::logger> file_logger;
 bool status_line_shows = false;
 
 void set_format(spdlog::sinks::sink& sink, LogFormat format, const char* pattern) {
+    std::unique_ptr<spdlog::formatter> inner;
     if (format == LogFormat::json) {
-        sink.set_formatter(std::make_unique<JsonFormatter>());
+        inner = std::make_unique<JsonFormatter>();
     } else {
-        sink.set_pattern(pattern);
+        inner = std::make_unique<spdlog::pattern_formatter>(pattern);
     }
+    sink.set_formatter(std::make_unique<CleanFormatter>(std::move(inner)));
 }
 
 spdlog::level::level_enum level_of(const LogOptions& options) {

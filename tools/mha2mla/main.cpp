@@ -4,10 +4,12 @@
 
 #include <cstdlib>
 #include <new>
+#include <string_view>
 
 #include "commands.hpp"
 #include "help.hpp"
 #include "mha2mla/error.hpp"
+#include "mha2mla/mapped_file.hpp"
 #include "mha2mla/suggestion.hpp"
 #include "output.hpp"
 #include "remedies.hpp"
@@ -113,15 +115,13 @@ int run_reporting(int argc, char** argv) {
         return run(argc, argv, context);
     } catch (const ExitWith& exit) {
         return exit.code;
-    } catch (const mha2mla::Error& error) {
-        spdlog::error("{}", message_of(error));
-        return exit_code(error.code());
     } catch (const std::bad_alloc&) {
         spdlog::error("out of memory; use fewer --threads or a smaller --context or --seq-len");
         return kFailed;
     } catch (...) {
-        spdlog::error("{}", message_of(mha2mla::as_error(std::current_exception())));
-        return kFailed;
+        const mha2mla::Error error = mha2mla::as_error(std::current_exception());
+        spdlog::error("{}", message_of(error));
+        return exit_code(error.code());
     }
 }
 
@@ -135,17 +135,24 @@ void occupy_standard_descriptors() {
 
 /// Threads of libgomp that wait for each other spin for milliseconds. Where other jobs have the processors, those that
 /// are waited for do not run meanwhile, and everything takes several times as long (docs/benchmarks.md). How long they
-/// spin is read before main(), so the program starts itself again, once, unless the user has said it.
-void spin_briefly(char** argv) {
-    if (std::getenv("OMP_WAIT_POLICY") != nullptr || std::getenv("GOMP_SPINCOUNT") != nullptr) return;
-    if (::setenv("GOMP_SPINCOUNT", "1000", 1) == 0) (void)::execv("/proc/self/exe", argv);  // returns where that fails
+/// spin is read before main(), so the program starts itself again, once, unless the user has said it. OpenBLAS then
+/// starts no threads of its own either, which would never be used; where address space is limited, a process whose
+/// OpenBLAS could not start them does not end.
+void set_up_threads(char** argv) {
+    const char* const of_blas = std::getenv("OPENBLAS_NUM_THREADS");
+    const bool spins = std::getenv("OMP_WAIT_POLICY") == nullptr && std::getenv("GOMP_SPINCOUNT") == nullptr;
+    if (!spins && of_blas != nullptr && std::string_view(of_blas) == "1") return;
+    if (spins && ::setenv("GOMP_SPINCOUNT", "1000", 1) != 0) return;
+    if (::setenv("OPENBLAS_NUM_THREADS", "1", 1) == 0)
+        (void)::execv("/proc/self/exe", argv);  // returns where that fails
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-    spin_briefly(argv);
+    set_up_threads(argv);
     occupy_standard_descriptors();
     install_interrupt_handler();
+    mha2mla::survive_shortened_files();
     return run_reporting(argc, argv);
 }

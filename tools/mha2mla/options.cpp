@@ -84,8 +84,15 @@ void add_dtype_option(CLI::App& command, std::optional<Dtype>& dtype, const std:
 
 void add_token_options(CLI::App& command, TextSource& options, const std::string& prefix) {
     auto* text = command.add_option("--" + prefix + "text", options.text,
-                                    "UTF-8 text, tokenised as a whole; - is standard input");
+                                    "UTF-8 text, or JSON Lines, also packed by gzip or zstd; - is standard input");
     text->type_name("FILE")->group(kText)->transform([](const std::string& path) { return readable_text(path); });
+    command
+        .add_option("--" + prefix + "text-field", options.field,
+                    "Of JSON Lines: the key of each line under which its text is; default: text, if the file is "
+                    "JSON Lines by its name or its first line")
+        ->type_name("NAME")
+        ->needs(text)
+        ->group(kText);
     auto* tokens =
         command.add_option("--" + prefix + "tokens", options.tokens,
                            "Token ids instead of text: raw uint16 or uint32, .npy, or .jsonl with input_ids");
@@ -115,8 +122,8 @@ void add_window_options(CLI::App& command, WindowFlags& flags, const std::string
 
 std::vector<TokenId> load_tokens_saying_how(const TextSource& source, const Model& model,
                                             std::optional<std::int64_t> needed) {
-    if (source.text.extension() == ".jsonl") {
-        spdlog::info("{}: JSON Lines; what is under 'text' is read", source.text.string());
+    if (const std::string field = text_field(source); !field.empty()) {
+        spdlog::info("{}: JSON Lines; what is under '{}' is read", source.text.string(), field);
     }
     return load_tokens(source, model, needed);
 }

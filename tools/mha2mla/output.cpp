@@ -9,10 +9,32 @@
 #include <cstdio>
 
 #include "mha2mla/error.hpp"
+#include "mha2mla/mapped_file.hpp"
+#include "mha2mla/printable.hpp"
 
 namespace mha2mla::tool {
 
-void print_json(const nlohmann::ordered_json& json) { std::printf("%s\n", json.dump(2).c_str()); }
+std::string json_text(const nlohmann::ordered_json& json, int indent) {
+    constexpr auto kReplace = nlohmann::ordered_json::error_handler_t::replace;
+    std::string text = json.dump(indent, ' ', false, kReplace);
+    return printable_lines(text) == text ? text : json.dump(indent, ' ', true, kReplace);
+}
+
+std::string printable_lines(std::string_view text) {
+    std::string shown;
+    for (std::size_t first = 0; first < text.size();) {
+        const std::size_t end = std::min(text.find_first_of("\n\t", first), text.size());
+        shown += printable(text.substr(first, end - first));
+        if (end < text.size()) shown += text[end];
+        first = end + 1;
+    }
+    return shown;
+}
+
+void print_json(const nlohmann::ordered_json& json) {
+    check_mapped_files();
+    std::printf("%s\n", json_text(json, 2).c_str());
+}
 
 nlohmann::ordered_json verify_json(const VerifyResult& result) {
     return {{"nll_original", result.nll_original},
@@ -25,10 +47,11 @@ nlohmann::ordered_json verify_json(const VerifyResult& result) {
 }
 
 void print_table(const std::vector<std::pair<std::string, std::string>>& rows) {
+    check_mapped_files();
     std::size_t width = 0;
     for (const auto& [name, value] : rows) width = std::max(width, name.size());
     for (const auto& [name, value] : rows) {
-        std::printf("%-*s  %s\n", static_cast<int>(width), name.c_str(), value.c_str());
+        std::printf("%-*s  %s\n", static_cast<int>(width), name.c_str(), printable(value).c_str());
     }
 }
 
@@ -38,7 +61,11 @@ std::optional<std::size_t> terminal_columns(int descriptor) {
     return size.ws_col;
 }
 
-void print_columns(const std::vector<std::vector<std::string>>& rows) {
+void print_columns(std::vector<std::vector<std::string>> rows) {
+    check_mapped_files();
+    for (auto& row : rows) {
+        for (auto& cell : row) cell = printable(cell);
+    }
     const auto& head = rows.front();
     std::vector<std::size_t> widths(head.size());
     for (const auto& row : rows) {

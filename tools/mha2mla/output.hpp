@@ -6,6 +6,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -21,7 +22,15 @@ struct ExitWith {
     int code;
 };
 
-/// Prints one JSON document.
+/// printable(), except that line breaks and tabs stay.
+[[nodiscard]] std::string printable_lines(std::string_view text);
+
+/// JSON in which nothing but line breaks is obeyed by a terminal.
+/// @param indent as nlohmann's; -1: one line
+[[nodiscard]] std::string json_text(const nlohmann::ordered_json& json, int indent);
+
+/// Prints one JSON document. @throws Error{io} like all here that print, if a file from which it may come was cut
+/// short.
 void print_json(const nlohmann::ordered_json& json);
 
 /// What both models make of the same text, as `verify --json` and the record of a conversion say it.
@@ -35,7 +44,7 @@ void print_table(const std::vector<std::pair<std::string, std::string>>& rows);
 
 /// Prints a table whose first row is its header and whose last column is free text; where a terminal is too narrow for
 /// the others, each row becomes lines of its own.
-void print_columns(const std::vector<std::vector<std::string>>& rows);
+void print_columns(std::vector<std::vector<std::string>> rows);
 
 /// @throws Error{io} if stdout could not take everything (closed pipe, full disk).
 void flush_stdout();

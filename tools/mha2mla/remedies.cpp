@@ -21,6 +21,8 @@ constexpr std::array<RemedyRow, kRemedies.size()> kOptions = {{
     {Remedy::less_text_or_papers_method, "convert with fewer --samples, or with --method mha2mla"},
     {Remedy::longer_text, "give more text or a smaller --seq-len"},
     {Remedy::give_text, "give --text FILE or --tokens FILE"},
+    {Remedy::name_field,
+     "say which field holds the text: --text-field NAME, or --calibration-text-field or --eval-text-field"},
     {Remedy::give_norms,
      "give --calibration-text FILE, --calibration-tokens FILE, --stats FILE (from calibrate) or --rank-file FILE; or "
      "choose --rope uniform, which needs none"},

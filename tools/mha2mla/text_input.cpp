@@ -5,6 +5,7 @@
 
 #include <array>
 #include <cerrno>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 
@@ -27,9 +28,15 @@ int unnamed_file(const std::string& name) {
     return descriptor;
 }
 
+/// No text is longer, but a device such as /dev/zero has no end.
+constexpr std::uint64_t kMostBytes = std::uint64_t{4} << 30U;
+
 void copy(int from, int to, const std::string& name) {
     std::array<char, 1 << 16> buffer{};
-    while (true) {
+    for (std::uint64_t bytes = 0;; bytes += buffer.size()) {
+        if (bytes > kMostBytes) {
+            throw Error(ErrorCode::unsupported, name + ": more than 4 GiB come from it; put the text in a file");
+        }
         const ssize_t count = ::read(from, buffer.data(), buffer.size());
         if (count < 0 && errno == EINTR) continue;
         if (count < 0) fail(name, "cannot read");
