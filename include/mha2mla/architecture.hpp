@@ -47,6 +47,7 @@ struct AttentionRule {
     float softcap = 0;        // 0: none
     std::int64_t window = 0;  // tokens, the query's own included; 0: all
     QueryKeyNorm query_key_norm = QueryKeyNorm::none;
+    bool rotates_before_norm = false;  // of queries and keys (the MHA2MLA reference implementation's Qwen3)
     bool qkv_bias = false, o_bias = false;
 };
 

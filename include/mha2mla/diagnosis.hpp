@@ -18,6 +18,7 @@ struct DiagnosisOptions {
     Factorization factorization = Factorization::joint;
     std::filesystem::path output;  // where free space is checked; if empty: beside the checkpoint
     bool deep = false;             // read every weight and check that it is finite
+    bool ignore_unused = false;    // what the architecture has no place for is a warning, as for Model::open()
 };
 
 enum class Verdict : std::uint8_t { ok, warning, problem };
@@ -26,8 +27,8 @@ enum class Verdict : std::uint8_t { ok, warning, problem };
 
 struct Finding {
     Verdict verdict = Verdict::ok;
-    std::string topic;             // "config", "weights", "tensors", "values", "plan", "tokenizer", "memory", "disk"
-    std::string text;              // what is wrong and where
+    std::string topic;  // "config", "weights", "tensors", "unused", "values", "plan", "tokenizer", "memory", "disk"
+    std::string text;   // what is wrong and where
     Remedy remedy = Remedy::none;  // which setting to change, see advice()
 };
 

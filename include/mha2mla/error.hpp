@@ -50,6 +50,7 @@ enum class Remedy : std::uint8_t {
     layout_deepseek,
     form_mqa,
     form_mla,
+    ignore_unused,
 };
 struct RemedyRow {
     Remedy remedy;
@@ -85,6 +86,7 @@ inline constexpr std::array<RemedyRow, 28> kRemedies = {{
     {Remedy::layout_deepseek, "convert it to the layout deepseek first"},
     {Remedy::form_mqa, "write the form mqa"},
     {Remedy::form_mla, "write the form mla"},
+    {Remedy::ignore_unused, "allow to leave it out"},
 }};
 /// What to do, in words of the library; empty for Remedy::none.
 [[nodiscard]] constexpr std::string_view advice(Remedy remedy) {

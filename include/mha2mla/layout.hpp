@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstdint>
+#include <filesystem>
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <span>
@@ -66,6 +67,27 @@ struct RopeSelection {
     std::vector<LayerPairs> pairs;
 };
 
+/// Rank of every rotary pair by a score, 0 the largest, as the reference implementation stores it: the same rank in
+/// both halves of a head.
+struct PairRanks {
+    std::int64_t layers = 0, kv_heads = 0, head_dim = 0;
+    std::vector<std::uint8_t> values;  // [layers, kv_heads, head_dim]
+    [[nodiscard]] std::uint8_t rank(std::int64_t layer, std::int64_t kv_head, std::int64_t pair) const {
+        return values[static_cast<std::size_t>((layer * kv_heads + kv_head) * head_dim + pair)];
+    }
+    /// The `count` pairs with the least ranks, ascending.
+    [[nodiscard]] std::vector<std::int64_t> first_pairs(std::int64_t layer, std::int64_t kv_head,
+                                                        std::int64_t count) const;
+};
+/// The pairs of each KV head of a layer whose rank is among the first rope_dim / 2.
+[[nodiscard]] LayerPairs kept_pairs(const PairRanks& ranks, std::int64_t layer, std::int64_t rope_dim);
+
+/// Reads a rank file of the reference implementation (`.pth`: a zip of a pickled uint8 tensor [layers, kv_heads,
+/// head_dim]). Nothing is unpickled; only this exact form is accepted. @throws Error{io}, Error{format}
+[[nodiscard]] PairRanks read_rank_file(const std::filesystem::path& path);
+/// The bytes of such a file, for torch.load. They depend only on the ranks.
+[[nodiscard]] std::string rank_file_bytes(const PairRanks& ranks);
+
 /// Sizes of a layer's attention before the conversion.
 struct AttentionShape {
     std::int64_t num_heads = 0, num_kv_heads = 0, head_dim = 0, hidden = 0;
@@ -124,6 +146,7 @@ struct LatentShape : AttentionShape {
     std::int64_t query_rank = 0;    // width of the queries' own latent; 0: none
     std::int64_t own_nope_dim = 0;  // see LatentConfig::nope_dim
     std::int64_t key_norms = 0;     // norms of a token's key: one of each KV head, or one over all of them (QK-norm)
+    std::int64_t own_width = 0;     // of a shared latent that is not latents() * kv_rank numbers wide; 0: it is
 
     /// Rotated keys of a token: one of each KV head, or one for all heads.
     [[nodiscard]] std::int64_t rope_keys() const;
@@ -164,6 +187,14 @@ struct LatentConfig {
     /// Of a model that was MLA from the start: dimensions of a head's query and key that do not rotate; 0: what
     /// conversions to the layout have.
     std::int64_t nope_dim = 0;
+    /// Of the reference implementation's own checkpoints: norms of queries and keys have the weights of what rotates
+    /// first, then of the others.
+    bool norms_by_part = false;
+    bool rotates_before_norm = false;  // the same, see AttentionRule
+    /// The same, with its is_gqa2mha2mla: each query head has keys of its own, but values are those of so many heads;
+    /// 0: as many as there are keys.
+    std::int64_t value_heads = 0;
+    std::int64_t own_width = 0;  // see LatentShape
 
     /// The kept pairs of each KV head of a layer; empty: all pairs of the rotated keys, in order.
     [[nodiscard]] std::span<const std::vector<std::int64_t>> layer_pairs(std::int64_t layer) const {

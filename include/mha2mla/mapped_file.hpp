@@ -22,6 +22,8 @@ public:
     MappedFile& operator=(const MappedFile&) = delete;
 
     [[nodiscard]] std::span<const std::byte> bytes() const { return {data_, size_}; }
+    /// Whether `part` is a part of bytes(), and not of a copy.
+    [[nodiscard]] bool holds(std::span<const std::byte> part) const;
     [[nodiscard]] int descriptor() const { return descriptor_; }
 
     /// Hints that the system should read `part` of bytes() ahead.

@@ -25,6 +25,8 @@ struct ModelFamily {
     std::string_view model_type;
     std::string_view covers;  // for people
     bool converts = false;    // to MLA, where refuse_conversion() finds no rule that prevents it
+    /// Keys of config.json by which its published models differ from the family's defaults, as a JSON object.
+    std::string_view typical = "{}";
 };
 [[nodiscard]] std::span<const ModelFamily> model_families();
 
@@ -57,6 +59,7 @@ struct ModelConfig {
     std::int64_t max_position_embeddings = 0;
     bool tie_word_embeddings = false;
     std::optional<std::int64_t> bos_token_id;
+    std::int64_t num_nextn_predict_layers = 0;  // stored after the others, for further tokens; nothing here reads them
     ModelRules rules;
     TensorNames names;
     std::optional<LatentConfig> latent;  // only of a converted checkpoint
@@ -81,14 +84,22 @@ struct ModelConfig {
     }
     /// Of a converted checkpoint.
     [[nodiscard]] LatentShape latent_shape() const {
-        return {attention_shape(), latent->rope.rope_dim, latent->kv_rank,  latent->factorization,
-                latent->layout,    latent->query_rank,    latent->nope_dim, key_norms()};
+        return {attention_shape(),  latent->rope.rope_dim, latent->kv_rank, latent->factorization, latent->layout,
+                latent->query_rank, latent->nope_dim,      key_norms(),     latent->own_width};
     }
 };
 
 /// Reads a config.json. This is the only place that knows its keys.
 /// @throws Error{io}, Error{format} naming the key, Error{unsupported} naming the family or feature.
 [[nodiscard]] ModelConfig read_config(const std::filesystem::path& config_json);
+
+/// The config.json of a small model of the family with the keys of ModelFamily::typical, and what it says.
+[[nodiscard]] nlohmann::ordered_json example_config_json(const ModelFamily& family);
+[[nodiscard]] ModelConfig example_config(const ModelFamily& family);
+/// What a model computes, in words, from its rules: "RMSNorm", "QK-norm", "sliding window", ...
+[[nodiscard]] std::vector<std::string> operations_of(const ModelConfig& config);
+/// What prevents a conversion to MLA, in words; empty where nothing does.
+[[nodiscard]] std::string conversion_obstacle(const ModelConfig& config);
 
 /// Nothing if a model with these rules can be calibrated on and converted to MLA.
 /// @throws Error{unsupported} naming the family and the rule that no conversion is known for.
@@ -112,6 +123,7 @@ struct NormView {
     const TensorView* weight = nullptr;  // [features]
     const TensorView* bias = nullptr;    // [features]
     NormRule rule;
+    bool by_part = false;  // of a latent layer's heads: weights of what rotates, then of the others
     explicit operator bool() const { return weight != nullptr; }
 };
 
@@ -184,6 +196,11 @@ struct LayerView {
 /// The tensors that few tokens read all of: those of the experts that tokens choose.
 [[nodiscard]] std::vector<const TensorView*> expert_tensors_of(const LayerView& layer);
 
+struct OpenOptions {
+    /// What the architecture has no place for becomes a warning instead of an error.
+    bool ignore_unused = false;
+};
+
 /// A checkpoint whose tensors were found and agree with its config.json.
 struct Model {
     ModelConfig config;
@@ -193,6 +210,10 @@ struct Model {
     const TensorView* lm_head = nullptr;       // [vocab, hidden]; equals embed_tokens where tied
     std::vector<LayerView> layers;
     std::vector<std::unique_ptr<TensorView>> parts;  // rows of tensors that hold several weights
+    std::vector<std::vector<std::byte>> repeated;  // rows of values that several heads of keys share, for each of them
+    /// Tensors, and files of weights, that the architecture has no place for although they would change the result.
+    std::vector<std::string> unused;
+    std::vector<std::string> warnings;  // for people: what was decided where config.json and the weights disagree
 
     [[nodiscard]] const LayerView& layer(std::int64_t index) const { return layers[static_cast<std::size_t>(index)]; }
     [[nodiscard]] const LayerRules& rules(std::int64_t layer) const {
@@ -201,8 +222,11 @@ struct Model {
 
     /// Opens a checkpoint directory, original or converted.
     /// @throws Error{io}, Error{format} naming tensor and key where shapes and config.json disagree,
-    /// Error{unsupported}.
-    static Model open(const std::filesystem::path& directory);
+    /// Error{unsupported}, also for what would be `unused`.
+    static Model open(const std::filesystem::path& directory, const OpenOptions& options = {});
+
+    /// Whether a tensor of the checkpoint is among `unused`.
+    [[nodiscard]] bool is_unused(std::string_view tensor) const;
 };
 
 /// The frequencies of rotary pairs that the config.json of an original describes for vectors of `dims` dimensions, as

@@ -14,21 +14,6 @@
 
 namespace mha2mla {
 
-/// Rank of every rotary pair by a score, 0 the largest, as the reference implementation stores it: the same rank in
-/// both halves of a head.
-struct PairRanks {
-    std::int64_t layers = 0, kv_heads = 0, head_dim = 0;
-    std::vector<std::uint8_t> values;  // [layers, kv_heads, head_dim]
-    [[nodiscard]] std::uint8_t rank(std::int64_t layer, std::int64_t kv_head, std::int64_t pair) const {
-        return values[static_cast<std::size_t>((layer * kv_heads + kv_head) * head_dim + pair)];
-    }
-    /// The `count` pairs with the least ranks, ascending.
-    [[nodiscard]] std::vector<std::int64_t> first_pairs(std::int64_t layer, std::int64_t kv_head,
-                                                        std::int64_t count) const;
-};
-
-/// The pairs of each KV head of a layer whose rank is among the first rope_dim / 2.
-[[nodiscard]] LayerPairs kept_pairs(const PairRanks& ranks, std::int64_t layer, std::int64_t rope_dim);
 /// Appends the ranks of one layer. @param order pairs of each KV head, rank 0 first; the layer's number of pairs each.
 void append_ranks(const LayerPairs& order, PairRanks& ranks);
 
@@ -116,11 +101,5 @@ inline constexpr std::int64_t kMostSettlingSequences = 16 * 1024;
 /// Whether the reference implementation selects the same pairs from `partial_rope_version` alone.
 [[nodiscard]] bool reference_selects_the_same(const RopeSelection& selection, const ModelConfig& config,
                                               const RopeOptions& options);
-
-/// Reads a rank file of the reference implementation (`.pth`: a zip of a pickled uint8 tensor [layers, kv_heads,
-/// head_dim]). Nothing is unpickled; only this exact form is accepted. @throws Error{io}, Error{format}
-[[nodiscard]] PairRanks read_rank_file(const std::filesystem::path& path);
-/// The bytes of such a file, for torch.load. They depend only on the ranks.
-[[nodiscard]] std::string rank_file_bytes(const PairRanks& ranks);
 
 }  // namespace mha2mla

@@ -197,12 +197,12 @@ private:
     }
 
     void copy_piece(std::int64_t i) {
-        const TensorView& tensor = *layout_.copies[static_cast<std::size_t>(i)];
-        const std::string name = "copy of " + tensor.name;
+        const auto& [tensor, copy] = layout_.copies[static_cast<std::size_t>(i)];
+        const std::string name = "copy of " + copy;
         if (take_over(name) != nullptr) return;
-        copy_tensor(writer_, source_, tensor, settings_.form);
-        source_.checkpoint.done_with(tensor);
-        record({name, {}}, {tensor.name});
+        copy_tensor(writer_, source_, *tensor, copy, settings_.form);
+        source_.checkpoint.done_with(*tensor);
+        record({name, {}}, {copy});
     }
 
     void read_ahead(std::int64_t layer) const {

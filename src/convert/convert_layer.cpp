@@ -154,11 +154,16 @@ void write_aligned_layer(CheckpointWriter& writer, const Model& source, std::int
     }
 }
 
-void copy_tensor(CheckpointWriter& writer, const Model& source, const TensorView& tensor, const OutputForm& form) {
+void copy_tensor(CheckpointWriter& writer, const Model& source, const TensorView& tensor, const std::string& name,
+                 const OutputForm& form) {
     const Dtype dtype = output_dtype(tensor.dtype, form.dtype);
+    const bool reordered = std::any_of(source.layers.begin(), source.layers.end(), [&](const LayerView& layer) {
+        const AttentionView& view = layer.original_attention();
+        return view.q_norm.weight == &tensor || view.k_norm.weight == &tensor;
+    });
+    if (reordered && !form.norm_order.empty()) return write_rows(writer, name, tensor, form.norm_order, dtype);
     const float factor = copy_factor(source, tensor, form);
-    if (dtype == tensor.dtype && factor == 1)
-        return writer.copy(tensor.name, tensor, source.checkpoint.file_of(tensor));
+    if (dtype == tensor.dtype && factor == 1) return writer.copy(name, tensor, source.checkpoint.file_of(tensor));
     constexpr std::uint64_t kStep = 1U << 20U;
     const std::uint64_t count = element_count(tensor.shape);
     std::vector<float> values(std::min(kStep, count));
@@ -166,7 +171,7 @@ void copy_tensor(CheckpointWriter& writer, const Model& source, const TensorView
         const auto part = std::span(values).first(std::min(kStep, count - first));
         to_finite_float(tensor, first, part);
         for (float& value : part) value *= factor;
-        writer.write_part(tensor.name, first * dtype_bits(dtype) / 8, from_floats(part, dtype, tensor.name));
+        writer.write_part(name, first * dtype_bits(dtype) / 8, from_floats(part, dtype, tensor.name));
     }
 }
 

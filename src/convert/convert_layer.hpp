@@ -24,6 +24,8 @@ void write_aligned_layer(CheckpointWriter& writer, const Model& source, std::int
                          const LatentWeights& weights);
 
 /// A tensor that keeps its values, but for copy_factor(): inside the kernel, or a little at a time if they change.
-void copy_tensor(CheckpointWriter& writer, const Model& source, const TensorView& tensor, const OutputForm& form);
+/// @param name its name in the output.
+void copy_tensor(CheckpointWriter& writer, const Model& source, const TensorView& tensor, const std::string& name,
+                 const OutputForm& form);
 
 }  // namespace mha2mla

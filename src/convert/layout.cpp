@@ -44,6 +44,56 @@ bool any_bias(const Model& source, std::initializer_list<LinearView AttentionVie
     return false;
 }
 
+/// The order of a norm's weights for a family that norms queries and keys. One order serves all heads there.
+std::vector<std::int64_t> reference_norm_order(const ModelConfig& config, const RopeOptions& rope) {
+    constexpr std::array<std::string_view, 4> kFamilies = {"llama", "qwen2", "qwen3", "qwen3_moe"};
+    if (std::find(kFamilies.begin(), kFamilies.end(), config.model_type) == kFamilies.end()) {
+        throw Error(ErrorCode::unsupported, "the reference implementation has no code for model_type '" +
+                                                config.model_type +
+                                                "', only for llama, qwen2, qwen3 and qwen3_moe; convert without "
+                                                "reference-config");
+    }
+    if (config.rules.layers.front().attention.query_key_norm == QueryKeyNorm::none) return {};
+    if (find_rope_strategy(rope.strategy).needs_ranks()) {
+        throw Error(ErrorCode::unsupported,
+                    "the reference implementation has one order of a norm's weights for all "
+                    "heads of model_type '" +
+                        config.model_type +
+                        "', so that they must keep the same pairs; choose the selection high, "
+                        "low or uniform of method mha2mla");
+    }
+    const auto kept = select_rope(config, rope, nullptr).pairs.front().front();
+    std::vector<std::int64_t> order, others;
+    for (std::int64_t place = 0; place < config.head_dim; ++place) {
+        const bool rotates = std::binary_search(kept.begin(), kept.end(), place % config.num_pairs());
+        (rotates ? order : others).push_back(place);
+    }
+    order.insert(order.end(), others.begin(), others.end());
+    return order;
+}
+
+/// Names of tensors that hold the rows of two projections of an MLP, for a layout that has one for each, and their
+/// layers.
+std::map<std::string_view, std::int64_t> fused_mlps(const Model& source, const OutputForm& form) {
+    std::map<std::string_view, std::int64_t> layers;
+    if (form.shape.layout->model_type.empty() || source.config.names.gate_up.empty()) return layers;
+    for (std::size_t layer = 0; layer < source.layers.size(); ++layer) {
+        if (const TensorView* gate = source.layers[layer].gate.weight) {
+            layers.emplace(gate->name, static_cast<std::int64_t>(layer));
+        }
+    }
+    return layers;
+}
+
+std::vector<CopiedTensor> copies_of(const Model& source, const TensorView& tensor,
+                                    const std::map<std::string_view, std::int64_t>& fused) {
+    const auto layer = fused.find(tensor.name);
+    if (layer == fused.end()) return {{&tensor, tensor.name}};
+    const LayerView& view = source.layer(layer->second);
+    const std::string prefix = layer_prefix(layer->second);
+    return {{view.gate.weight, prefix + "mlp.gate_proj.weight"}, {view.up.weight, prefix + "mlp.up_proj.weight"}};
+}
+
 }  // namespace
 
 const LinearView& projection(const AttentionView& view, Projection which) {
@@ -73,6 +123,7 @@ float copy_factor(const Model& source, const TensorView& tensor, const OutputFor
 OutputForm output_form(const Model& source, const ConversionPlan& plan, const Split& split) {
     OutputForm form{source.config.latent_shape(split.rope_dim, split.kv_rank, plan.factorization(), plan.layout()),
                     plan.aligned() != nullptr, false, plan.dtype};
+    if (plan.reference_config) form.norm_order = reference_norm_order(source.config, plan.rope(split.rope_dim));
     if (plan.layout().model_type.empty()) return form;
     form.latent_norm = plan.aligned()->options.latent_norm;
     const bool folded = plan.aligned()->options.without_bias;
@@ -121,6 +172,7 @@ OutputLayout lay_out_conversion(const Model& source, const OutputForm& form) {
             if (linear->bias != nullptr) replaced.insert(linear->bias->name);
         }
     }
+    const std::map<std::string_view, std::int64_t> fused = fused_mlps(source, form);
     OutputLayout layout;
     layout.layers.resize(source.layers.size());
     for (const auto& file : source.checkpoint.files()) {
@@ -131,9 +183,11 @@ OutputLayout lay_out_conversion(const Model& source, const OutputForm& form) {
                     layout.tensors.push_back(std::move(spec));
                 }
             }
-            if (replaced.contains(tensor.name)) continue;
-            layout.tensors.push_back({tensor.name, output_dtype(tensor.dtype, form.dtype), tensor.shape});
-            layout.copies.push_back(&tensor);
+            if (replaced.contains(tensor.name) || source.is_unused(tensor.name)) continue;
+            for (CopiedTensor& copy : copies_of(source, tensor, fused)) {
+                layout.tensors.push_back({copy.name, output_dtype(tensor.dtype, form.dtype), copy.tensor->shape});
+                layout.copies.push_back(std::move(copy));
+            }
         }
     }
     return layout;

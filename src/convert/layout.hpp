@@ -8,11 +8,17 @@
 
 namespace mha2mla {
 
+/// A tensor of the source, or some rows of one, under its name in the output.
+struct CopiedTensor {
+    const TensorView* tensor;
+    std::string name;
+};
+
 /// What the output will hold: copies of the source's tensors, and new ones in place of those of the attention.
 struct OutputLayout {
     std::vector<TensorSpec> tensors;               // in the order of the source
     std::vector<std::vector<std::string>> layers;  // names of each layer's new tensors
-    std::vector<const TensorView*> copies;         // source tensors that pass through
+    std::vector<CopiedTensor> copies;              // what passes through
 };
 
 /// Names of the attention tensors of one layer that convert() writes itself, without ".weight" or ".bias".
@@ -41,6 +47,9 @@ struct OutputForm {
     /// stream that is scaled by s and an epsilon scaled by s².
     float residual_scale = 1;
     LatentNorm latent_norm = LatentNorm::identity;
+    /// For the reference implementation: the order in which it wants the weights of norms of queries and keys, those of
+    /// what rotates first; empty: as they are.
+    std::vector<std::int64_t> norm_order = {};
 };
 
 /// What a tensor that is passed on is multiplied by: the stream's scale where it is written, and where the embeddings

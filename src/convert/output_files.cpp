@@ -105,8 +105,9 @@ std::string config_text(const Model& source, const ConversionPlan& plan, const O
     }
     if (source.lm_head != source.embed_tokens) config["tie_word_embeddings"] = false;  // whatever was said of it
     if (form.residual_scale != 1) config["rms_norm_eps"] = kLatentNormEps;
-    const LatentConfig latent{report.selection,      plan.factorization(), report.kv_rank,
-                              form.shape.query_rank, form.shape.layout,    report.frequencies};
+    LatentConfig latent{report.selection,      plan.factorization(), report.kv_rank,
+                        form.shape.query_rank, form.shape.layout,    report.frequencies};
+    latent.norms_by_part = !form.norm_order.empty();
     return latent.layout->config_text(
         config, latent,
         {rank_file, plan.rope(0).uniform_start, plan.aligned() != nullptr, form.biased, plan.reference_config});

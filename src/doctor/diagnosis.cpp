@@ -5,6 +5,7 @@
 #include <set>
 
 #include "../model/find_tensors.hpp"
+#include "../model/unused.hpp"
 #include "../support/json_file.hpp"
 #include "mha2mla/align.hpp"
 #include "mha2mla/calibration.hpp"
@@ -45,12 +46,14 @@ public:
             const Model model = find_tensors(*config, std::move(*checkpoint), problems);
             for (auto& problem : problems) add(Verdict::problem, "tensors", std::move(problem));
             if (problems.empty()) add(Verdict::ok, "tensors", "complete, with the shapes that config.json implies");
+            for (const std::string& warning : model.warnings) add(Verdict::warning, "tensors", warning);
+            const bool needless = add_unused(model);
             if (options_.deep) {
                 check_values(model);
             } else {
                 add(Verdict::ok, "values", "not checked", Remedy::deep);
             }
-            if (problems.empty() && planned && !config->latent) check_disk(model);
+            if (problems.empty() && !needless && planned && !config->latent) check_disk(model);
         }
         return std::move(findings_);
     }
@@ -61,6 +64,16 @@ private:
     }
     void add(Verdict verdict, std::string topic, const Error& error) {
         add(verdict, std::move(topic), std::string(error.message()), error.remedy());
+    }
+
+    /// What would be left out. @return whether that prevents a conversion.
+    bool add_unused(const Model& model) {
+        const Verdict verdict = options_.ignore_unused ? Verdict::warning : Verdict::problem;
+        for (const std::string& name : model.unused) {
+            add(verdict, "unused", why_unused(model, name),
+                verdict == Verdict::problem ? Remedy::ignore_unused : Remedy::none);
+        }
+        return verdict == Verdict::problem && !model.unused.empty();
     }
 
     std::optional<ModelConfig> read_configuration() {

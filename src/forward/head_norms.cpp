@@ -27,10 +27,10 @@ HeadNorm head_norm(const NormView& view, const AttentionShape& shape, std::int64
         const auto& kept = pairs[static_cast<std::size_t>(head / group)];
         std::int64_t rope = 0, nope = 0;
         for (std::int64_t place = 0; place < dim; ++place) {
-            const auto at = static_cast<std::size_t>((norm.whole ? head * dim : 0) + place);
-            const float weight = weights[at] + view.rule.weight_offset;
             const bool rotates = std::binary_search(kept.begin(), kept.end(), place % half);
-            (rotates ? norm.rope(head, rope++) : norm.nope(head, nope++)) = weight;
+            const std::int64_t within = !view.by_part ? place : rotates ? rope : rope_dim + nope;
+            const auto at = static_cast<std::size_t>((norm.whole ? head * dim : 0) + within);
+            (rotates ? norm.rope(head, rope++) : norm.nope(head, nope++)) = weights[at] + view.rule.weight_offset;
         }
     }
     return norm;

@@ -62,19 +62,24 @@ void expanded_latent_attention(const ModelConfig& config, const LatentAttentionV
     if (!view.one_up()) up(view.down_v, view.up_v, work.v);
     const Matrix& values = view.one_up() ? work.k : work.v;
     const std::int64_t tokens = work.q.rows();
-    if (const auto norms = head_norms(view.head_q_norm, view.head_k_norm, shape, pairs)) {
+    const auto norm_heads = [&] {
+        const auto norms = head_norms(view.head_q_norm, view.head_k_norm, shape, pairs);
+        if (!norms) return;
         const HeadColumns query_rope = head_columns(work.q, shape.num_heads, rows.query_rope),
                           query_nope = head_columns(work.q, shape.num_heads, rows.query_nope),
                           key_rope = head_columns(work.k_rope, shape.rope_keys(), {0, shape.rope_dim}),
                           key_nope = head_columns(work.k, shape.up_heads(), rows.up_key);
         norms->query.apply(norms->query.scales(tokens, query_rope, query_nope), query_rope, query_nope);
         norms->key.apply(norms->key.scales(tokens, key_rope, key_nope), key_rope, key_nope);
-    }
+    };
+    const bool rotates_first = config.rules.layers[static_cast<std::size_t>(layer)].attention.rotates_before_norm;
+    if (!rotates_first) norm_heads();
     const auto rotate = [&](Matrix& x, std::int64_t heads, const HeadRows& at) {
         rotate_heads(rotary, Turn::forward, seq_len, tokens, {x.data() + at.first, x.cols(), heads, at.stride}, pairs);
     };
     rotate(work.q, shape.num_heads, rows.query_rope);
     rotate(work.k_rope, shape.rope_keys(), {0, shape.rope_dim});
+    if (rotates_first) norm_heads();
     AttentionInput input = attention_shape(config, layer, tokens, seq_len);
     input.num_kv_heads = shape.up_heads();
     input.parts[0] = {rows_of(work.q, rows.query_rope), rows_of(work.k_rope), shape.rope_dim, rows.query_rope.stride,

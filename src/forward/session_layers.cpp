@@ -66,19 +66,25 @@ NewRows Session::Impl::latent_rows(const LatentAttentionView& view, std::int64_t
     project_latent_queries(view, work.normed, work.latent, work.q);
     const auto [query_rope, query_nope, up_key, up_value] = latent_heads;
     const auto norms = head_norms(view.head_q_norm, view.head_k_norm, latent, pairs);
+    if (latent.rope_dim > 0) project(view.k_rope, work.normed, work.k_rope);
+    const auto rotate_both = [&] {
+        rotate(layer, runs, {work.q.data() + query_rope.first, work.q.cols(), heads, query_rope.stride}, pairs);
+        if (latent.rope_dim == 0) return;
+        rotate(layer, runs, {work.k_rope.data(), work.k_rope.cols(), latent.rope_keys(), latent.rope_dim}, pairs);
+    };
+    const AttentionRule& rule = model.rules(layer).attention;
+    if (rule.rotates_before_norm) rotate_both();
     if (norms) {
         const HeadColumns rope = head_columns(work.q, heads, query_rope),
                           nope = head_columns(work.q, heads, query_nope);
         norms->query.apply(norms->query.scales(work.q.rows(), rope, nope), rope, nope);
     }
-    work.q *= model.rules(layer).attention.scale;
-    rotate(layer, runs, {work.q.data() + query_rope.first, work.q.cols(), heads, query_rope.stride}, pairs);
+    const Matrix key_scales = norms ? norm_keys(view, *norms) : Matrix();
+    if (!rule.rotates_before_norm) rotate_both();
+    work.q *= rule.scale;
     std::int64_t column = 0;
     std::size_t segment = 0;
-    if (latent.rope_dim > 0) project(view.k_rope, work.normed, work.k_rope);
-    const Matrix key_scales = norms ? norm_keys(view, *norms) : Matrix();
     if (latent.rope_dim > 0) {
-        rotate(layer, runs, {work.k_rope.data(), work.k_rope.cols(), latent.rope_keys(), latent.rope_dim}, pairs);
         added.rows.leftCols(work.k_rope.cols()) = work.k_rope;
         column = work.k_rope.cols();
         added.queries[segment++] = gather_heads(work.q, query_rope, heads, latent.rope_dim);

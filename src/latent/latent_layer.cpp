@@ -97,9 +97,11 @@ void run_latent(const LatentLayer& layer, std::int64_t seq_len, const Matrix& in
     }
     project(to.latent, w.up_k, w.up_k_bias, to.k_nope);
     project(to.latent, w.up_v, w.up_v_bias, to.v);
-    if (layer.head_norms) norm_heads(layer, to);
+    const bool rotates_first = layer.rule.rotates_before_norm;
+    if (layer.head_norms && !rotates_first) norm_heads(layer, to);
     rotate(layer, seq_len, shape.num_heads, Turn::forward, to.q);
     rotate(layer, seq_len, shape.rope_keys(), Turn::forward, to.k_rope);
+    if (layer.head_norms && rotates_first) norm_heads(layer, to);
     copy_to_heads(shape, to.k_rope);
     const KeptShape kept = kept_shape(shape, input.rows(), seq_len);
     to.attention.resize(kept.probabilities());
@@ -126,9 +128,11 @@ void differentiate_latent(const LatentLayer& layer, std::int64_t seq_len, const 
                              {d_k_nope.data(), d_k_nope.cols()},
                              {d_v.data(), d_v.cols()}});
     sum_over_heads(shape, d_k_rope);
+    const bool rotates_first = layer.rule.rotates_before_norm;
+    if (layer.head_norms && rotates_first) norm_heads_gradient(layer, at, d_q, d_k_rope, d_k_nope);
     rotate(layer, seq_len, shape.num_heads, Turn::back, d_q);
     rotate(layer, seq_len, shape.rope_keys(), Turn::back, d_k_rope);
-    if (layer.head_norms) norm_heads_gradient(layer, at, d_q, d_k_rope, d_k_nope);
+    if (layer.head_norms && !rotates_first) norm_heads_gradient(layer, at, d_q, d_k_rope, d_k_nope);
     weight_gradient(d_q, input, d.q);
     weight_gradient(d_k_rope, input, d.k_rope);
     weight_gradient(d_k_nope, at.latent, d.up_k);

@@ -47,6 +47,7 @@ Json nested_rope(const Json& original) {
 /// converts has yarn with an attention factor of 1, of which mscale and mscale_all_dim are one way to say it.
 Json rope_parameters(const Json& original) {
     Json rope = nested_rope(original);
+    rope.erase("partial_rotary_factor");  // all dims of the rotated key rotate
     if (rope.erase("mscale_all_dim") > 0) {
         rope.erase("mscale");
         rope["attention_factor"] = 1.0;

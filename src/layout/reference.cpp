@@ -2,7 +2,9 @@
 // loads them.
 #include <algorithm>
 #include <array>
+#include <filesystem>
 #include <nlohmann/json.hpp>
+#include <numeric>
 
 #include "layouts.hpp"
 #include "loader_code.hpp"
@@ -60,6 +62,96 @@ void read_pairs(const Json& object, const AttentionShape& attention, std::int64_
     }
 }
 
+bool is_true(const Json& object, const char* key, const std::string& file) {
+    const auto it = object.find(key);
+    if (it == object.end() || it->is_null()) return false;
+    if (!it->is_boolean()) fail(file, key, "must be true or false");
+    return it->get<bool>();
+}
+
+/// Where the object is and what it is about.
+struct Place {
+    const Json& object;
+    const AttentionShape& attention;
+    std::int64_t layers;
+    const std::string& file;
+};
+
+/// The pairs that the reference's mask has for every head: dims `start`, `start + step`, ... of both halves.
+std::vector<std::int64_t> uniform_pairs(const Place& at, std::int64_t rope_dim) {
+    const std::int64_t half = at.attention.head_dim / 2,
+                       step = at.attention.head_dim / std::max<std::int64_t>(1, rope_dim);
+    const std::int64_t start = whole_number(at.object, "uniform_start_point", 0, half, at.file);
+    std::vector<std::int64_t> pairs;
+    for (std::int64_t pair = start; pair < half; pair += step) pairs.push_back(pair);
+    if (half % step != 0 || start >= step || std::ssize(pairs) != rope_dim / 2) {
+        fail(at.file, "rope_dim_for_mla",
+             "(" + std::to_string(rope_dim) + ") with uniform_start_point " + std::to_string(start) +
+                 " does not select so many evenly spaced dimensions of " + std::to_string(at.attention.head_dim));
+    }
+    return pairs;
+}
+
+/// The rank file that `qk_tensor_path` names, wherever it may have been put.
+PairRanks find_rank_file(const Place& at) {
+    namespace fs = std::filesystem;
+    const fs::path directory = fs::path(at.file).parent_path();
+    const auto path = at.object.find("qk_tensor_path");
+    const bool named = path != at.object.end() && path->is_string() && !path->get_ref<const std::string&>().empty();
+    const fs::path name = named ? fs::path(path->get<std::string>()) : fs::path("2_norm_rank.pth");
+    for (const fs::path& candidate : {directory / name.filename(), directory / name, name}) {
+        std::error_code ignored;
+        if (fs::is_regular_file(candidate, ignored)) return read_rank_file(candidate);
+    }
+    throw Error(ErrorCode::io, at.file +
+                                   ": partial_rope_version is 2-norm, but the rank file that says which rotary pairs "
+                                   "were kept is missing: put " +
+                                   name.filename().string() +
+                                   (named ? "" : ", which calibration of the original gave,") + " into " +
+                                   (directory.empty() ? "." : directory.string()));
+}
+
+/// What selection and shapes follow from the keys of the reference alone, in a checkpoint that its code wrote.
+void read_what_the_reference_wrote(const Place& at, const FactorizationRow& row, LatentConfig& latent) {
+    const AttentionShape& attention = at.attention;
+    const std::int64_t rank = whole_number(at.object, "low_rank", 0, std::int64_t{2} * attention.hidden, at.file);
+    latent.kv_rank = std::max<std::int64_t>(1, row.halves_rank() ? 2 * rank : rank);
+    latent.rope.strategy = text(at.object, "partial_rope_version", at.file);
+    latent.norms_by_part = true;
+    const std::int64_t dim = latent.rope.rope_dim, count = dim / 2;
+    const auto in_all_heads = [&](const std::vector<std::int64_t>& pairs) {
+        const auto heads = static_cast<std::size_t>(attention.num_kv_heads);
+        latent.rope.pairs.assign(static_cast<std::size_t>(at.layers), LayerPairs(heads, pairs));
+    };
+    const auto from = [&](std::int64_t first) {
+        std::vector<std::int64_t> pairs(static_cast<std::size_t>(count));
+        std::iota(pairs.begin(), pairs.end(), first);
+        return pairs;
+    };
+    if (latent.rope.strategy == "high") return in_all_heads(from(0));
+    if (latent.rope.strategy == "low") return in_all_heads(from(attention.head_dim / 2 - count));
+    if (latent.rope.strategy == "uniform") return in_all_heads(uniform_pairs(at, dim));
+    if (latent.rope.strategy != "2-norm") {
+        fail(at.file, "partial_rope_version",
+             "is '" + latent.rope.strategy + "'; supported: high, low, uniform, 2-norm");
+    }
+    // With is_gqa2mha2mla, keys are repeated for each query head, which has pairs of its own; values are not.
+    const bool expanded = is_true(at.object, "is_gqa2mha2mla", at.file) && attention.group_size() > 1;
+    const PairRanks ranks = find_rank_file(at);
+    const std::int64_t heads = expanded ? attention.num_heads : attention.num_kv_heads;
+    if (ranks.layers != at.layers || ranks.kv_heads != heads || ranks.head_dim != attention.head_dim) {
+        fail(at.file, "qk_tensor_path",
+             "names ranks of another model: they are for " + std::to_string(ranks.layers) + " layers with " +
+                 std::to_string(ranks.kv_heads) + " heads of " + std::to_string(ranks.head_dim) + ", not " +
+                 std::to_string(at.layers) + " with " + std::to_string(heads) + " of " +
+                 std::to_string(attention.head_dim));
+    }
+    for (std::int64_t layer = 0; layer < at.layers; ++layer) latent.rope.pairs.push_back(kept_pairs(ranks, layer, dim));
+    if (!expanded) return;
+    latent.value_heads = attention.num_kv_heads;
+    latent.own_width = (row.halves_rank() ? 2 : 1) * rank * attention.num_kv_heads;
+}
+
 Json object_of(const LatentConfig& latent, const LayoutNotes& notes) {
     const FactorizationRow& row = row_of(latent.factorization);
     // The reference knows four selections. Any other is handed to it as a rank file, which its 2-norm reads.
@@ -80,6 +172,7 @@ Json object_of(const LatentConfig& latent, const LayoutNotes& notes) {
     json["kv_rank"] = latent.kv_rank;
     json["kept_pairs"] = latent.rope.pairs;
     if (notes.aligned) json["aligned"] = true;
+    if (latent.norms_by_part) json["norms_by_part"] = true;
     return json;
 }
 
@@ -162,11 +255,10 @@ std::optional<LatentConfig> read_reference_config(const Json& config, const Atte
     if (found == config.end() || found->is_null()) return std::nullopt;
     const Json& object = *found;
     if (!object.is_object()) throw Error(ErrorCode::format, file + ": key 'mha2mla' must be an object");
+    if (is_true(object, "is_baseline", file)) return std::nullopt;  // fine-tuned, not converted
     LatentConfig latent;
     latent.rope.rope_dim = whole_number(object, "rope_dim_for_mla", 0, attention.head_dim, file);
     if (latent.rope.rope_dim % 2 != 0) fail(file, "rope_dim_for_mla", "must be even");
-    latent.kv_rank = whole_number(object, "kv_rank", 1, std::int64_t{2} * attention.hidden, file);
-    latent.rope.strategy = text(object, "rope_selection", file);
     const std::string method = text(object, "svd_init_method", file);
     const std::string own = object.contains("factorization") ? text(object, "factorization", file) : std::string();
     const auto row = std::find_if(kFactorizations.begin(), kFactorizations.end(), [&](const auto& candidate) {
@@ -177,7 +269,16 @@ std::optional<LatentConfig> read_reference_config(const Json& config, const Atte
              "is unknown: '" + method + "'" + (own.empty() ? "" : " with factorization '" + own + "'"));
     }
     latent.factorization = row->factorization;
-    read_pairs(object, attention, layers, file, latent.rope);
+    const std::string family = config.value("model_type", "");
+    if (!object.contains("kept_pairs")) {
+        read_what_the_reference_wrote({object, attention, layers, file}, *row, latent);
+    } else {
+        latent.kv_rank = whole_number(object, "kv_rank", 1, std::int64_t{2} * attention.hidden, file);
+        latent.rope.strategy = text(object, "rope_selection", file);
+        read_pairs(object, attention, layers, file, latent.rope);
+        latent.norms_by_part = is_true(object, "norms_by_part", file);
+    }
+    latent.rotates_before_norm = latent.norms_by_part && family == "qwen3";
     return latent;
 }
 

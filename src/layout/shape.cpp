@@ -15,7 +15,7 @@ std::int64_t LatentShape::nope_dim() const {
 
 LatentWidths LatentShape::widths() const {
     const FactorizationRow& row = row_of(factorization);
-    const std::int64_t rank = latents() * kv_rank;
+    const std::int64_t rank = own_width > 0 ? own_width : latents() * kv_rank;
     if (row.shared) return {rank, rank, rank};
     const std::int64_t part = row.halves_rank() ? rank / 2 : rank;
     LatentWidths widths{row.key ? part : 0, row.value ? part : 0, 0};

@@ -6,6 +6,7 @@
 #include "head_order.hpp"
 #include "mha2mla/error.hpp"
 #include "mha2mla/model.hpp"
+#include "read_config.hpp"
 
 namespace mha2mla {
 namespace {
@@ -20,8 +21,10 @@ constexpr std::size_t kMaxConfigBytes = 8'000'000;
 }  // namespace
 
 ModelConfig read_config(const std::filesystem::path& config_json) {
-    const std::string file = config_json.string();
-    const Json json = read_json_file<Json>(config_json, kMaxConfigBytes);
+    return read_config(read_json_file<Json>(config_json, kMaxConfigBytes), config_json.string());
+}
+
+ModelConfig read_config(const Json& json, const std::string& file) {
     if (!json.is_object()) throw Error(ErrorCode::format, file + ": must be a JSON object");
     const ConfigKeys keys(json, file);
     ModelConfig config;
@@ -63,6 +66,8 @@ ModelConfig read_config(const std::filesystem::path& config_json) {
     config.max_position_embeddings = keys.dimension("max_position_embeddings", kMaxPositions, 2048);
     config.tie_word_embeddings = keys.flag("tie_word_embeddings", false);
     config.bos_token_id = keys.integer("bos_token_id");
+    config.num_nextn_predict_layers =
+        std::clamp<std::int64_t>(keys.integer("num_nextn_predict_layers").value_or(0), 0, kMaxLayers);
     // Left over from another model's config; doctor() tells.
     if (config.bos_token_id && (*config.bos_token_id < 0 || *config.bos_token_id >= config.vocab_size)) {
         config.bos_token_id.reset();
@@ -76,7 +81,11 @@ ModelConfig read_config(const std::filesystem::path& config_json) {
     if (by_family) {
         refuse_conversion(config);
         // Its heads are in the order of HeadOrder.
-        for (LayerRules& rules : config.rules.layers) rules.rotary = ordered_rule(rules.rotary, config.head_dim);
+        for (LayerRules& rules : config.rules.layers) {
+            rules.rotary = ordered_rule(rules.rotary, config.head_dim);
+            rules.attention.rotates_before_norm = config.latent->rotates_before_norm;
+        }
+        if (config.latent->value_heads > 0) config.num_key_value_heads = config.num_attention_heads;
     }
     return config;
 }

@@ -3,11 +3,13 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <set>
 #include <string>
 #include <utility>
 
 #include "find_tensors.hpp"
 #include "mha2mla/error.hpp"
+#include "unused.hpp"
 
 namespace mha2mla {
 namespace {
@@ -15,13 +17,20 @@ namespace {
 /// Finds tensors by name and checks them against the shape that config.json implies.
 class Finder {
 public:
+    /// @param used takes the tensors that are found.
     /// @param problems takes what is wrong, instead of an exception, if it is not null.
-    Finder(Model& model, std::vector<std::string>* problems)
-        : checkpoint_(model.checkpoint), config_(model.config), parts_(model.parts), problems_(problems) {}
+    Finder(Model& model, std::set<const TensorView*>& used, std::vector<std::string>* problems)
+        : checkpoint_(model.checkpoint),
+          config_(model.config),
+          parts_(model.parts),
+          repeated_(model.repeated),
+          used_(used),
+          problems_(problems) {}
 
     /// `because` says in words which configuration the shape comes from.
     const TensorView* tensor(const std::string& name, const Shape& shape, const std::string& because) const {
         const TensorView* found = checkpoint_.find(name);
+        used_.insert(found);
         if (found == nullptr) {
             return refuse({ErrorCode::format, checkpoint_.directory().string() + ": tensor '" + name +
                                                   "' is missing, but config.json says " + because});
@@ -96,17 +105,6 @@ private:
         if (problems_ == nullptr) throw error;
         problems_->emplace_back(error.what());
         return nullptr;
-    }
-
-    /// Left out, they would change the result without a word.
-    void refuse_norms(const std::string& attention) const {
-        for (const char* name : {"q_norm.weight", "k_norm.weight"}) {
-            const TensorView* found = checkpoint_.find(attention + name);
-            if (found == nullptr) continue;
-            (void)refuse({ErrorCode::unsupported, found->file + ": tensor '" + found->name +
-                                                      "' has no place in model_type '" + config_.model_type +
-                                                      "'; is config.json from another model?"});
-        }
     }
 
     [[nodiscard]] std::string head_words(std::int64_t heads, const char* kind) const {
@@ -243,15 +241,13 @@ private:
     /// Of queries and keys.
     void find_head_norms(const std::string& names, const AttentionRule& rule, const std::string& query_words,
                          const std::string& kv_words, NormView& q_norm, NormView& k_norm) const {
-        if (rule.query_key_norm == QueryKeyNorm::none) {
-            if (!config_.latent) refuse_norms(names);
-            return;
-        }
+        if (rule.query_key_norm == QueryKeyNorm::none) return;
         const bool whole = rule.query_key_norm == QueryKeyNorm::whole;
         const NormRule& norms = config_.rules.layers.front().norm;
         const std::int64_t dim = config_.head_dim;
         q_norm = norm(names, "q_norm", whole ? config_.num_attention_heads * dim : dim, norms, query_words);
         k_norm = norm(names, "k_norm", whole ? config_.num_key_value_heads * dim : dim, norms, kv_words);
+        q_norm.by_part = k_norm.by_part = config_.latent && config_.latent->norms_by_part;
     }
 
     LatentAttentionView latent_attention(const std::string& prefix, const AttentionRule& rule) const {
@@ -271,10 +267,39 @@ private:
                 continue;
             }
             const bool bias = tensor.from == Projection::output ? rule.o_bias : rule.qkv_bias;
-            place(tensor.role, shape, linear(name, tensor.rows, tensor.columns, tensor.biased && bias, because), view);
+            const std::int64_t shared = tensor.role == LatentRole::up_value ? heads_per_value() : 1;
+            const LinearView found = linear(name, tensor.rows / shared, tensor.columns, tensor.biased && bias, because);
+            place(tensor.role, shape, repeat_heads(found, shared), view);
         }
         find_head_norms(prefix + "self_attn.", rule, query_words, words, view.head_q_norm, view.head_k_norm);
         return view;
+    }
+
+    /// Heads of keys that share one of values; more than 1 only in checkpoints of the reference implementation.
+    [[nodiscard]] std::int64_t heads_per_value() const {
+        const std::int64_t value_heads = config_.latent->value_heads;
+        return value_heads > 0 ? config_.num_key_value_heads / value_heads : 1;
+    }
+
+    /// Each head's rows `times` times behind one another.
+    LinearView repeat_heads(const LinearView& heads, std::int64_t times) const {
+        if (times == 1) return heads;
+        const auto repeat = [&](const TensorView* tensor) -> const TensorView* {
+            if (tensor == nullptr) return nullptr;
+            const auto head = static_cast<std::size_t>(config_.head_dim) * tensor->data.size() /
+                              static_cast<std::size_t>(tensor->rows());
+            auto& bytes = repeated_.emplace_back();
+            for (std::size_t first = 0; first < tensor->data.size(); first += head) {
+                const auto rows = tensor->data.subspan(first, head);
+                for (std::int64_t i = 0; i < times; ++i) bytes.insert(bytes.end(), rows.begin(), rows.end());
+            }
+            auto whole = std::make_unique<TensorView>(*tensor);
+            whole->shape[0] *= times;
+            whole->data = bytes;
+            parts_.push_back(std::move(whole));
+            return parts_.back().get();
+        };
+        return {repeat(heads.weight), repeat(heads.bias)};
     }
 
     void place(LatentRole role, const LatentShape& shape, const LinearView& found, LatentAttentionView& view) const {
@@ -312,6 +337,8 @@ private:
     const Checkpoint& checkpoint_;
     const ModelConfig& config_;
     std::vector<std::unique_ptr<TensorView>>& parts_;
+    std::vector<std::vector<std::byte>>& repeated_;
+    std::set<const TensorView*>& used_;
     std::vector<std::string>* problems_;
 };
 
@@ -328,8 +355,11 @@ bool differ(const TensorView& a, const TensorView& b) {
 }
 
 Model find_model(ModelConfig config, Checkpoint checkpoint, std::vector<std::string>* problems) {
-    Model model{std::move(config), std::move(checkpoint), nullptr, {}, nullptr, {}, {}};
-    const Finder finder(model, problems);
+    Model model;
+    model.config = std::move(config);
+    model.checkpoint = std::move(checkpoint);
+    std::set<const TensorView*> used;
+    const Finder finder(model, used, problems);
     const Shape table{model.config.vocab_size, model.config.hidden_size};
     const std::string words = "vocab_size " + std::to_string(model.config.vocab_size) + ", hidden_size " +
                               std::to_string(model.config.hidden_size);
@@ -344,6 +374,9 @@ Model find_model(ModelConfig config, Checkpoint checkpoint, std::vector<std::str
         const TensorView* stored = model.checkpoint.find(head);
         if (!under_head && stored != nullptr && model.embed_tokens != nullptr && differ(*stored, *model.embed_tokens)) {
             model.lm_head = finder.tensor(head, table, words);
+            model.warnings.push_back(model.checkpoint.directory().string() +
+                                     ": config.json says tie_word_embeddings true, but '" + head +
+                                     "' is not the embeddings: what is stored counts");
         }
     } else {
         model.embed_tokens = finder.tensor(embed, table, words);
@@ -353,6 +386,7 @@ Model find_model(ModelConfig config, Checkpoint checkpoint, std::vector<std::str
     for (std::int64_t layer = 0; layer < model.config.num_hidden_layers; ++layer) {
         model.layers.push_back(finder.layer(layer));
     }
+    model.unused = find_unused(model, used);
     return model;
 }
 
@@ -415,9 +449,17 @@ std::vector<const TensorView*> expert_tensors_of(const LayerView& layer) {
     return tensors;
 }
 
-Model Model::open(const std::filesystem::path& directory) {
+Model Model::open(const std::filesystem::path& directory, const OpenOptions& options) {
     auto checkpoint = Checkpoint::open(directory);  // first: it knows best what is wrong with a directory
-    return find_model(read_config(directory / "config.json"), std::move(checkpoint), nullptr);
+    Model model = find_model(read_config(directory / "config.json"), std::move(checkpoint), nullptr);
+    if (model.unused.empty()) return model;
+    if (!options.ignore_unused) throw Error(ErrorCode::unsupported, describe_unused(model), Remedy::ignore_unused);
+    model.warnings.push_back(describe_unused(model) + ": left out");
+    return model;
+}
+
+bool Model::is_unused(std::string_view tensor) const {
+    return std::binary_search(unused.begin(), unused.end(), tensor);
 }
 
 Model find_tensors(ModelConfig config, Checkpoint checkpoint, std::vector<std::string>& problems) {

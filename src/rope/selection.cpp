@@ -41,22 +41,6 @@ std::vector<std::int64_t> select_ranked(const ModelConfig&, const RopeOptions& o
     return ranks->first_pairs(layer, kv_head, options.rope_dim / 2);
 }
 
-std::vector<std::int64_t> PairRanks::first_pairs(std::int64_t layer, std::int64_t kv_head, std::int64_t count) const {
-    std::vector<std::int64_t> pairs;
-    for (std::int64_t k = 0; k < head_dim / 2; ++k) {
-        if (rank(layer, kv_head, k) < count) pairs.push_back(k);
-    }
-    return pairs;
-}
-
-LayerPairs kept_pairs(const PairRanks& ranks, std::int64_t layer, std::int64_t rope_dim) {
-    LayerPairs pairs;
-    for (std::int64_t head = 0; head < ranks.kv_heads; ++head) {
-        pairs.push_back(ranks.first_pairs(layer, head, rope_dim / 2));
-    }
-    return pairs;
-}
-
 void append_ranks(const LayerPairs& order, PairRanks& ranks) {
     for (const auto& pairs : order) {
         std::vector<std::uint8_t> half(pairs.size());

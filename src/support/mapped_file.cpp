@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <utility>
 
 #include "mapping_table.hpp"
@@ -63,8 +64,18 @@ MappedFile::~MappedFile() {
     if (descriptor_ >= 0) ::close(descriptor_);
 }
 
-void MappedFile::will_need(std::span<const std::byte> part) const { advise(part, MADV_WILLNEED); }
-void MappedFile::done_with(std::span<const std::byte> part) const { advise(part, MADV_DONTNEED); }
+bool MappedFile::holds(std::span<const std::byte> part) const {
+    const std::less_equal<> not_before;
+    return data_ != nullptr && not_before(data_, part.data()) && not_before(part.data() + part.size(), data_ + size_);
+}
+
+// Copies of what a file holds are no pages of it.
+void MappedFile::will_need(std::span<const std::byte> part) const {
+    if (holds(part)) advise(part, MADV_WILLNEED);
+}
+void MappedFile::done_with(std::span<const std::byte> part) const {
+    if (holds(part)) advise(part, MADV_DONTNEED);
+}
 
 MappedFile::MappedFile(MappedFile&& other) noexcept
     : data_(std::exchange(other.data_, nullptr)),

@@ -41,7 +41,7 @@ void run(const CalibrateFlags& flags, Context& context) {
     const TextSource& text = flags.tokens;
     check_output_paths(outputs, {flags.model, text.text, text.tokens, text.tokenizer}, flags.overwrite);
     const ThreadScope threads(context.threads);
-    const Model model = Model::open(flags.model);
+    const Model model = open_model(flags.model, context.ignore_unused, context);
     const CalibrationStats stats =
         calibrate_on_text(model, flags.tokens, flags.samples, flags.rope_dim.value_or(default_rope_dim(model.config)),
                           flags.gather, context.max_memory, context.observer);
@@ -89,6 +89,7 @@ void add_calibrate(CLI::App& app, Context& context) {
     auto* command = app.add_subcommand(
         "calibrate", "Gather statistics of queries, keys and layer inputs by running text through the model");
     add_checkpoint_option(*command, flags->model);
+    add_ignore_unused_option(*command, context.ignore_unused);
     add_token_options(*command, flags->tokens);
     add_sample_options(*command, flags->samples, false);
     command

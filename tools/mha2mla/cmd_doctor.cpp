@@ -17,7 +17,7 @@ constexpr std::size_t kMostLines = 20;  // of one topic; a wrong config.json mak
 struct DoctorFlags {
     std::filesystem::path model, output;
     LatentFlags latent;
-    bool deep = false, json = false;
+    bool deep = false, ignore_unused = false, json = false;
 };
 
 std::string text_of(const Finding& finding) { return Error::joined(finding.text, option_advice(finding.remedy)); }
@@ -49,8 +49,9 @@ void print_findings(const DoctorFlags& flags, const std::vector<Finding>& findin
 }
 
 void run(const DoctorFlags& flags, Context& context) {
-    const DiagnosisOptions options{flags.latent.rope_dim, flags.latent.kv_rank,
-                                   flags.latent.factorization.value_or(Factorization::joint), flags.output, flags.deep};
+    const DiagnosisOptions options{
+        flags.latent.rope_dim, flags.latent.kv_rank, flags.latent.factorization.value_or(Factorization::joint),
+        flags.output,          flags.deep,           flags.ignore_unused};
     const auto findings = diagnose(flags.model, options, context.observer);
     const bool converts = std::none_of(findings.begin(), findings.end(),
                                        [](const Finding& finding) { return finding.verdict == Verdict::problem; });
@@ -65,6 +66,7 @@ void add_doctor(CLI::App& app, Context& context) {
     auto flags = std::make_shared<DoctorFlags>();
     auto* command = app.add_subcommand("doctor", "Check whether a checkpoint would convert, without converting it");
     add_checkpoint_option(*command, flags->model);
+    add_ignore_unused_option(*command, flags->ignore_unused);
     command->add_flag("--deep", flags->deep, "Also read every weight and look for values that are not finite");
     command
         ->add_option("--output", flags->output,

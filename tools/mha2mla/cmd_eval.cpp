@@ -81,7 +81,7 @@ void run(const EvalFlags& flags, Context& context) {
     check_rules(kEvalRules, flags);
     check_kv_cache_flags(flags.cache);
     const ThreadScope threads(context.threads);
-    const Model model = Model::open(flags.model);
+    const Model model = open_model(flags.model, context.ignore_unused, context);
     if (!flags.choices.empty()) return run_choices(flags, model, context);
     std::int64_t window_length = 0;
     const auto windows = load_windows(flags.tokens, flags.windows, model, context, window_length);
@@ -119,6 +119,7 @@ void add_eval(CLI::App& app, Context& context) {
     auto* command =
         app.add_subcommand("eval", "NLL and perplexity of a checkpoint on a text, or its accuracy on multiple choice");
     add_checkpoint_option(*command, flags->model);
+    add_ignore_unused_option(*command, context.ignore_unused);
     add_token_options(*command, flags->tokens);
     add_window_options(*command, flags->windows);
     add_kv_cache_options(*command, flags->cache,

@@ -83,7 +83,7 @@ void run(const ExportFlags& flags, Context& context) {
     // Whether a GGUF file may be replaced is asked by the library.
     check_output_paths({{"the output", flags.file, "GGUF"}}, {flags.model}, true);
     const ThreadScope threads(context.threads);
-    const Model model = Model::open(flags.model);
+    const Model model = open_model(flags.model, context.ignore_unused, context);
     const GgufExportReport report = export_gguf(model, flags.file, flags.request, context.observer);
     context.observer.finish();
     if (flags.json) return print_json(as_json(flags, report));
@@ -96,6 +96,7 @@ void add_export(CLI::App& app, Context& context) {
     auto flags = std::make_shared<ExportFlags>();
     auto* command = app.add_subcommand("export", "Write a converted checkpoint as GGUF, which llama.cpp loads");
     add_checkpoint_option(*command, flags->model, "model", "Checkpoint directory of layout deepseek");
+    add_ignore_unused_option(*command, context.ignore_unused);
     command->option_defaults()->group(kOutput);
     command->add_option("file", flags->file, "GGUF file to create")->required()->type_name("FILE")->group(kInput);
     add_choice(

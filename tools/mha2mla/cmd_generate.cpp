@@ -232,7 +232,7 @@ void run(const GenerateFlags& flags, Context& context) {
     check_rules(kGenerateRules, flags);
     check_kv_cache_flags(flags.cache);
     const ThreadScope threads(context.threads);
-    const Model model = Model::open(flags.model);
+    const Model model = open_model(flags.model, context.ignore_unused, context);
     const auto tokenizer = load_tokenizer(flags, model);
     const auto prompts = tokenize_prompts(flags, model, tokenizer, context);
     GenerateOptions options;
@@ -268,6 +268,7 @@ void add_generate(CLI::App& app, Context& context) {
     auto flags = std::make_shared<GenerateFlags>();
     auto* command = app.add_subcommand("generate", "Continue prompts, with a KV cache in any format");
     add_checkpoint_option(*command, flags->model);
+    add_ignore_unused_option(*command, context.ignore_unused);
     auto* prompt = command->add_option("--prompt", flags->prompt, "Text to continue")->type_name("TEXT");
     auto* file =
         command

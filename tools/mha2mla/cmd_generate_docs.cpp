@@ -3,6 +3,7 @@
 
 #include "commands.hpp"
 #include "documents.hpp"
+#include "family_table.hpp"
 #include "mha2mla/atomic_file.hpp"
 #include "mha2mla/checkpoint.hpp"
 #include "mha2mla/error.hpp"
@@ -45,7 +46,8 @@ void run(const GenerateDocsFlags& flags, const ProgramDoc& doc) {
     make_directory(flags.pages);
     for (const auto& command : doc.commands) {
         const fs::path path = flags.pages / (command.name + ".md");
-        write_file_atomically(path, updated_page(read_page(path), command));
+        write_file_atomically(
+            path, updated_page(read_page(path), command, command.name == "families" ? family_markdown() : ""));
     }
 }
 

@@ -71,8 +71,8 @@ std::string describe(const ExpertLayers& layers, std::int64_t of_layers) {
     return text;
 }
 
-void run(const InspectFlags& flags) {
-    const Model model = Model::open(flags.model);
+void run(const InspectFlags& flags, Context& context) {
+    const Model model = open_model(flags.model, context.ignore_unused, context);
     const double cache_bytes = 2.0 * static_cast<double>(cache_numbers_per_token(model.config));
     const ExpertLayers experts = expert_layers(model.config);
     Totals total;
@@ -142,15 +142,16 @@ void run(const InspectFlags& flags) {
 
 }  // namespace
 
-void add_inspect(CLI::App& app, Context&) {
+void add_inspect(CLI::App& app, Context& context) {
     auto flags = std::make_shared<InspectFlags>();
     auto* command = app.add_subcommand("inspect", "Configuration, tensors and sizes of a checkpoint");
     add_checkpoint_option(*command, flags->model);
+    add_ignore_unused_option(*command, context.ignore_unused);
     add_json_option(*command, flags->json);
     set_footer(*command, "",
                {{"", "mha2mla inspect ./model"},
                 {"the dtypes of its tensors", "mha2mla inspect ./model --json | jq '.tensors[] | .name, .dtype'"}});
-    command->callback([flags] { run(*flags); });
+    command->callback([flags, &context] { run(*flags, context); });
 }
 
 }  // namespace mha2mla::tool

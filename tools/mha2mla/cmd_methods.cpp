@@ -35,9 +35,6 @@ void print_all() {
     for (const auto& row : kNopePhases) {
         print_entry(row.name, std::string(row.what) + (row.phase == NopePhase::fitted ? kNeedsText : ""));
     }
-    std::printf("\nModels (model_type of config.json)\n");
-    for (const auto& row : model_families())
-        print_entry(row.model_type, std::string(row.covers) + (row.converts ? "" : " (eval and generate only)"));
 }
 
 void print_all_as_json() {
@@ -53,9 +50,6 @@ void print_all_as_json() {
     for (const auto& row : kNopePhases) {
         json["nope_phase"].push_back(
             {{"name", row.name}, {"needs_statistics", row.phase == NopePhase::fitted}, {"text", row.what}});
-    }
-    for (const auto& row : model_families()) {
-        json["models"].push_back({{"model_type", row.model_type}, {"text", row.covers}, {"converts", row.converts}});
     }
     print_json(json);
 }

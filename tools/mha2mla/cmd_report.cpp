@@ -86,7 +86,7 @@ RotaryFrequencies find_frequencies(const ReportFlags& flags, const NamedStats& s
 std::vector<LayerSpectra> measure_spectra(const ReportFlags& flags, const NamedStats& stats, std::int64_t rope_dim,
                                           Context& context) {
     if (!flags.wants_spectra()) return {};
-    const Model model = Model::open(flags.checkpoint);
+    const Model model = open_model(flags.checkpoint, context.ignore_unused, context);
     check_stats_fit(stats.stats, model.config, stats.name);
     return layer_spectra(model, report_selection(stats, rope_dim), context.observer);
 }
@@ -173,6 +173,7 @@ void add_report(CLI::App& app, Context& context) {
     auto flags = std::make_shared<ReportFlags>();
     auto* command =
         app.add_subcommand("report", "Figures and tables of the statistics that calibrate wrote, or of training runs");
+    add_ignore_unused_option(*command, context.ignore_unused);
     command->option_defaults()->group(kInput);
     auto* stats = command->add_option("stats", flags->stats, "Statistics file that calibrate wrote");
     stats->type_name("FILE");

@@ -46,8 +46,8 @@ void print_result(const VerifyFlags& flags, const VerifyResult& result, double b
 
 void run(const VerifyFlags& flags, Context& context) {
     const ThreadScope threads(context.threads);
-    const Model original = Model::open(flags.source);
-    const Model converted = Model::open(flags.destination);
+    const Model original = open_model(flags.source, context.ignore_unused, context);
+    const Model converted = open_model(flags.destination, context.ignore_unused, context);
     std::int64_t window_length = 0;
     const auto windows = load_windows(flags.tokens, flags.windows, original, context, window_length);
     const VerifyResult result = verify(original, converted, windows, window_length, context.observer);
@@ -67,6 +67,7 @@ void add_verify(CLI::App& app, Context& context) {
     auto* command = app.add_subcommand("verify", "Distance of a converted checkpoint from its original on a text");
     add_checkpoint_option(*command, flags->source, "source", "The original checkpoint");
     add_checkpoint_option(*command, flags->destination, "converted", "The converted checkpoint");
+    add_ignore_unused_option(*command, context.ignore_unused);
     add_token_options(*command, flags->tokens);
     add_window_options(*command, flags->windows);
     command

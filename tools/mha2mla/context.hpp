@@ -48,6 +48,7 @@ struct Context {
     LogObserver observer{line};
     LogOptions log;
     int threads = 0;                      // 0: all
+    bool ignore_unused = false;           // see OpenOptions
     std::set<std::string> checked_texts;  // of evaluations, by what they depend on
     std::uint64_t max_memory = 0;         // largest number of bytes for a run; 0: half of the available memory
 };

@@ -94,7 +94,7 @@ ConversionRequest ConvertFlags::asked() const {
 }
 
 Conversion prepare(const ConvertFlags& flags, Context& context, const fs::path& shared) {
-    Conversion conversion{Model::open(flags.source), {}, {}, {}, {}, {}, {}};
+    Conversion conversion{open_model(flags.source, flags.ignore_unused, context), {}, {}, {}, {}, {}, {}};
     check_method(flags);
     const ModelConfig& config = conversion.model.config;
     conversion.plan = plan_of(flags, config);
@@ -102,6 +102,12 @@ Conversion prepare(const ConvertFlags& flags, Context& context, const fs::path& 
         !rule.empty() && !flags.request.layout && conversion.plan.aligned() != nullptr) {
         spdlog::info("model_type {} has {}, which layout {} has no place for: layout {}", config.model_type, rule,
                      deepseek_layout().name, conversion.plan.layout().name);
+    }
+    if (conversion.plan.reference_config && config.model_type == "qwen3") {
+        context.observer.warn(
+            "the reference implementation rotates queries and keys of Qwen3 before it norms them, so that its code "
+            "makes "
+            "something else of the weights than the original's; evaluations of the output do as it does");
     }
     conversion.limits = {context.max_memory, flags.max_shard_bytes, flags.overwrite, flags.resume};
     if (const AlignRequest* request = conversion.plan.aligned()) {

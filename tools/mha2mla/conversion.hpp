@@ -20,6 +20,7 @@ struct ConvertFlags {
     TextSource evaluation;
     WindowFlags evaluation_windows;
     bool overwrite = false, resume = false;
+    bool ignore_unused = false;  // see OpenOptions
 
     /// The request with what the options of text say.
     [[nodiscard]] ConversionRequest asked() const;

@@ -123,6 +123,7 @@ void add_conversion_options(CLI::App& command, ConvertFlags& flags) {
         .add_option("--rank-file", flags.statistics.rank_file,
                     "Rank file of the reference implementation (.pth), instead of text")
         ->type_name("FILE");
+    add_ignore_unused_option(command, flags.ignore_unused);
     command.option_defaults()->group(kOutput);
     add_dtype_option(command, flags.request.dtype, "dtype of the output; auto keeps each tensor's");
     command.add_flag("--reference-config", flags.request.reference_config,

@@ -30,7 +30,8 @@ inline constexpr std::array<ShellRow, 3> kShells = {{
 
 /// The page of a command with its generated part (usage, options, examples) updated; the text above and below the marks
 /// is kept.
-/// @param page the current page; empty for a new one.
-[[nodiscard]] std::string updated_page(const std::string& page, const CommandDoc& command);
+/// @param page the current page; empty for a new one. @param more Markdown that ends the generated part.
+[[nodiscard]] std::string updated_page(const std::string& page, const CommandDoc& command,
+                                       const std::string& more = {});
 
 }  // namespace mha2mla::tool

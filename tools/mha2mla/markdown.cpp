@@ -59,13 +59,14 @@ std::string generated(const CommandDoc& command) {
 
 }  // namespace
 
-std::string updated_page(const std::string& page, const CommandDoc& command) {
+std::string updated_page(const std::string& page, const CommandDoc& command, const std::string& more) {
     const auto begin = page.find(kBegin), end = page.find(kEnd);
     const bool marked = begin != std::string::npos && end != std::string::npos && begin < end;
     const std::string before =
         marked ? page.substr(0, begin) : "# mha2mla " + command.name + "\n\n" + command.summary + ".\n\n";
     const std::string after = marked ? page.substr(end + kEnd.size()) : page;
-    return before + std::string(kBegin) + generated(command) + std::string(kEnd) + after;
+    return before + std::string(kBegin) + generated(command) + (more.empty() ? "" : more + "\n") + std::string(kEnd) +
+           after;
 }
 
 }  // namespace mha2mla::tool

@@ -53,6 +53,20 @@ void add_checkpoint_option(CLI::App& command, std::filesystem::path& path, const
     command.add_option(name, path, help)->required()->type_name("DIR");
 }
 
+void add_ignore_unused_option(CLI::App& command, bool& ignore_unused) {
+    command
+        .add_flag("--ignore-unused", ignore_unused,
+                  "Leave out weights that the architecture has no place for although they would change the result: a "
+                  "warning instead of an error")
+        ->group(kInput);
+}
+
+Model open_model(const std::filesystem::path& directory, bool ignore_unused, Context& context) {
+    Model model = Model::open(directory, {ignore_unused});
+    for (const std::string& warning : model.warnings) context.observer.warn(warning);
+    return model;
+}
+
 void add_json_option(CLI::App& command, bool& json) {
     command.add_flag("--json", json, "Print the result as JSON")->group(kRunning);
 }

@@ -25,6 +25,10 @@ inline constexpr const char* kRunning = "Running";
 
 void add_checkpoint_option(CLI::App& command, std::filesystem::path& path, const char* name = "model",
                            const char* help = "Checkpoint directory (config.json, *.safetensors)");
+/// --ignore-unused.
+void add_ignore_unused_option(CLI::App& command, bool& ignore_unused);
+/// Opens a checkpoint and shows its warnings.
+[[nodiscard]] Model open_model(const std::filesystem::path& directory, bool ignore_unused, Context& context);
 void add_json_option(CLI::App& command, bool& json);
 void add_threads_option(CLI::App& command, Context& context);
 void add_max_memory_option(CLI::App& command, Context& context);

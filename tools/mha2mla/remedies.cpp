@@ -44,6 +44,7 @@ constexpr std::array<RemedyRow, kRemedies.size()> kOptions = {{
     {Remedy::layout_deepseek, "convert it with --layout deepseek first"},
     {Remedy::form_mqa, "choose --form mqa, whose cache is twice as large"},
     {Remedy::form_mla, "choose --form mla"},
+    {Remedy::ignore_unused, "--ignore-unused leaves it out"},
 }};
 
 constexpr bool in_order() {

@@ -5,7 +5,9 @@
 #include <memory>
 
 #include "mha2mla/error.hpp"
-#include "mha2mla/rope.hpp"
+#include "mha2mla/layout.hpp"
+#include "mha2mla/mapped_file.hpp"
+#include "mha2mla/tensor.hpp"
 
 namespace mha2mla {
 namespace {
@@ -206,6 +208,22 @@ std::string rank_pickle(const PairRanks& ranks) {
 }
 
 }  // namespace
+
+std::vector<std::int64_t> PairRanks::first_pairs(std::int64_t layer, std::int64_t kv_head, std::int64_t count) const {
+    std::vector<std::int64_t> pairs;
+    for (std::int64_t k = 0; k < head_dim / 2; ++k) {
+        if (rank(layer, kv_head, k) < count) pairs.push_back(k);
+    }
+    return pairs;
+}
+
+LayerPairs kept_pairs(const PairRanks& ranks, std::int64_t layer, std::int64_t rope_dim) {
+    LayerPairs pairs;
+    for (std::int64_t head = 0; head < ranks.kv_heads; ++head) {
+        pairs.push_back(ranks.first_pairs(layer, head, rope_dim / 2));
+    }
+    return pairs;
+}
 
 PairRanks read_rank_file(const std::filesystem::path& path) {
     const MappedFile mapped(path);  // for a clear error if it is missing
