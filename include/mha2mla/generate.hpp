@@ -46,6 +46,7 @@ struct GenerateOptions {
     KvCacheOptions cache;
     SamplingOptions sampling;  // prompt i of a batch uses seed + i
     std::int64_t max_new_tokens = 128;
+    std::int64_t min_new_tokens = 0;  // stop tokens are not taken before, whatever their logits
     std::vector<TokenId> stop;
 };
 

@@ -2,10 +2,9 @@
 #include <charconv>
 #include <nlohmann/json.hpp>
 
-#include "../support/json_file.hpp"
+#include "json_lines.hpp"
 #include "mha2mla/choices.hpp"
 #include "mha2mla/error.hpp"
-#include "mha2mla/mapped_file.hpp"
 
 namespace mha2mla {
 namespace {
@@ -148,18 +147,8 @@ constexpr ChoiceTask kTasks[] = {
     {"mmlu", "subject, question, choices, answer", read_mmlu},
 };
 
-ChoiceItem read_line(const std::string& line, const ChoiceTask& task) {
-    const std::string needs = "; " + std::string(task.name) + " needs the keys " + std::string(task.keys);
-    const Json json = parse_json(line);
-    if (!json.is_object()) throw Error(ErrorCode::format, "not a JSON object in UTF-8" + needs);
-    ChoiceItem item;
-    try {
-        item = task.read(json);
-    } catch (const Json::exception& error) {
-        // "[json.exception.out_of_range.403] key 'sol1' not found"
-        const std::string_view what = error.what();
-        throw Error(ErrorCode::format, std::string(what.substr(what.find("] ") + 2)) + needs);
-    }
+ChoiceItem read_item_of(const Json& line, const ChoiceTask& task) {
+    ChoiceItem item = task.read(line);
     if (item.choices.empty()) throw Error(ErrorCode::format, "the question has no choices");
     if (item.gold < 0 || item.gold >= static_cast<std::int64_t>(item.choices.size())) {
         throw Error(ErrorCode::format, "the answer is not among the " + std::to_string(item.choices.size()) +
@@ -173,21 +162,11 @@ ChoiceItem read_line(const std::string& line, const ChoiceTask& task) {
 std::span<const ChoiceTask> choice_tasks() { return kTasks; }
 
 std::vector<ChoiceItem> read_choices(const std::filesystem::path& file, const ChoiceTask& task) {
-    const MappedFile mapped(file);
-    const std::string_view text(reinterpret_cast<const char*>(mapped.bytes().data()), mapped.bytes().size());
+    const JsonLines lines(file);
+    const std::string needs = "; " + std::string(task.name) + " needs the keys " + std::string(task.keys);
     std::vector<ChoiceItem> items;
-    std::int64_t number = 0;
-    for (std::size_t start = 0; start < text.size();) {
-        const std::size_t end = std::min(text.find('\n', start), text.size());
-        const std::string line(text.substr(start, end - start));
-        start = end + 1;
-        ++number;
-        if (strip(line).empty()) continue;
-        try {
-            items.push_back(read_line(line, task));
-        } catch (const Error& error) {
-            throw Error(error.code(), file.string() + ", line " + std::to_string(number) + ": " + error.what());
-        }
+    for (std::size_t i = 0; i < lines.size(); ++i) {
+        items.push_back(lines.read(i, needs, [&](const Json& line) { return read_item_of(line, task); }));
     }
     if (items.empty()) throw Error(ErrorCode::format, file.string() + ": the file has no questions");
     return items;

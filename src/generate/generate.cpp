@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <limits>
 
 #include "../support/json_file.hpp"
 #include "mha2mla/error.hpp"
@@ -78,6 +79,13 @@ Matrix last_logits(const Model& model, const Matrix& hidden, const std::vector<A
     return logits(model, last);
 }
 
+/// Makes tokens impossible. @param scores [active, vocab]
+void exclude(const std::vector<TokenId>& tokens, Matrix& scores) {
+    for (const TokenId id : tokens) {
+        if (id >= 0 && id < scores.cols()) scores.col(id).setConstant(-std::numeric_limits<float>::infinity());
+    }
+}
+
 }  // namespace
 
 std::vector<TokenId> stop_tokens(const Model& model) {
@@ -102,7 +110,8 @@ GenerateResult generate(const Model& model, std::span<const std::vector<TokenId>
     result.prefill_seconds = seconds_since(start);
     for (std::int64_t step = 0; step < options.max_new_tokens && !active.empty(); ++step) {
         observer.step("generate", step, options.max_new_tokens);
-        const Matrix scores = last_logits(model, hidden, active);
+        Matrix scores = last_logits(model, hidden, active);
+        if (step < options.min_new_tokens) exclude(options.stop, scores);
         std::vector<Active> next;
         pieces.clear();
         for (std::size_t i = 0; i < active.size(); ++i) {

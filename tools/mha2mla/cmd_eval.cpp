@@ -3,11 +3,13 @@
 #include <memory>
 
 #include "commands.hpp"
+#include "eval_longbench.hpp"
 #include "kv_cache_options.hpp"
 #include "mha2mla/choices.hpp"
 #include "mha2mla/error.hpp"
 #include "mha2mla/evaluate.hpp"
 #include "mha2mla/plan.hpp"
+#include "mha2mla/suggestion.hpp"
 #include "mha2mla/threads.hpp"
 #include "option_rules.hpp"
 #include "options.hpp"
@@ -22,20 +24,40 @@ struct EvalFlags {
     WindowFlags windows;
     KvCacheFlags cache;
     std::filesystem::path choices;
-    std::string_view task = choice_tasks().front().name;
+    std::vector<std::string> tasks;
+    LongbenchFlags longbench;
     bool json = false;
 };
 
-bool of_text(const EvalFlags& flags) { return flags.choices.empty(); }
-constexpr std::string_view kOfText = "--text or --tokens, not --choices";
-constexpr std::array<OptionRule<EvalFlags>, 2> kEvalRules = {{
-    {"--context", [](const EvalFlags& flags) { return flags.windows.context.has_value(); }, of_text, kOfText},
-    {"--max-windows", [](const EvalFlags& flags) { return flags.windows.max_windows.has_value(); }, of_text, kOfText},
+bool runs_model(const EvalFlags& flags) { return flags.longbench.score.empty(); }
+bool of_text(const EvalFlags& flags) { return flags.choices.empty() && !flags.longbench.given(); }
+bool has_length(const EvalFlags& flags) { return of_text(flags) || flags.longbench.runs(); }
+bool reads_text(const EvalFlags& flags) { return runs_model(flags) && flags.tokens.tokens.empty(); }
+bool has_tasks(const EvalFlags& flags) { return !of_text(flags); }
+constexpr std::string_view kRunsModel = "a model, not --longbench-score";
+constexpr std::array<OptionRule<EvalFlags>, 5> kEvalRules = {{
+    {"--context", [](const EvalFlags& flags) { return flags.windows.context.has_value(); }, has_length,
+     "--text, --tokens or --longbench"},
+    {"--max-windows", [](const EvalFlags& flags) { return flags.windows.max_windows.has_value(); }, of_text,
+     "--text or --tokens, not --choices or --longbench"},
+    {"--task", [](const EvalFlags& flags) { return !flags.tasks.empty(); }, has_tasks,
+     "--choices, --longbench or --longbench-score"},
+    {"--tokenizer", [](const EvalFlags& flags) { return !flags.tokens.tokenizer.empty(); }, reads_text, kRunsModel},
+    {"--kv-cache", [](const EvalFlags& flags) { return flags.cache.format.has_value(); }, runs_model, kRunsModel},
 }};
 
-const ChoiceTask& find_task(std::string_view name) {
+/// @throws Error{usage} unless the names are one, that of a data set of multiple choice.
+const ChoiceTask& find_task(const std::vector<std::string>& names) {
+    if (names.size() > 1) throw Error(ErrorCode::usage, "--choices is one data set; give one --task");
     const auto tasks = choice_tasks();
-    return *std::find_if(tasks.begin(), tasks.end(), [&](const ChoiceTask& task) { return task.name == name; });
+    if (names.empty()) return tasks.front();
+    std::vector<std::string> candidates;
+    for (const auto& task : tasks) {
+        if (task.name == names.front()) return task;
+        candidates.emplace_back(task.name);
+    }
+    throw Error(ErrorCode::usage,
+                "--task " + names.front() + " is no data set of --choices" + did_you_mean(names.front(), candidates));
 }
 
 std::string percent(const Accuracy& accuracy) {
@@ -47,7 +69,7 @@ nlohmann::ordered_json accuracy_json(const Accuracy& accuracy) {
 }
 
 void run_choices(const EvalFlags& flags, const Model& model, Context& context) {
-    const auto items = read_choices(flags.choices, find_task(flags.task));
+    const auto items = read_choices(flags.choices, find_task(flags.tasks));
     const auto& given = flags.tokens.tokenizer;
     const Tokenizer tokenizer =
         Tokenizer::load(given.empty() ? model.checkpoint.directory() / "tokenizer.json" : given);
@@ -80,8 +102,13 @@ void run_choices(const EvalFlags& flags, const Model& model, Context& context) {
 void run(const EvalFlags& flags, Context& context) {
     check_rules(kEvalRules, flags);
     check_kv_cache_flags(flags.cache);
+    check_longbench_flags(flags.longbench);
+    const LongbenchSettings settings{flags.tasks, flags.tokens.tokenizer, flags.windows.context, flags.json};
+    if (!runs_model(flags)) return eval_predictions(flags.longbench, settings);
+    if (flags.model.empty()) throw CLI::RequiredError("model");
     const ThreadScope threads(context.threads);
     const Model model = open_model(flags.model, context.ignore_unused, context);
+    if (flags.longbench.runs()) return eval_longbench(flags.longbench, settings, flags.cache, model, context);
     if (!flags.choices.empty()) return run_choices(flags, model, context);
     std::int64_t window_length = 0;
     const auto windows = load_windows(flags.tokens, flags.windows, model, context, window_length);
@@ -112,35 +139,66 @@ void run(const EvalFlags& flags, Context& context) {
     });
 }
 
+/// Names of both kinds of data sets; which of them fit is known when all options are.
+void add_task_option(CLI::App& command, std::vector<std::string>& names) {
+    std::vector<std::string> known;
+    for (const auto& task : choice_tasks()) known.emplace_back(task.name);
+    for (const auto& task : longbench_tasks()) known.emplace_back(task.name);
+    const auto check = [known](const std::string& name) -> std::string {
+        if (std::find(known.begin(), known.end(), name) != known.end()) return "";
+        return "'" + name + "' is not one of " + CLI::detail::join(known) + did_you_mean(name, known);
+    };
+    command
+        .add_option("--task", names,
+                    "Data set. With --choices: the published one whose JSON Lines it holds as they come; items: query, "
+                    "choices, gold. With --longbench: the tasks to run, several separated by commas")
+        ->delimiter(',')
+        ->allow_extra_args(false)
+        ->check(CLI::Validator(check, ""))
+        ->type_name("{" + CLI::detail::join(known) + "}")
+        ->default_str("items with --choices, all with --longbench")
+        ->run_callback_for_default(false);
+}
+
 }  // namespace
 
 void add_eval(CLI::App& app, Context& context) {
     auto flags = std::make_shared<EvalFlags>();
-    auto* command =
-        app.add_subcommand("eval", "NLL and perplexity of a checkpoint on a text, or its accuracy on multiple choice");
+    auto* command = app.add_subcommand(
+        "eval", "NLL and perplexity of a checkpoint on a text, or its score on multiple choice or LongBench");
     add_checkpoint_option(*command, flags->model);
     add_ignore_unused_option(*command, context.ignore_unused);
+    command->get_option("model")->required(false);  // predictions are scored without one
     add_token_options(*command, flags->tokens);
     add_window_options(*command, flags->windows);
-    add_kv_cache_options(*command, flags->cache,
-                         "none, all of a window at once in float32; with --choices that of the weights");
+    command->get_option("--context")
+        ->description(
+            "Tokens of a window, BOS included; default: 2048 or max_position_embeddings if less. With --longbench: of "
+            "a "
+            "prompt; default: max_position_embeddings less the task's new tokens. With --protocol mha2mla: of a prompt "
+            "and "
+            "its new tokens; default: 2048");
+    add_kv_cache_options(
+        *command, flags->cache,
+        "none, all of a window at once in float32; with --choices and --longbench that of the weights");
     command
         ->add_option("--choices", flags->choices,
                      "Multiple choice instead of a text: JSON Lines with query, choices and gold, or see --task")
         ->type_name("FILE")
         ->excludes("--text")
         ->excludes("--tokens");
-    command->get_option("--tokenizer")->remove_needs(command->get_option("--text"));  // --choices reads text too
-    add_choice(*command, "--task", flags->task, choice_tasks(), &ChoiceTask::name,
-               "Published data set whose JSON Lines --choices holds as they come; items: query, choices, gold")
-        ->needs("--choices");
+    command->get_option("--tokenizer")->remove_needs(command->get_option("--text"));  // others read text too
+    add_task_option(*command, flags->tasks);
+    add_longbench_options(*command, flags->longbench);
     document_rules(*command, kEvalRules);
     add_threads_option(*command, context);
     add_json_option(*command, flags->json);
     set_footer(*command, "",
                {{"", "mha2mla eval ./model --text wiki.txt --context 2048"},
                 {"quicker, for scripts", "mha2mla eval ./model-mla --text wiki.txt --max-windows 16 --json"},
-                {"multiple choice", "mha2mla eval ./model --choices hellaswag_val.jsonl --task hellaswag"}});
+                {"multiple choice", "mha2mla eval ./model --choices hellaswag_val.jsonl --task hellaswag"},
+                {"LongBench with a quantised cache; the same command goes on where it was interrupted",
+                 "mha2mla eval ./model --longbench LongBench/data --kv-cache int4-hqq --predictions pred/model-int4"}});
     command->callback([flags, &context] { run(*flags, context); });
 }
 
