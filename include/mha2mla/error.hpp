@@ -56,7 +56,7 @@ struct RemedyRow {
     Remedy remedy;
     std::string_view text;
 };
-inline constexpr std::array<RemedyRow, 28> kRemedies = {{
+inline constexpr std::array<RemedyRow, 29> kRemedies = {{
     {Remedy::none, ""},
     {Remedy::overwrite, "choose another place or allow overwriting"},
     {Remedy::resume_or_overwrite, "resume it, or allow overwriting"},

@@ -31,7 +31,8 @@ inline constexpr std::array<TrainedPartRow, 4> kTrainedParts = {{
     {TrainedPart::attention, "attention", "projections of every attention, their biases included"},
     {TrainedPart::attention_norms, "attention-norms",
      "as attention, and every norm of the model (the reference's is_freeze_non_attn)"},
-    {TrainedPart::kv, "kv", "of every attention what makes keys and values: k_proj and v_proj, or the latent's factors"},
+    {TrainedPart::kv, "kv",
+     "of every attention what makes keys and values: k_proj and v_proj, or the latent's factors"},
 }};
 static_assert(in_order(kTrainedParts, &TrainedPartRow::part));
 
@@ -74,8 +75,8 @@ struct FinetuneOptions {
     RateSchedule schedule;
     double rate = 1e-4;
     double beta1 = 0.9, beta2 = 0.95, eps = 1e-8, weight_decay = 0;
-    double clip = 1;             // largest norm of all gradients together; 0: none
-    bool bf16_moments = false;   // AdamW's, which halves their memory
+    double clip = 1;            // largest norm of all gradients together; 0: none
+    bool bf16_moments = false;  // AdamW's, which halves their memory
     std::int64_t steps = 0;
     std::int64_t batch = 32;        // sequences of a step
     std::int64_t micro_batch = 4;   // sequences whose activations are held at once
@@ -89,7 +90,7 @@ struct FinetuneOptions {
 struct StepReport {
     std::int64_t step = 0;  // counted from 0
     double rate = 0;
-    double loss = 0;  // the mix of LossShares
+    double loss = 0;                                 // the mix of LossShares
     double next_token = 0, teacher = 0, hidden = 0;  // its parts, 0 where they are not computed
     double gradient_norm = 0;                        // before clipping
     std::int64_t tokens = 0;                         // of the batch
@@ -98,8 +99,8 @@ struct StepReport {
 
 /// Sequences of equal length to train on.
 struct TrainingText {
-    std::vector<TokenId> ids;        // [sequences * seq_len]
-    std::vector<char> starts;        // whether an id begins a document; its prediction is not scored. Empty: none does
+    std::vector<TokenId> ids;  // [sequences * seq_len]
+    std::vector<char> starts;  // whether an id begins a document; its prediction is not scored. Empty: none does
     [[nodiscard]] std::int64_t sequences(std::int64_t seq_len) const { return std::ssize(ids) / seq_len; }
 };
 
@@ -140,12 +141,12 @@ private:
 /// A whole training run: steps, evaluations, checkpoints, and the output in the end.
 struct FinetuneRun {
     std::filesystem::path destination;
-    std::vector<TokenId> evaluation;       // sequences of seq_len tokens; empty: no evaluation
-    std::int64_t eval_every = 0;           // steps; 0: before the first and after the last only
-    std::int64_t patience = 0;             // evaluations without a lower NLL, after which the run ends; 0: it does not
-    std::int64_t save_every = 0;           // steps between checkpoints; 0: by time alone
-    double save_seconds = 600;             // between checkpoints
-    std::optional<Dtype> dtype;            // of floating-point tensors; absent: each keeps its own
+    std::vector<TokenId> evaluation;  // sequences of seq_len tokens; empty: no evaluation
+    std::int64_t eval_every = 0;      // steps; 0: before the first and after the last only
+    std::int64_t patience = 0;        // evaluations without a lower NLL, after which the run ends; 0: it does not
+    std::int64_t save_every = 0;      // steps between checkpoints; 0: by time alone
+    double save_seconds = 600;        // between checkpoints
+    std::optional<Dtype> dtype;       // of floating-point tensors; absent: each keeps its own
     bool overwrite = false, resume = false;
     nlohmann::ordered_json data = nullptr;  // what the text was made of, for the record
 };

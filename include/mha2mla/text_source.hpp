@@ -34,5 +34,7 @@ struct TextSource {
 /// @throws Error{usage} if no source is given, Error{io}, Error{format} and Error{unsupported} naming the file.
 [[nodiscard]] std::vector<TokenId> load_tokens(const TextSource& source, const Model& model,
                                                std::optional<std::int64_t> max_tokens = std::nullopt);
+/// The same, with the tokens of each text of JSON Lines in a list of their own; one list otherwise.
+[[nodiscard]] std::vector<std::vector<TokenId>> load_documents(const TextSource& source, const Model& model);
 
 }  // namespace mha2mla

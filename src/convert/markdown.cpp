@@ -54,7 +54,8 @@ std::string text(std::string_view field) {
         escaped += c;
     }
     // Renderers make links of these without being asked.
-    for (std::size_t at = 0; (at = escaped.find("www.", at)) != std::string::npos; at += 5) escaped.insert(at + 3, "\\");
+    for (std::size_t at = 0; (at = escaped.find("www.", at)) != std::string::npos; at += 5)
+        escaped.insert(at + 3, "\\");
     return escaped;
 }
 

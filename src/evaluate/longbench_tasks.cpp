@@ -19,7 +19,7 @@ constexpr std::string_view kSynthetic = "Synthetic Tasks";
 constexpr std::string_view kCode = "Code Completion";
 
 /// From config/dataset2maxlen.json, eval.py and pred.py of LongBench.
-constexpr LongbenchTask kTasks[] = {
+constexpr LongbenchTask kLongbenchTasks[] = {
     // name, group, metric, new tokens, chat, first line only, newline ends, prompt
     {"narrativeqa", kSingle, Metric::qa_f1, 128, true, false, false, kNarrativeqaPrompt},
     {"qasper", kSingle, Metric::qa_f1, 128, true, false, false, kQasperPrompt},
@@ -42,12 +42,12 @@ constexpr LongbenchTask kTasks[] = {
 
 }  // namespace
 
-std::span<const LongbenchTask> longbench_tasks() { return kTasks; }
+std::span<const LongbenchTask> longbench_tasks() { return kLongbenchTasks; }
 
 const LongbenchTask& longbench_task(std::string_view name) {
     std::string names;
     std::vector<std::string> candidates;
-    for (const auto& task : kTasks) {
+    for (const auto& task : kLongbenchTasks) {
         if (task.name == name) return task;
         names += (names.empty() ? "" : ", ") + std::string(task.name);
         candidates.emplace_back(task.name);

@@ -101,8 +101,7 @@ struct Finetuner::State {
                 hidden = prefill(*teacher, batch.ids, options.seq_len, quiet);
                 with.emplace(Teacher{{teacher->config.rules, head_of(*teacher)}, hidden});
             }
-            const auto [next_token, divergence, apart] =
-                model.accumulate(batch, with ? &*with : nullptr, options.loss);
+            const auto [next_token, divergence, apart] = model.accumulate(batch, with ? &*with : nullptr, options.loss);
             report.next_token += next_token;
             report.teacher += divergence;
             report.hidden += apart;
@@ -167,13 +166,12 @@ void Finetuner::save(const std::filesystem::path& file) const {
     for (std::size_t i = 0; i < parameters.size(); ++i) {
         specs.push_back({kMoments + parameters[i].name, Dtype::u8, {std::ssize(state.optimiser.moments(i))}});
     }
-    write_safetensors(
-        file, specs,
-        [&](std::size_t i) -> std::span<const std::byte> {
-            if (i < parameters.size()) return bytes_of(parameters[i].value);
-            return state.optimiser.moments(i - parameters.size());
-        },
-        {{"steps", std::to_string(state.optimiser.steps())}});
+    write_safetensors(file, specs,
+                      [&](std::size_t i) -> std::span<const std::byte> {
+                          if (i < parameters.size()) return bytes_of(parameters[i].value);
+                          return state.optimiser.moments(i - parameters.size());
+                      },
+                      {{"steps", std::to_string(state.optimiser.steps())}});
 }
 
 bool Finetuner::restore(const std::filesystem::path& path) {
@@ -224,8 +222,9 @@ FinetuneMemory finetune_memory(const Model& model, const FinetuneOptions& option
     const auto heads = static_cast<std::uint64_t>(config.num_attention_heads * config.head_dim);
     const auto length = static_cast<std::uint64_t>(options.seq_len);
     const auto layers = static_cast<std::uint64_t>(config.num_hidden_layers);
-    const std::uint64_t layer = 4 * tokens * (12 * hidden + 8 * heads + 6 * static_cast<std::uint64_t>(config.intermediate_size) +
-                                              2 * static_cast<std::uint64_t>(config.num_attention_heads) * length);
+    const std::uint64_t layer = 4 * tokens *
+                                (12 * hidden + 8 * heads + 6 * static_cast<std::uint64_t>(config.intermediate_size) +
+                                 2 * static_cast<std::uint64_t>(config.num_attention_heads) * length);
     const std::uint64_t head = 4 * 4 * static_cast<std::uint64_t>(kHeadTokens * config.vocab_size);
     FinetuneMemory memory;
     memory.weights = 4 * all;

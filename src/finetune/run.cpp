@@ -103,8 +103,12 @@ class Run {
 public:
     Run(const Model& model, const Model* teacher, const TrainingText& text, const FinetuneOptions& options,
         const FinetuneRun& asked, Observer& observer)
-        : model_(model), options_(options), asked_(asked), observer_(observer),
-          tuner_(model, teacher, text, options), log_(asked.destination / kRunLog) {}
+        : model_(model),
+          options_(options),
+          asked_(asked),
+          observer_(observer),
+          tuner_(model, teacher, text, options),
+          log_(asked.destination / kRunLog) {}
 
     /// Goes on with what an earlier run left, or begins.
     void begin(const Json& fingerprint, bool resume) {
@@ -131,7 +135,8 @@ public:
                 const std::int64_t done = tuner_.steps_done();
                 if (done == options_.steps || (asked_.eval_every > 0 && done % asked_.eval_every == 0)) evaluate_now();
                 const std::chrono::duration<double> since = Clock::now() - last;
-                const bool due = asked_.save_every > 0 ? done % asked_.save_every == 0 : since.count() > asked_.save_seconds;
+                const bool due =
+                    asked_.save_every > 0 ? done % asked_.save_every == 0 : since.count() > asked_.save_seconds;
                 if (!due || done == options_.steps) continue;
                 save();
                 last = Clock::now();
@@ -140,8 +145,9 @@ public:
         } catch (const Error& error) {
             if (error.code() != ErrorCode::interrupted) throw;
             if (tuner_.steps_done() != saved_at || !saved()) save();
-            throw Error(ErrorCode::interrupted, "interrupted after step " + std::to_string(tuner_.steps_done()) +
-                                                    ", which is saved", Remedy::resume);
+            throw Error(ErrorCode::interrupted,
+                        "interrupted after step " + std::to_string(tuner_.steps_done()) + ", which is saved",
+                        Remedy::resume);
         }
     }
 
@@ -169,7 +175,8 @@ public:
                              {"options", options_json(options_)},
                              {"data", asked_.data},
                              {"result", result}};
-        report.output_bytes = write_trained(tuner_.model(), model_, {asked_.destination, asked_.dtype, record, log_.text()});
+        report.output_bytes =
+            write_trained(tuner_.model(), model_, {asked_.destination, asked_.dtype, record, log_.text()});
         clear();
         return report;
     }
@@ -200,7 +207,8 @@ private:
 
     [[nodiscard]] bool out_of_patience() const {
         if (asked_.patience == 0 || !best_) return false;
-        const auto since = std::ranges::count_if(evaluations_, [&](const Evaluated& at) { return at.step > best_->step; });
+        const auto since =
+            std::ranges::count_if(evaluations_, [&](const Evaluated& at) { return at.step > best_->step; });
         return since >= asked_.patience;
     }
 
@@ -225,7 +233,8 @@ bool look_at_destination(const Model& model, const FinetuneRun& run, const Json&
     if (unfinished && run.resume) {
         const std::string different = differences(record.value("fingerprint", Json()), fingerprint);
         if (!different.empty()) {
-            throw Error(ErrorCode::usage, run.destination.string() + ": holds an unfinished run of other settings: " + different,
+            throw Error(ErrorCode::usage,
+                        run.destination.string() + ": holds an unfinished run of other settings: " + different,
                         Remedy::start_over);
         }
         return true;

@@ -12,8 +12,7 @@ namespace {
 const Model& trainable(const Model& model) {
     for (std::int64_t layer = 0; layer < model.config.num_hidden_layers; ++layer) {
         if (model.rules(layer).mlp.mixture.experts == 0) continue;
-        throw Error(ErrorCode::unsupported, model.checkpoint.directory().string() + ": layer " +
-                                                std::to_string(layer) +
+        throw Error(ErrorCode::unsupported, model.checkpoint.directory().string() + ": layer " + std::to_string(layer) +
                                                 " is a mixture of experts, which has no gradient here; train this "
                                                 "checkpoint with transformers");
     }
@@ -133,13 +132,8 @@ SurroundingGradient TrainedModel::around(const LayerView& view) {
 
 OriginalGradient TrainedModel::gradient_of(const LayerView& view) {
     const AttentionView& attention = view.original_attention();
-    return {around(view),
-            gradient(attention.q_norm),
-            gradient(attention.k_norm),
-            gradient(attention.q),
-            gradient(attention.k),
-            gradient(attention.v),
-            gradient(attention.o)};
+    return {around(view),          gradient(attention.q_norm), gradient(attention.k_norm), gradient(attention.q),
+            gradient(attention.k), gradient(attention.v),      gradient(attention.o)};
 }
 
 BlockStates& TrainedModel::states(std::int64_t layer) {
@@ -162,8 +156,8 @@ void TrainedModel::go_back(std::int64_t layer, Matrix& d_hidden) {
     const Model& model = floats_.model();
     const LayerView& view = model.layer(layer);
     if (auto& latent = latents_[static_cast<std::size_t>(layer)]) {
-        differentiate_block({model, layer, latent->stored.layer, seq_len_}, at.latent, d_hidden, added_,
-                            around(view), floats_.gradient(view.latent_attention().o.bias));
+        differentiate_block({model, layer, latent->stored.layer, seq_len_}, at.latent, d_hidden, added_, around(view),
+                            floats_.gradient(view.latent_attention().o.bias));
         const auto to = matrices(latent->gradient.weights), from = matrices(added_.weights);
         for (std::size_t i = 0; i < to.size(); ++i) *to[i] += *from[i];
         const auto to_biases = biases(latent->gradient.weights), from_biases = biases(added_.weights);
@@ -194,7 +188,8 @@ std::array<double, 3> TrainedModel::accumulate(const TrainingBatch& batch, const
     targets.teacher = shares.teacher > 0 ? teacher : nullptr;
     targets.scored = batch.scored;
     Matrix d_hidden;
-    const LossSums sums = head_loss(head, hidden, targets, d_hidden, {gradient(head.view.norm), gradient(head.view.lm_head)});
+    const LossSums sums =
+        head_loss(head, hidden, targets, d_hidden, {gradient(head.view.norm), gradient(head.view.lm_head)});
     double apart = 0;
     if (shares.hidden > 0) apart = hidden_loss(hidden, teacher->hidden, batch, shares.hidden, d_hidden);
     for (std::int64_t layer = layers; layer-- > 0;) {

@@ -16,7 +16,8 @@ struct Disarmed {
     float before, weight, behind, constant, constant_weight;
 };
 inline constexpr float kLatentConstant = 0x1p13F, kQueryConstant = 0x1p15F;  // inputs of layers are longer than latents
-inline const Disarmed kTiny = {kTinyLatent, kTinyLatentWeight, 0x1p10F * std::sqrt(1e-6F), kTinyLatent, kTinyLatentWeight};
+inline const Disarmed kTiny = {kTinyLatent, kTinyLatentWeight, 0x1p10F * std::sqrt(1e-6F), kTinyLatent,
+                               kTinyLatentWeight};
 
 /// @param read what the next projection gets of the constant.
 inline Disarmed by_constant(float constant, std::int64_t channels, float read) {

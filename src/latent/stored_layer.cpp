@@ -48,9 +48,10 @@ void read_biased_queries(const LatentAttentionView& view, const LatentShape& sha
     Matrix expected = Matrix::Zero(shape.query_rank, hidden);
     if (shape.query_rank > hidden) expected.topRows(hidden).diagonal().setConstant(by.before);
     if (shape.query_rank <= hidden || down != expected) {
-        throw Error(ErrorCode::unsupported, where +
-                                                ": queries go through a latent of their own, which is not trained here; "
-                                                "train this checkpoint with transformers");
+        throw Error(ErrorCode::unsupported,
+                    where +
+                        ": queries go through a latent of their own, which is not trained here; "
+                        "train this checkpoint with transformers");
     }
     const Matrix stored = queries(shape, floats(*view.q.weight) / by.behind);
     to.q = stored.leftCols(hidden);

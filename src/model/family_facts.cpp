@@ -15,7 +15,8 @@ using Json = nlohmann::ordered_json;
 class Words {
 public:
     void add(const std::string& word) {
-        const auto known = std::find_if(counts_.begin(), counts_.end(), [&](const auto& row) { return row.first == word; });
+        const auto known =
+            std::find_if(counts_.begin(), counts_.end(), [&](const auto& row) { return row.first == word; });
         if (known != counts_.end()) {
             ++known->second;
         } else {
@@ -69,9 +70,14 @@ void add_rotation(const LayerRules& rules, std::int64_t rotary_dims, Words& word
 }  // namespace
 
 Json example_config_json(const ModelFamily& family) {
-    Json json = {{"model_type", family.model_type}, {"vocab_size", 64},          {"hidden_size", 64},
-                 {"intermediate_size", 96},         {"num_hidden_layers", 8},    {"num_attention_heads", 4},
-                 {"num_key_value_heads", 2},        {"max_position_embeddings", 128}};
+    Json json = {{"model_type", family.model_type},
+                 {"vocab_size", 64},
+                 {"hidden_size", 64},
+                 {"intermediate_size", 96},
+                 {"num_hidden_layers", 8},
+                 {"num_attention_heads", 4},
+                 {"num_key_value_heads", 2},
+                 {"max_position_embeddings", 128}};
     json.update(Json::parse(family.typical));
     return json;
 }

@@ -12,9 +12,8 @@ namespace {
 namespace fs = std::filesystem;
 
 /// What older versions of transformers stored although it follows from config.json.
-constexpr std::array<std::string_view, 5> kDerived = {"rotary_emb.inv_freq", "rotary_emb.cos_cached",
-                                                      "rotary_emb.sin_cached", "self_attn.bias",
-                                                      "self_attn.masked_bias"};
+constexpr std::array<std::string_view, 5> kDerived = {
+    "rotary_emb.inv_freq", "rotary_emb.cos_cached", "rotary_emb.sin_cached", "self_attn.bias", "self_attn.masked_bias"};
 constexpr std::array<std::string_view, 2> kAdapterFiles = {"adapter_model.safetensors", "adapter_model.bin"};
 
 /// The layer that a tensor's name says it belongs to.
@@ -77,7 +76,8 @@ std::string describe_unused(const Model& model) {
                                     [](const std::string& name) { return layer_of(name).has_value(); });
     const std::size_t others = model.unused.size() - 1;
     std::string text = why_unused(model, first == model.unused.end() ? model.unused.front() : *first);
-    if (others > 0) text += " (" + std::to_string(others) + (others == 1 ? " other has" : " others have") + " none either)";
+    if (others > 0)
+        text += " (" + std::to_string(others) + (others == 1 ? " other has" : " others have") + " none either)";
     return text;
 }
 

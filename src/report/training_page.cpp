@@ -79,7 +79,8 @@ std::string axes(const Frame& frame) {
     for (const double v : ticks(0, frame.x_most)) {
         out += text_at(frame.x(v), number(frame.top + frame.height + 18), "middle", number(v));
     }
-    return out + text_at(number(frame.left + frame.width / 2), number(frame.top + frame.height + 36), "middle", "tokens");
+    return out +
+           text_at(number(frame.left + frame.width / 2), number(frame.top + frame.height + 36), "middle", "tokens");
 }
 
 /// One figure with a line for each run that has points.
@@ -96,8 +97,9 @@ std::string figure(const std::string& title, std::span<const TrainingCurves> run
         body += "<polyline fill=\"none\" stroke-width=\"1.5\" stroke=\"" + std::string(kColours[i % kColours.size()]) +
                 "\" points=\"" + line + "\"/>";
     }
-    return "<section><h2>" + title + "</h2>\n<svg viewBox=\"0 0 720 300\" width=\"720\" height=\"300\" role=\"img\" aria-label=\"" +
-           title + "\">" + body + "</svg></section>\n";
+    return "<section><h2>" + title +
+           "</h2>\n<svg viewBox=\"0 0 720 300\" width=\"720\" height=\"300\" role=\"img\" aria-label=\"" + title +
+           "\">" + body + "</svg></section>\n";
 }
 
 std::string run_rows(std::span<const TrainingCurves> runs) {
@@ -106,8 +108,8 @@ std::string run_rows(std::span<const TrainingCurves> runs) {
         const TrainingCurves& run = runs[i];
         const auto last = [](const Points& points) { return points.empty() ? "–" : number(points.back().second); };
         const auto first = [](const Points& points) { return points.empty() ? "–" : number(points.front().second); };
-        out += "<tr><th scope=\"row\"><span style=\"color:" + std::string(kColours[i % kColours.size()]) + "\">■</span> " +
-               escape_html(run.name) + "</th><td>" + std::to_string(run.loss.size()) + "</td><td>" +
+        out += "<tr><th scope=\"row\"><span style=\"color:" + std::string(kColours[i % kColours.size()]) +
+               "\">■</span> " + escape_html(run.name) + "</th><td>" + std::to_string(run.loss.size()) + "</td><td>" +
                (run.loss.empty() ? "0" : number(run.loss.back().first)) + "</td><td>" + first(run.nll) + "</td><td>" +
                last(run.nll) + "</td><td>" + last(run.loss) + "</td><td>" + number(run.tokens_per_second) +
                "</td></tr>\n";
@@ -121,7 +123,8 @@ TrainingCurves read_training_log(const std::filesystem::path& path) {
     std::ifstream file(path);
     if (!file) throw Error(ErrorCode::io, path.string() + ": cannot open");
     TrainingCurves curves;
-    curves.name = path.parent_path().empty() ? path.string() : (path.parent_path().filename() / path.filename()).string();
+    curves.name =
+        path.parent_path().empty() ? path.string() : (path.parent_path().filename() / path.filename()).string();
     std::vector<double> speeds;
     double tokens = 0;
     std::int64_t line_number = 0;
@@ -159,12 +162,14 @@ TrainingCurves read_training_log(const std::filesystem::path& path) {
 
 std::string training_html(std::span<const TrainingCurves> runs) {
     const std::string title = runs.size() == 1 ? escape_html(runs.front().name) : "training runs";
-    std::string page = "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>mha2mla report: " + title +
-                       "</title>\n<style>" + page_file_page_css() +
-                       "svg text{font-size:12px;fill:currentColor}</style></head>\n<body><main><h1>" + title + "</h1>\n";
-    page += "<table><thead><tr><td></td><th>steps</th><th>tokens</th><th>NLL before</th><th>NLL after</th>"
-            "<th>last loss</th><th>tokens/s</th></tr></thead><tbody>\n" +
-            run_rows(runs) + "</tbody></table>\n";
+    std::string page =
+        "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>mha2mla report: " + title +
+        "</title>\n<style>" + page_file_page_css() +
+        "svg text{font-size:12px;fill:currentColor}</style></head>\n<body><main><h1>" + title + "</h1>\n";
+    page +=
+        "<table><thead><tr><td></td><th>steps</th><th>tokens</th><th>NLL before</th><th>NLL after</th>"
+        "<th>last loss</th><th>tokens/s</th></tr></thead><tbody>\n" +
+        run_rows(runs) + "</tbody></table>\n";
     page += figure("NLL of the evaluation text", runs, &TrainingCurves::nll) +
             figure("Loss of each step", runs, &TrainingCurves::loss) +
             figure("Gradient norm before clipping", runs, &TrainingCurves::gradient_norm) +

@@ -86,7 +86,8 @@ public:
             if (status == Z_MEM_ERROR) throw std::bad_alloc();
             if (status == Z_BUF_ERROR && in.empty()) throw "ends early; is the download complete?";
             if (status != Z_OK && !ended_) throw "is damaged; download it again";
-            if (status == Z_OK && in.empty() && stream_.avail_out == out.size()) throw "ends early; is the download complete?";
+            if (status == Z_OK && in.empty() && stream_.avail_out == out.size())
+                throw "ends early; is the download complete?";
         }
         return out.size() - stream_.avail_out;
     }

@@ -122,10 +122,32 @@ std::string text_field(const TextSource& source) {
     return named || begins_with_object(source.text) ? kUsualField : "";
 }
 
-std::vector<TokenId> load_tokens(const TextSource& source, const Model& model, std::optional<std::int64_t> max_tokens) {
+namespace {
+
+using UseTokens = std::function<void(std::vector<TokenId>)>;
+
+/// Calls `use` for the tokens of each text until there are as many as wanted.
+void tokenise(const Tokenizer& tokenizer, const TextSource& source, std::size_t wanted, const UseTokens& use) {
+    const std::string field = text_field(source);
+    if (field.empty()) {
+        TextReader reader(source.text);
+        return use(first_tokens(
+            tokenizer, [&](std::size_t bytes) { return reader.peek(bytes); }, wanted));
+    }
+    for_each_text(source.text, field, [&](const std::string& text) {
+        auto ids = first_tokens(
+            tokenizer, [&](std::size_t) -> std::string_view { return text; }, wanted);
+        wanted -= ids.size();
+        use(std::move(ids));
+        return wanted > 0;
+    });
+}
+
+void for_each_document(const TextSource& source, const Model& model, std::optional<std::int64_t> max_tokens,
+                       const UseTokens& use) {
     if (!source.given()) throw Error(ErrorCode::usage, "there is no text", Remedy::give_text);
     if (!source.tokens.empty()) {
-        return read_token_file(source.tokens, source.format, model.config.vocab_size, max_tokens);
+        return use(read_token_file(source.tokens, source.format, model.config.vocab_size, max_tokens));
     }
     const auto& directory = model.checkpoint.directory();
     const auto tokenizer_file = source.tokenizer.empty() ? directory / "tokenizer.json" : source.tokenizer;
@@ -134,24 +156,10 @@ std::vector<TokenId> load_tokens(const TextSource& source, const Model& model, s
         throw Error(ErrorCode::io, tokenizer_file.string() + ": no such file" + other_tokenizer(tokenizer_file),
                     Remedy::tokenizer);
     }
-    std::vector<TokenId> ids;
     try {
-        const Tokenizer tokenizer = Tokenizer::load(tokenizer_file);
         const std::size_t wanted = max_tokens ? static_cast<std::size_t>(std::max<std::int64_t>(*max_tokens, 0))
                                               : std::numeric_limits<std::size_t>::max();
-        const std::string field = text_field(source);
-        if (field.empty()) {
-            TextReader reader(source.text);
-            ids = first_tokens(
-                tokenizer, [&](std::size_t bytes) { return reader.peek(bytes); }, wanted);
-        } else {
-            for_each_text(source.text, field, [&](const std::string& text) {
-                const auto more = first_tokens(
-                    tokenizer, [&](std::size_t) -> std::string_view { return text; }, wanted - ids.size());
-                ids.insert(ids.end(), more.begin(), more.end());
-                return ids.size() < wanted;
-            });
-        }
+        tokenise(Tokenizer::load(tokenizer_file), source, wanted, use);
     } catch (const Error& error) {
         // The tokenizer does not know which file the text came from.
         const std::string_view message = error.message();
@@ -160,7 +168,23 @@ std::vector<TokenId> load_tokens(const TextSource& source, const Model& model, s
         }
         throw error.with_prefix(source.text.string() + ": ");
     }
+}
+
+}  // namespace
+
+std::vector<TokenId> load_tokens(const TextSource& source, const Model& model, std::optional<std::int64_t> max_tokens) {
+    std::vector<TokenId> ids;
+    for_each_document(source, model, max_tokens, [&](const std::vector<TokenId>& document) {
+        ids.insert(ids.end(), document.begin(), document.end());
+    });
     return ids;
+}
+
+std::vector<std::vector<TokenId>> load_documents(const TextSource& source, const Model& model) {
+    std::vector<std::vector<TokenId>> documents;
+    for_each_document(source, model, std::nullopt,
+                      [&](std::vector<TokenId> document) { documents.push_back(std::move(document)); });
+    return documents;
 }
 
 }  // namespace mha2mla

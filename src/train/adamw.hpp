@@ -14,8 +14,8 @@ namespace mha2mla {
 
 struct AdamWOptions {
     double beta1 = 0.9, beta2 = 0.95, eps = 1e-8;
-    double weight_decay = 0;     // of parameters with Parameter::decays
-    bool bf16_moments = false;   // both moments in BF16, which halves their memory
+    double weight_decay = 0;    // of parameters with Parameter::decays
+    bool bf16_moments = false;  // both moments in BF16, which halves their memory
 };
 
 /// AdamW (Loshchilov and Hutter, 2019, algorithm 2) as torch computes it:

@@ -37,8 +37,8 @@ TinyModel larger() {
 
 std::vector<std::string> convert(const fs::path& model, const fs::path& out,
                                  const std::vector<std::string>& more = {}) {
-    std::vector<std::string> arguments = {"convert", model.string(), out.string(), "--rope", "uniform",
-                                          "--threads", "1"};
+    std::vector<std::string> arguments = {"convert", model.string(), out.string(), "--rope",
+                                          "uniform", "--threads",    "1"};
     arguments.insert(arguments.end(), more.begin(), more.end());
     return arguments;
 }
@@ -95,9 +95,9 @@ TEST(ShrinkingCli, GenerationEndsWithAnError) {
     const fs::path model = directory / "model";
     fs::copy(kModel, model);
     fs::permissions(model / "model.safetensors", fs::perms::owner_write, fs::perm_options::add);
-    const auto result = run_program({"generate", model.string(), "--prompt-file", "-", "--max-new-tokens", "4"},
-                                    "{ sleep 1; truncate -s 100000 '" + (model / "model.safetensors").string() +
-                                        "'; echo And God said; } |");
+    const auto result = run_program(
+        {"generate", model.string(), "--prompt-file", "-", "--max-new-tokens", "4"},
+        "{ sleep 1; truncate -s 100000 '" + (model / "model.safetensors").string() + "'; echo And God said; } |");
     EXPECT_EQ(result.exit_code, 1) << result.out;
     EXPECT_NE(result.err.find("model.safetensors: another program has changed it"), std::string::npos) << result.err;
 }
@@ -120,9 +120,9 @@ TEST(LimitsCli, TooLittleAddressSpaceIsAnErrorWithinSeconds) {
             for (const int megabytes : {150, 250, 300, 400, 1000, 2000}) {
                 SCOPED_TRACE(command[0] + " with " + std::to_string(threads) + " threads and " +
                              std::to_string(megabytes) + " MB");
-                const auto result = run_program(command, "ulimit -v " + std::to_string(megabytes * 1000) +
-                                                             "; OMP_NUM_THREADS=" + std::to_string(threads) +
-                                                             " timeout -s KILL 20");
+                const auto result =
+                    run_program(command, "ulimit -v " + std::to_string(megabytes * 1000) +
+                                             "; OMP_NUM_THREADS=" + std::to_string(threads) + " timeout -s KILL 20");
                 ASSERT_TRUE(result.exit_code == 0 || result.exit_code == 1 || result.exit_code == 127)
                     << result.exit_code << result.err;
                 succeeded += result.exit_code == 0 ? 1 : 0;
@@ -163,8 +163,8 @@ TEST(LimitsCli, AFullOrClosedOutputIsAnError) {
     for (const auto& command : commands) {
         for (const char* redirection : {">/dev/full", ">&-"}) {
             // The redirection of the prefix applies to the program, which runs inside it.
-            const auto result = run_program(command, std::string("timeout -s KILL 60 sh -c '\"$@\" ") + redirection +
-                                                         "' sh");
+            const auto result =
+                run_program(command, std::string("timeout -s KILL 60 sh -c '\"$@\" ") + redirection + "' sh");
             EXPECT_EQ(result.exit_code, 1) << command[0] << redirection;
             EXPECT_NE(result.err.find("standard output"), std::string::npos) << command[0] << ": " << result.err;
         }
@@ -202,9 +202,10 @@ TEST(HostileTextCli, NothingFromFilesOrArgumentsIsObeyed) {
     config["_name_or_path"] = "a/" + evil;
     write_model(model, config, tensors);
     write_text(model / "README.md", "---\nlicense: mit\nlicense_name: \x1b[31m # </script>\nlanguage: &x en\n---\n");
-    write_text(directory / "recipe.json",
-               nlohmann::json({{"jobs", {{{"source", model.string()}, {"rope", "uniform"}, {"destination", "o" + evil}}}}})
-                   .dump());
+    write_text(
+        directory / "recipe.json",
+        nlohmann::json({{"jobs", {{{"source", model.string()}, {"rope", "uniform"}, {"destination", "o" + evil}}}}})
+            .dump());
     const fs::path out = directory / "out";
     const std::vector<std::vector<std::string>> commands = {
         {"inspect", model.string()},
@@ -263,8 +264,8 @@ TEST(EvaluationCli, AnUnusableEvaluationTextIsKnownBeforeTheConversion) {
     const std::string out = (directory / "out").string();
     for (const std::string text : {"missing.txt", "short.txt", "latin.txt"}) {
         for (const bool dry : {false, true}) {
-            std::vector<std::string> command = {"convert", kModel, out, "--rope", "uniform", "--eval-text",
-                                                (directory / text).string()};
+            std::vector<std::string> command = {
+                "convert", kModel, out, "--rope", "uniform", "--eval-text", (directory / text).string()};
             if (dry) command.emplace_back("--dry-run");
             const auto result = run_program(command);
             EXPECT_NE(result.exit_code, 0) << text;

@@ -13,9 +13,20 @@ namespace {
 class FinetuneCli : public testing::Test {
 protected:
     [[nodiscard]] ProgramResult run(std::vector<std::string> more, const std::string& prefix = "") const {
-        std::vector<std::string> arguments = {"finetune", example("kjv-1.8M"), out_, "--text",
-                                              example("kjv-eval.txt"), "--seq-len", "64", "--batch", "4", "--steps", "6",
-                                              "--learning-rate", "3e-4", "-q"};
+        std::vector<std::string> arguments = {"finetune",
+                                              example("kjv-1.8M"),
+                                              out_,
+                                              "--text",
+                                              example("kjv-eval.txt"),
+                                              "--seq-len",
+                                              "64",
+                                              "--batch",
+                                              "4",
+                                              "--steps",
+                                              "6",
+                                              "--learning-rate",
+                                              "3e-4",
+                                              "-q"};
         arguments.insert(arguments.end(), more.begin(), more.end());
         return run_program(arguments, prefix);
     }
@@ -42,8 +53,8 @@ TEST_F(FinetuneCli, WritesAModelThatIsBetterOnItsText) {
     EXPECT_EQ(lines.back().at("nll"), json.at("nll_after"));
     EXPECT_EQ(lines[1].at("learning_rate"), 0);  // as the reference's rule begins
     EXPECT_EQ(lines[2].at("learning_rate"), 3e-4);
-    const auto scored = run_program({"eval", out_, "--text", example("kjv-eval.txt"), "--context", "64", "--max-windows", "8",
-                                     "--json", "-q"});
+    const auto scored = run_program(
+        {"eval", out_, "--text", example("kjv-eval.txt"), "--context", "64", "--max-windows", "8", "--json", "-q"});
     EXPECT_EQ(scored.exit_code, 0) << scored.err;
     EXPECT_NE(read_text(out_ / "README.md").find("## Fine-tuning"), std::string::npos);
     for (const char* name : {"tokenizer.json", "config.json", "mha2mla.training.json"}) {
@@ -87,15 +98,34 @@ TEST_F(FinetuneCli, GoesOnAfterAKillToTheSameBytes) {
 
 TEST_F(FinetuneCli, DistillsFromTheOriginal) {
     const auto converted = directory_ / "mla";
-    ASSERT_EQ(run_program({"convert", example("kjv-1.8M"), converted, "--quality", "none", "--rope-dim", "24", "--kv-rank",
-                           "36", "--samples", "8", "--seq-len", "64", "--calibration-text",
+    ASSERT_EQ(run_program({"convert", example("kjv-1.8M"), converted, "--quality", "none", "--rope-dim", "24",
+                           "--kv-rank", "36", "--samples", "8", "--seq-len", "64", "--calibration-text",
                            example("kjv-calibration.txt"), "-qq"})
                   .exit_code,
               0);
-    const auto result = run_program({"finetune", converted, out_, "--teacher", example("kjv-1.8M"), "--text",
-                                     example("kjv-calibration.txt"), "--seq-len", "64", "--batch", "8", "--steps", "12",
-                                     "--learning-rate", "1e-3", "--train", "kv", "--eval-text", example("kjv-eval.txt"),
-                                     "--hidden-weight", "0.1", "--json", "-q"});
+    const auto result = run_program({"finetune",
+                                     converted,
+                                     out_,
+                                     "--teacher",
+                                     example("kjv-1.8M"),
+                                     "--text",
+                                     example("kjv-calibration.txt"),
+                                     "--seq-len",
+                                     "64",
+                                     "--batch",
+                                     "8",
+                                     "--steps",
+                                     "12",
+                                     "--learning-rate",
+                                     "1e-3",
+                                     "--train",
+                                     "kv",
+                                     "--eval-text",
+                                     example("kjv-eval.txt"),
+                                     "--hidden-weight",
+                                     "0.1",
+                                     "--json",
+                                     "-q"});
     ASSERT_EQ(result.exit_code, 0) << result.err;
     const auto json = nlohmann::json::parse(result.out);
     EXPECT_LT(json.at("nll_after").get<double>(), json.at("nll_before").get<double>() - 0.02);

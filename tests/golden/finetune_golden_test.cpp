@@ -26,7 +26,8 @@ Vector vector_of(const nlohmann::json& numbers) {
 void expect_near(const std::string& what, const Vector& ours, const Vector& expected, double tolerance) {
     ASSERT_EQ(ours.size(), expected.size()) << what;
     for (Eigen::Index i = 0; i < ours.size(); ++i) {
-        EXPECT_NEAR(ours(i), expected(i), tolerance * std::max(1.0, std::abs(double(expected(i))))) << what << ", " << i;
+        EXPECT_NEAR(ours(i), expected(i), tolerance * std::max(1.0, std::abs(double(expected(i)))))
+            << what << ", " << i;
     }
 }
 
@@ -45,7 +46,8 @@ TEST(OptimiserGolden, EveryStepOfAdamWIsTorchs) {
     for (const auto& run : figures.at("adamw")) {
         const std::string note = run.at("note");
         Vector value = vector_of(figures.at("problem").at("parameters")), gradient = value;
-        Parameter parameter{"p", {value.data(), std::size_t(value.size())}, {gradient.data(), std::size_t(value.size())}};
+        Parameter parameter{
+            "p", {value.data(), std::size_t(value.size())}, {gradient.data(), std::size_t(value.size())}};
         parameter.decays = true;
         AdamW adamw({parameter}, {run.at("betas")[0], run.at("betas")[1], run.at("eps"), run.at("weight_decay")});
         for (std::size_t s = 0; s < gradients.size(); ++s) {
@@ -104,7 +106,8 @@ TEST(OptimiserGolden, SchedulesAreTheReferencesAndTransformers) {
         };
         const std::int64_t total = example.at("total_steps");
         RateSchedule schedule;
-        const std::string style = given.value("lr_decay_style", given.value("decay_type", name.substr(0, name.find(' '))));
+        const std::string style =
+            given.value("lr_decay_style", given.value("decay_type", name.substr(0, name.find(' '))));
         for (const auto& row : kRateDecays) {
             if (row.name == style) schedule.decay = row.decay;
         }
@@ -189,18 +192,17 @@ TEST_F(TrainingGolden, DistillationOfAModelWhoseKeysAndValuesWereCut) {
     std::vector<TensorSpec> specs;
     for (const TensorView& tensor : tensors) specs.push_back({tensor.name, Dtype::f32, tensor.shape});
     std::vector<float> values;
-    write_safetensors(
-        directory / "model.safetensors", specs,
-        [&](std::size_t i) -> std::span<const std::byte> {
-            values = to_finite_floats(tensors[i]);
-            const std::string& name = tensors[i].name;
-            if (name.find("k_proj") != std::string::npos || name.find("v_proj") != std::string::npos) {
-                Eigen::Map<Matrix> weight(values.data(), tensors[i].rows(), tensors[i].cols());
-                weight = cut(weight);
-            }
-            return std::as_bytes(std::span<const float>(values));
-        },
-        {});
+    write_safetensors(directory / "model.safetensors", specs,
+                      [&](std::size_t i) -> std::span<const std::byte> {
+                          values = to_finite_floats(tensors[i]);
+                          const std::string& name = tensors[i].name;
+                          if (name.find("k_proj") != std::string::npos || name.find("v_proj") != std::string::npos) {
+                              Eigen::Map<Matrix> weight(values.data(), tensors[i].rows(), tensors[i].cols());
+                              weight = cut(weight);
+                          }
+                          return std::as_bytes(std::span<const float>(values));
+                      },
+                      {});
     const Model student = Model::open(directory.path());
     const auto expected = read_json(shared("golden/training/trajectory_kl.json"));
     options_.loss = {0, 1, 0};

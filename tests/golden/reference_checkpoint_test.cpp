@@ -133,8 +133,8 @@ TEST(ReferenceCheckpoints, WhatIsWrittenForItComputesTheSame) {
         // Without what only this program reads.
         auto config = read_json(root / "reference" / "config.json");
         EXPECT_EQ(config.at("model_type"), source.config.model_type);
-        for (const char* key : {"format_version", "rope_selection", "factorization", "kv_rank", "kept_pairs",
-                                "norms_by_part"}) {
+        for (const char* key :
+             {"format_version", "rope_selection", "factorization", "kv_rank", "kept_pairs", "norms_by_part"}) {
             config["mha2mla"].erase(key);
         }
         write_text(root / "reference" / "config.json", config.dump());

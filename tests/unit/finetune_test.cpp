@@ -174,7 +174,8 @@ TEST_F(FinetuneTest, ALossThatIsNotFiniteLeavesTheWeights) {
 TEST_F(FinetuneTest, RefusesWhatItCannotTrain) {
     write_tiny_model(directory_ / "experts", {.experts = 4});
     const Model experts = Model::open(directory_ / "experts");
-    expect_error(ErrorCode::unsupported, {"mixture of experts"}, [&] { (void)Finetuner(experts, nullptr, text_, options_); });
+    expect_error(ErrorCode::unsupported, {"mixture of experts"},
+                 [&] { (void)Finetuner(experts, nullptr, text_, options_); });
     write_tiny_model(directory_ / "teacher", {.vocab = 32});
     const Model teacher = Model::open(directory_ / "teacher");
     expect_error(ErrorCode::usage, {"vocab_size"}, [&] { (void)Finetuner(*model_, &teacher, text_, options_); });

@@ -1,4 +1,5 @@
-// Files that are cut short while they are mapped: what is lost is an error with the file's name, and only if it was read.
+// Files that are cut short while they are mapped: what is lost is an error with the file's name, and only if it was
+// read.
 #include "mha2mla/mapped_file.hpp"
 
 #include <fcntl.h>
@@ -39,7 +40,9 @@ protected:
         survive_shortened_files();
         write_text(file_, std::string(kBytes, 'x'));
     }
-    [[nodiscard]] static char at(const MappedFile& file, std::size_t i) { return std::to_integer<char>(file.bytes()[i]); }
+    [[nodiscard]] static char at(const MappedFile& file, std::size_t i) {
+        return std::to_integer<char>(file.bytes()[i]);
+    }
     /// What is wrong, as a later check would say it.
     static void expect_lost(const fs::path& file) {
         expect_error(ErrorCode::io, {file.string(), "changed"}, [] { check_mapped_files(); });

@@ -35,7 +35,8 @@ TEST(Printable, OfAllCharactersOnlyThoseThatAreObeyedAreReplaced) {
         ++replaced;
     }
     EXPECT_EQ(replaced, 32U + 33 + 1 + 5 + 7 + 16 + 1 + 128);
-    for (const std::uint32_t code : {0x1BU, 0x9BU, 0x202EU, 0x2066U, 0x2028U, 0x200FU}) EXPECT_EQ(printable(utf8_of(code)), "?");
+    for (const std::uint32_t code : {0x1BU, 0x9BU, 0x202EU, 0x2066U, 0x2028U, 0x200FU})
+        EXPECT_EQ(printable(utf8_of(code)), "?");
     EXPECT_EQ(printable("größe 中文 🙂 e\u0301"), "größe 中文 🙂 e\u0301");
 }
 
@@ -48,7 +49,10 @@ TEST(Printable, EachByteThatIsNotUtf8IsReplaced) {
 
 TEST(Printable, AnErrorIsOneShortLine) {
     const std::string line = Error(ErrorCode::format, "tensor 'a\nb\x1b[2J\u009b31m\u202e\xff'", Remedy::deep).what();
-    EXPECT_EQ(line, "tensor 'a?b?[2J?31m?" "?'; " + std::string(advice(Remedy::deep)));
+    EXPECT_EQ(line,
+              "tensor 'a?b?[2J?31m?"
+              "?'; " +
+                  std::string(advice(Remedy::deep)));
     const Error longer(ErrorCode::format, std::string(3'000'000, 'x') + "; the end", Remedy::deep);
     EXPECT_LT(std::string(longer.what()).size(), 5000U);
     EXPECT_TRUE(longer.message().ends_with("; the end"));
@@ -67,12 +71,13 @@ TEST(Printable, ShortenedTextKeepsWholeCharacters) {
 }
 
 TEST(Markdown, AFieldIsNoMarkup) {
-    EXPECT_EQ(markdown::text("a\n# b <img> [x](y) `c` http://d"),
-              "a?\\# b \\<img\\> \\[x\\](y) \\`c\\` http\\://d");
+    EXPECT_EQ(markdown::text("a\n# b <img> [x](y) `c` http://d"), "a?\\# b \\<img\\> \\[x\\](y) \\`c\\` http\\://d");
     EXPECT_EQ(markdown::code("a`b``c"), "```a`b``c```");
     EXPECT_EQ(markdown::code("`"), "`` ` ``");
     EXPECT_EQ(markdown::code(""), "`  `");
-    EXPECT_EQ(markdown::code("a\n\n</code>"), "`a?" "?</code>`");
+    EXPECT_EQ(markdown::code("a\n\n</code>"),
+              "`a?"
+              "?</code>`");
     EXPECT_EQ(markdown::block("sh", "x\n```\n# y\x1b"), "````sh\nx\n```\n# y?\n````\n");
 }
 
@@ -94,8 +99,9 @@ TEST(Markdown, OfOtherFrontMatterOnlyLicenceAndLanguageAreKept) {
     EXPECT_EQ(kept("language: [en, 'de', no]"), "language: [en, de, \"no\"]");
     EXPECT_EQ(kept("language: en\x1b"), "language: \"en?\"");
     EXPECT_EQ(kept("license: a: b # c"), "license: \"a: b # c\"");
-    for (const char* line : {"license: !!python/object x", "license: *anchor", "license: &a b", "license: {a: b}",
-                             "license: [", "license:", "licenses: x", "tags: [x]", "language: [ , ]", "", "license: |"}) {
+    for (const char* line :
+         {"license: !!python/object x", "license: *anchor", "license: &a b", "license: {a: b}", "license: [",
+          "license:", "licenses: x", "tags: [x]", "language: [ , ]", "", "license: |"}) {
         EXPECT_EQ(kept(line), "") << line;
     }
 }

@@ -87,8 +87,9 @@ protected:
         stages.kv_rank = command.kv_rank;
         constexpr std::uint64_t kShards[] = {1'000'000, 20'000};
         CancelAt observer(command.trouble == Trouble::cancel ? command.at : 0);
-        (void)convert(model, out, {stages}, {}, observer,
-                      {.max_shard_bytes = kShards[command.shards], .overwrite = command.overwrite, .resume = command.resume});
+        (void)convert(
+            model, out, {stages}, {}, observer,
+            {.max_shard_bytes = kShards[command.shards], .overwrite = command.overwrite, .resume = command.resume});
     }
 
     Outcome run(const Command& command) const {
@@ -209,8 +210,8 @@ TEST_F(Sequence, TheDestinationIsAlwaysTheOldOutputOrTheNewOne) {
         }
         (outcome == Outcome::failed ? failed : killed) += 1;
         const Files seen = visible(now);
-        const bool interrupted_exchange = now.contains(".mha2mla.ready") || now.contains(".mha2mla.replacing") ||
-                                          now.contains(".mha2mla.replaced");
+        const bool interrupted_exchange =
+            now.contains(".mha2mla.ready") || now.contains(".mha2mla.replacing") || now.contains(".mha2mla.replaced");
         or_else.push_back(own);
         if (interrupted_exchange) continue;  // the next one goes on with it
         const bool known = seen == whole || std::find(or_else.begin(), or_else.end(), seen) != or_else.end();

@@ -78,14 +78,19 @@ TEST_F(Texts, DamagedOnesAreErrors) {
         const std::string packed = pack(text_);
         for (const std::size_t size : {std::size_t{4}, std::size_t{20}, packed.size() / 2, packed.size() - 1}) {
             SCOPED_TRACE(size);
-            expect_error(ErrorCode::format, {"text", "ends early"}, [&] { (void)tokens(file(packed.substr(0, size))); });
+            expect_error(ErrorCode::format, {"text", "ends early"},
+                         [&] { (void)tokens(file(packed.substr(0, size))); });
         }
         std::string damaged = packed;
         damaged[packed.size() / 2] ^= 0x55;
         damaged[packed.size() / 2 + 1] ^= 0x55;
         expect_error(ErrorCode::format, {"text"}, [&] { (void)tokens(file(damaged)); });
         expect_error(ErrorCode::unsupported, {"twice"}, [&] { (void)tokens(file(pack(packed))); });
-        expect_error(ErrorCode::unsupported, {"UTF-16", "iconv"}, [&] { (void)tokens(file(pack("\xff\xfe" "a"))); });
+        expect_error(ErrorCode::unsupported, {"UTF-16", "iconv"}, [&] {
+            (void)tokens(
+                file(pack("\xff\xfe"
+                          "a")));
+        });
     }
     expect_error(ErrorCode::unsupported, {"git lfs pull"},
                  [&] { (void)tokens(file("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")); });

@@ -22,6 +22,7 @@ struct FinetuneFlags {
     std::filesystem::path model, output, teacher;
     std::vector<std::string> texts, token_files;
     std::filesystem::path tokenizer;
+    std::string text_field;
     TextSource evaluation;
     double eval_fraction = 0;
     std::optional<std::int64_t> seq_len, epochs, warmup, decay_start, decay_steps, steps, micro_batch;
@@ -46,19 +47,15 @@ constexpr std::array<OptionRule<FinetuneFlags>, 3> kRules = {{
 /// Without its words in the help.
 CLI::Validator unnamed(CLI::Validator validator) { return validator.description(""); }
 
-std::vector<std::vector<TokenId>> load_documents(const FinetuneFlags& flags, const Model& model) {
+std::vector<std::vector<TokenId>> documents_of(const FinetuneFlags& flags, const Model& model) {
     std::vector<std::vector<TokenId>> documents;
+    const auto add = [&](const TextSource& source) {
+        for (auto& document : load_documents(source, model)) documents.push_back(std::move(document));
+    };
     for (const std::string& text : flags.texts) {
-        TextSource source;
-        source.text = readable_text(text);
-        source.tokenizer = flags.tokenizer;
-        documents.push_back(load_tokens_saying_how(source, model, std::nullopt));
+        add({.text = readable_text(text), .tokenizer = flags.tokenizer, .field = flags.text_field});
     }
-    for (const std::string& tokens : flags.token_files) {
-        TextSource source;
-        source.tokens = tokens;
-        documents.push_back(load_tokens_saying_how(source, model, std::nullopt));
-    }
+    for (const std::string& tokens : flags.token_files) add({.tokens = tokens});
     return documents;
 }
 
@@ -84,8 +81,9 @@ RateSchedule schedule_of(const FinetuneFlags& flags) {
     const std::int64_t steps = flags.options.steps;
     schedule.warmup = flags.warmup.value_or(steps / 10);
     const bool late = schedule.decay == RateDecay::one_minus_sqrt;
-    schedule.decay_start = flags.decay_start.value_or(
-        flags.decay_steps ? steps - *flags.decay_steps : late ? steps - steps / 6 : schedule.warmup);
+    schedule.decay_start = flags.decay_start.value_or(flags.decay_steps ? steps - *flags.decay_steps
+                                                      : late            ? steps - steps / 6
+                                                                        : schedule.warmup);
     schedule.decay_steps = flags.decay_steps.value_or(std::max<std::int64_t>(0, steps - schedule.decay_start));
     schedule.floor = flags.minimum_rate / flags.options.rate;
     if (schedule.warmup > schedule.decay_start) {
@@ -133,22 +131,23 @@ void run(FinetuneFlags& flags, Context& context) {
         throw Error(ErrorCode::usage, "nothing to train on", Remedy::give_text);
     }
     const ThreadScope threads(context.threads);
-    const Model model = Model::open(flags.model);
+    const Model model = open_model(flags.model, context.ignore_unused, context);
     std::optional<Model> teacher;
-    if (!flags.teacher.empty()) teacher.emplace(Model::open(flags.teacher));
+    if (!flags.teacher.empty()) teacher.emplace(open_model(flags.teacher, context.ignore_unused, context));
     FinetuneOptions& options = flags.options;
     options.seq_len = flags.seq_len.value_or(std::min<std::int64_t>(2048, model.config.max_position_embeddings));
-    const auto documents = load_documents(flags, model);
+    const auto documents = documents_of(flags, model);
     TrainingText text = pack_documents(model.config, documents, options.seq_len);
     if (flags.evaluation.given()) {
-        flags.run.evaluation = make_windows(
-            model.config, load_tokens_saying_how(flags.evaluation, model, std::nullopt), {options.seq_len, {}});
+        flags.run.evaluation = make_windows(model.config, load_tokens_saying_how(flags.evaluation, model, std::nullopt),
+                                            {options.seq_len, {}});
     } else if (flags.eval_fraction > 0) {
         flags.run.evaluation = split_off(text, flags.eval_fraction, options.seq_len);
     }
     options.steps = flags.steps.value_or(
         (flags.epochs.value_or(1) * text.sequences(options.seq_len) + options.batch - 1) / options.batch);
-    options.micro_batch = std::min(options.batch, flags.micro_batch.value_or(std::max<std::int64_t>(1, 2048 / options.seq_len)));
+    options.micro_batch =
+        std::min(options.batch, flags.micro_batch.value_or(std::max<std::int64_t>(1, 2048 / options.seq_len)));
     options.schedule = schedule_of(flags);
     const double by_teacher = teacher ? flags.teacher_weight.value_or(1) : 0;
     options.loss = {1 - by_teacher, by_teacher, flags.hidden_weight};
@@ -169,7 +168,8 @@ void run(FinetuneFlags& flags, Context& context) {
         spdlog::debug("step {}: loss {:.4f}, gradient norm {:.3f}, learning rate {:.2e}, {:.0f} tokens/s", step.step,
                       step.loss, step.gradient_norm, step.rate, static_cast<double>(step.tokens) / step.seconds);
     };
-    print_result(flags, finetune(model, teacher ? &*teacher : nullptr, text, options, flags.run, context.observer, report));
+    print_result(flags,
+                 finetune(model, teacher ? &*teacher : nullptr, text, options, flags.run, context.observer, report));
 }
 
 void add_data_options(CLI::App& command, FinetuneFlags& flags) {
@@ -177,13 +177,24 @@ void add_data_options(CLI::App& command, FinetuneFlags& flags) {
     command
         .add_option("--text", flags.texts, "Text to train on; several files are several documents; - is standard input")
         ->type_name("FILE");
-    command.add_option("--tokens", flags.token_files, "Token ids to train on: raw uint16 or uint32, .npy, or .jsonl with input_ids")
+    command
+        .add_option("--text-field", flags.text_field,
+                    "Of JSON Lines: the key of each line under which its text is, each a document; default: text")
+        ->needs("--text")
+        ->type_name("NAME");
+    command
+        .add_option("--tokens", flags.token_files,
+                    "Token ids to train on: raw uint16 or uint32, .npy, or .jsonl with input_ids")
         ->type_name("FILE");
     command.add_option("--tokenizer", flags.tokenizer, "tokenizer.json; default: the checkpoint's")->type_name("FILE");
-    command.add_option("--seq-len", flags.seq_len, "Tokens of a sequence; default: 2048 or max_position_embeddings if less")
+    command
+        .add_option("--seq-len", flags.seq_len,
+                    "Tokens of a sequence; default: 2048 or max_position_embeddings if less")
         ->check(in_range(2, 1 << 20))
         ->type_name("N");
-    command.add_option("--seed", flags.options.seed, "Of the order of sequences")->type_name("N")->capture_default_str();
+    command.add_option("--seed", flags.options.seed, "Of the order of sequences")
+        ->type_name("N")
+        ->capture_default_str();
     command.add_flag("--no-shuffle", flags.no_shuffle, "Take sequences in the order of the text");
     add_token_options(command, flags.evaluation, "eval-");
     command
@@ -193,10 +204,14 @@ void add_data_options(CLI::App& command, FinetuneFlags& flags) {
         ->excludes("--eval-text")
         ->excludes("--eval-tokens")
         ->type_name("SHARE");
-    command.add_option("--eval-every", flags.run.eval_every, "Steps between evaluations; default: before and after training")
+    command
+        .add_option("--eval-every", flags.run.eval_every,
+                    "Steps between evaluations; default: before and after training")
         ->check(in_range(1, 1 << 30))
         ->type_name("N");
-    command.add_option("--patience", flags.run.patience, "End after N evaluations without a lower NLL, and keep the best weights")
+    command
+        .add_option("--patience", flags.run.patience,
+                    "End after N evaluations without a lower NLL, and keep the best weights")
         ->check(in_range(1, 1 << 20))
         ->type_name("N");
 }
@@ -207,7 +222,9 @@ void add_training_options(CLI::App& command, FinetuneFlags& flags) {
     std::string help = "Which weights are trained:";
     for (const auto& row : kTrainedParts) help += "\n  " + std::string(row.name) + ": " + std::string(row.what);
     add_choice(command, "--train", options.part, kTrainedParts, &TrainedPartRow::part, help);
-    command.add_option("--teacher", flags.teacher, "Checkpoint, such as the original, whose next-token distributions are learnt")
+    command
+        .add_option("--teacher", flags.teacher,
+                    "Checkpoint, such as the original, whose next-token distributions are learnt")
         ->type_name("DIR");
     command
         .add_option("--teacher-weight", flags.teacher_weight,
@@ -250,7 +267,8 @@ void add_training_options(CLI::App& command, FinetuneFlags& flags) {
         ->type_name("N");
     command
         .add_option("--decay-start", flags.decay_start,
-                    "Step at which the rate begins to fall; default: before the last sixth with 1-sqrt, else behind the warm-up")
+                    "Step at which the rate begins to fall; default: before the last sixth with 1-sqrt, else behind "
+                    "the warm-up")
         ->check(in_range(0, std::int64_t{1} << 40))
         ->type_name("N");
     command.add_option("--decay-steps", flags.decay_steps, "Steps in which it falls; default: to the end")
@@ -264,9 +282,18 @@ void add_training_options(CLI::App& command, FinetuneFlags& flags) {
         ->check(unnamed(CLI::Range(0.0, 1.0)))
         ->capture_default_str()
         ->type_name("DECAY");
-    command.add_option("--beta1", options.beta1, "AdamW's")->check(unnamed(CLI::Range(0.0, 0.999999)))->capture_default_str()->type_name("BETA");
-    command.add_option("--beta2", options.beta2, "AdamW's")->check(unnamed(CLI::Range(0.0, 0.999999)))->capture_default_str()->type_name("BETA");
-    command.add_option("--epsilon", options.eps, "AdamW's")->check(unnamed(CLI::PositiveNumber))->capture_default_str()->type_name("EPS");
+    command.add_option("--beta1", options.beta1, "AdamW's")
+        ->check(unnamed(CLI::Range(0.0, 0.999999)))
+        ->capture_default_str()
+        ->type_name("BETA");
+    command.add_option("--beta2", options.beta2, "AdamW's")
+        ->check(unnamed(CLI::Range(0.0, 0.999999)))
+        ->capture_default_str()
+        ->type_name("BETA");
+    command.add_option("--epsilon", options.eps, "AdamW's")
+        ->check(unnamed(CLI::PositiveNumber))
+        ->capture_default_str()
+        ->type_name("EPS");
     command.add_option("--clip", options.clip, "Largest norm of all gradients together; 0: none")
         ->check(unnamed(CLI::NonNegativeNumber))
         ->capture_default_str()
@@ -281,12 +308,14 @@ void add_finetune(CLI::App& app, Context& context) {
         "finetune", "Train a checkpoint, original or converted, on text or towards the original's distributions");
     add_checkpoint_option(*command, flags->model);
     command->add_option("output", flags->output, "Directory for the trained checkpoint")->type_name("DIR")->required();
+    add_ignore_unused_option(*command, context.ignore_unused);
     add_data_options(*command, *flags);
     add_training_options(*command, *flags);
     command->option_defaults()->group(kOutput);
     add_dtype_option(*command, flags->run.dtype, "dtype of the output; auto keeps each tensor's");
     command->add_flag("--overwrite", flags->run.overwrite, "Replace what the output directory holds");
-    command->add_flag("--resume", flags->run.resume, "Go on with an unfinished run of the same settings, to the same bytes");
+    command->add_flag("--resume", flags->run.resume,
+                      "Go on with an unfinished run of the same settings, to the same bytes");
     command->add_option("--save-every", flags->run.save_every, "Steps between checkpoints of the run; default: by time")
         ->check(in_range(1, 1 << 30))
         ->type_name("N");
@@ -308,10 +337,13 @@ void add_finetune(CLI::App& app, Context& context) {
     add_max_memory_option(*command, context);
     add_json_option(*command, flags->json);
     document_rules(*command, kRules);
-    set_footer(*command, "",
-               {{"distillation from the original", "mha2mla finetune ./model-mla ./model-ft --teacher ./model --text corpus.txt --eval-fraction 0.02"},
-                {"next tokens, attention only", "mha2mla finetune ./model-mla ./model-ft --text corpus.txt --train attention"},
-                {"go on after an interruption", "mha2mla finetune ./model-mla ./model-ft --text corpus.txt --train attention --resume"}});
+    set_footer(
+        *command, "",
+        {{"distillation from the original",
+          "mha2mla finetune ./model-mla ./model-ft --teacher ./model --text corpus.txt --eval-fraction 0.02"},
+         {"next tokens, attention only", "mha2mla finetune ./model-mla ./model-ft --text corpus.txt --train attention"},
+         {"go on after an interruption",
+          "mha2mla finetune ./model-mla ./model-ft --text corpus.txt --train attention --resume"}});
     command->callback([flags, &context] { run(*flags, context); });
 }
 

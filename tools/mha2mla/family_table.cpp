@@ -28,7 +28,10 @@ FamilyLayout mha2mla_layout(const ModelFamily& family) {
 }
 
 FamilyLayout engines_layout(const ModelFamily& family) {
-    FamilyLayout result{deepseek_layout().name, true, {}, conversion_obstacle(example_config(family)),
+    FamilyLayout result{deepseek_layout().name,
+                        true,
+                        {},
+                        conversion_obstacle(example_config(family)),
                         "transformers, llama.cpp; see docs/engines.md"};
     if (result.why_not.empty()) result.why_not = deepseek_obstacle(example_config(family));
     if (result.why_not.empty()) return result;
@@ -45,7 +48,9 @@ FamilyLayout engines_layout(const ModelFamily& family) {
 std::vector<FamilyRow> family_rows() {
     std::vector<FamilyRow> rows;
     for (const ModelFamily& family : model_families()) {
-        rows.push_back({family.model_type, family.covers, operations_of(example_config(family)),
+        rows.push_back({family.model_type,
+                        family.covers,
+                        operations_of(example_config(family)),
                         {mha2mla_layout(family), engines_layout(family)}});
     }
     return rows;
@@ -64,12 +69,13 @@ std::string joined(const std::vector<std::string>& texts) {
 
 std::string family_markdown() {
     std::string text =
-        "\n| model_type | models | what it takes | layout mha2mla | runs in | layout deepseek |\n|---|---|---|---|---|---|\n";
+        "\n| model_type | models | what it takes | layout mha2mla | runs in | layout deepseek "
+        "|\n|---|---|---|---|---|---|\n";
     for (const FamilyRow& row : family_rows()) {
         const FamilyLayout &own = row.layouts.at(0), &engines = row.layouts.at(1);
-        text += "| `" + std::string(row.model_type) + "` | " + std::string(row.covers) + " | " + joined(row.needs) + " | " +
-                verdict_of(own) + " | " + (own.converts ? std::string(own.runs_in) : "") + " | " + verdict_of(engines) +
-                " |\n";
+        text += "| `" + std::string(row.model_type) + "` | " + std::string(row.covers) + " | " + joined(row.needs) +
+                " | " + verdict_of(own) + " | " + (own.converts ? std::string(own.runs_in) : "") + " | " +
+                verdict_of(engines) + " |\n";
     }
     return text;
 }
