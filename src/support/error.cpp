@@ -25,6 +25,9 @@ Error translated(const std::exception_ptr& exception) {
     } catch (const std::filesystem::filesystem_error& error) {
         return {ErrorCode::io, error.path1().string() + ": " + error.code().message()};
     } catch (const std::system_error& error) {
+        if (error.code() == std::errc::resource_unavailable_try_again) {
+            return {ErrorCode::io, "no memory for another thread, or too many threads", Remedy::fewer_threads};
+        }
         return {ErrorCode::io, "the system refused: " + error.code().message()};
     } catch (const nlohmann::json::exception& error) {
         if (error.id == kNotUtf8) return {ErrorCode::format, "a name or a text is not UTF-8; rename or replace it"};
