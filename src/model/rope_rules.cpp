@@ -192,6 +192,12 @@ RotaryRule read_rotary(const ConfigKeys& keys, const ModelConfig& config, const 
         const std::string type = type_of(*inner);
         find_type(*inner, type).scale({*inner, config, theta, type}, rule);
     }
+    // Beyond this, angles would not be finite at the last positions, or all the same.
+    constexpr double kFastest = 1e6;
+    for (const auto* list : {&rule.frequencies, &rule.long_frequencies}) {
+        const bool turns = std::all_of(list->begin(), list->end(), [](double f) { return f >= 0 && f <= kFastest; });
+        if (!turns) keys.fail("rope_scaling", "makes frequencies that are not finite or too high; is a factor wrong?");
+    }
     return rule;
 }
 

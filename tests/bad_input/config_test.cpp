@@ -310,6 +310,7 @@ TEST(BadConfig, RopeScaling) {
             expect_config_error(ErrorCode::format, outer, {{"rope_type", "linear"}, {"factor", factor}},
                                 {outer, "'factor'", "positive"});
         }
+        expect_config_error(ErrorCode::format, outer, {{"rope_type", "linear"}, {"factor", 1e-308}}, {"frequencies"});
         expect_config_error(ErrorCode::format, outer, {{"factor", 2.0}}, {outer, "'rope_type'", "missing", "'factor'"});
         // Ignoring the scaling would silently give another model.
         expect_config_error(ErrorCode::format, outer, {{"rope_type", "linear"}}, {outer, "'factor'", "missing"});
