@@ -25,7 +25,8 @@ void write_with(const fs::path& directory, const std::vector<TinyTensor>& more, 
 
 Matrix logits_of(const Model& model) {
     Observer observer;
-    return logits(model, prefill(model, {1, 5, 9, 2, 33, 7}, 6, observer));
+    const std::vector<TokenId> ids = {1, 5, 9, 2, 33, 7};
+    return logits(model, prefill(model, ids, 6, observer));
 }
 
 struct Unused {
@@ -117,7 +118,9 @@ TEST(UnusedWeights, DoctorListsAll) {
     Observer observer;
     for (const bool ignored : {false, true}) {
         std::size_t found = 0;
-        for (const Finding& finding : diagnose(root / "model", {.ignore_unused = ignored}, observer)) {
+        DiagnosisOptions options;
+        options.ignore_unused = ignored;
+        for (const Finding& finding : diagnose(root / "model", options, observer)) {
             if (finding.topic != "unused") continue;
             ++found;
             EXPECT_EQ(finding.verdict, ignored ? Verdict::warning : Verdict::problem);

@@ -31,8 +31,14 @@ struct FinetuneFlags {
     FinetuneOptions options;
     FinetuneRun run;
     std::optional<double> save_minutes;
-    bool no_shuffle = false, bf16_moments = false, dry_run = false, json = false;
+    bool no_shuffle = false, dry_run = false, json = false;
 };
+
+struct MomentFormatRow {
+    bool bf16;
+    std::string_view name;
+};
+constexpr std::array<MomentFormatRow, 2> kMomentFormats = {{{false, "f32"}, {true, "bf16"}}};
 
 constexpr std::array<OptionRule<FinetuneFlags>, 3> kRules = {{
     {"--teacher-weight", [](const FinetuneFlags& flags) { return flags.teacher_weight.has_value(); },
@@ -152,7 +158,6 @@ void run(FinetuneFlags& flags, Context& context) {
     const double by_teacher = teacher ? flags.teacher_weight.value_or(1) : 0;
     options.loss = {1 - by_teacher, by_teacher, flags.hidden_weight};
     options.shuffle = !flags.no_shuffle;
-    options.bf16_moments = flags.bf16_moments;
     if (flags.save_minutes) flags.run.save_seconds = 60 * *flags.save_minutes;
     flags.run.destination = flags.output;
     flags.run.data = nlohmann::ordered_json::array();
@@ -324,14 +329,8 @@ void add_finetune(CLI::App& app, Context& context) {
         ->excludes("--save-every")
         ->type_name("T");
     command->option_defaults()->group(kRunning);
-    command
-        ->add_option_function<std::string>(
-            "--moments", [flags](const std::string& name) { flags->bf16_moments = name == "bf16"; },
-            "Format of AdamW's moments; bf16 halves their memory")
-        ->check(CLI::IsMember({"f32", "bf16"}))
-        ->type_name("{f32,bf16}")
-        ->default_str("f32")
-        ->run_callback_for_default(false);
+    add_choice(*command, "--moments", flags->options.bf16_moments, kMomentFormats, &MomentFormatRow::bf16,
+               "Format of AdamW's moments; bf16 halves their memory");
     command->add_flag("--dry-run", flags->dry_run, "Only say how many steps it would be, and what memory they take");
     add_threads_option(*command, context);
     add_max_memory_option(*command, context);
