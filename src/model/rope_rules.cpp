@@ -13,6 +13,7 @@ namespace {
 /// One object that describes a rotary embedding, and what its frequencies start from.
 struct Scaling {
     const ConfigKeys& keys;
+    const ConfigKeys& whole;  // of config.json
     const ModelConfig& config;
     double theta;
     std::string type;
@@ -22,10 +23,11 @@ struct Scaling {
             if (keys.find(key) == nullptr) keys.fail(key, "is missing, but rope_type " + type + " needs it");
         }
     }
-    /// Of the trained context, before it was stretched.
+    /// Of the trained context, before it was stretched. Phi-3 has it beside the object, which comes first then.
     [[nodiscard]] std::int64_t original_positions() const {
-        return keys.dimension("original_max_position_embeddings", std::int64_t{1} << 31,
-                              config.max_position_embeddings);
+        const char* key = "original_max_position_embeddings";
+        return (whole.find(key) != nullptr ? whole : keys)
+            .dimension(key, std::int64_t{1} << 31, config.max_position_embeddings);
     }
 };
 
@@ -190,7 +192,7 @@ RotaryRule read_rotary(const ConfigKeys& keys, const ModelConfig& config, const 
     rule.frequencies = rope_frequencies(theta, dims);
     if (inner) {
         const std::string type = type_of(*inner);
-        find_type(*inner, type).scale({*inner, config, theta, type}, rule);
+        find_type(*inner, type).scale({*inner, keys, config, theta, type}, rule);
     }
     // Beyond this, angles would not be finite at the last positions, or all the same.
     constexpr double kFastest = 1e6;

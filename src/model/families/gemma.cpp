@@ -53,7 +53,10 @@ void gemma2(const ConfigKeys& keys, ModelConfig& config) {
 
 void gemma3(const ConfigKeys& keys, ModelConfig& config) {
     start_later_gemma(keys, config, 0, 0, {1000000.0, std::nullopt});
-    for_each_layer(config, [](LayerRules& rules) { rules.attention.query_key_norm = QueryKeyNorm::per_head; });
+    for_each_layer(config, [](LayerRules& rules) {
+        rules.attention.query_key_norm = QueryKeyNorm::per_head;
+        rules.attention.softcap = 0;  // whatever attn_logit_softcapping says, as in transformers
+    });
     const auto sliding = sliding_layers(keys, config, full_once_in(keys, "sliding_window_pattern", 6));
     slide(config, sliding, window_of(keys, 4096));
     RotaryRule local;

@@ -51,11 +51,7 @@ void qwen2_moe(const ConfigKeys& keys, ModelConfig& config) {
         rules.attention.qkv_bias = bias;
         rules.attention.o_bias = false;
     });
-    if (keys.flag("use_sliding_window", false)) {
-        const std::int64_t end = keys.integer("max_window_layers").value_or(28);
-        slide(config, sliding_layers(keys, config, [&](std::int64_t layer) { return layer % 2 == 0 && layer < end; }),
-              window_of(keys, 4096));
-    }
+    slide_as_qwen(keys, config);  // as in transformers 4: files of transformers 5 have layer_types
     add_qwen_experts(keys, config,
                      {.experts = {"num_experts"}, .default_experts = 60, .default_per_token = 4, .default_width = 1408},
                      5632);
