@@ -1,5 +1,6 @@
 // Layout `deepseek`: tensor names and config.json of transformers' DeepseekV3ForCausalLM (DeepSeek-AI 2024,
 // section 2.1.1), which engines load. Every layer's MLP is dense.
+#include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
@@ -55,13 +56,16 @@ Json rope_parameters(const Json& original) {
     return rope;
 }
 
+/// For a frequency of 0 (pairs that the original does not rotate), which has no divisor: one that turns by nothing.
+constexpr double kLeastFrequency = 1e-30;
+
 /// A list of frequencies that all layers share, as divisors of those that an engine starts from.
 Json as_longrope(const Json& rope, const std::vector<double>& frequencies, const Json& positions) {
     const double theta = rope.at("rope_theta").get<double>();
     std::vector<double> factors;
     for (const double frequency : frequencies) {
         const auto exponent = static_cast<double>(factors.size()) / static_cast<double>(frequencies.size());
-        factors.push_back(std::pow(theta, -exponent) / frequency);
+        factors.push_back(std::pow(theta, -exponent) / std::max(frequency, kLeastFrequency));
     }
     return {{"rope_type", "longrope"},
             {"rope_theta", theta},
@@ -151,7 +155,13 @@ std::string deepseek_config_text(const Json& original, const LatentConfig& laten
     if (latent.frequencies.size() == 1) {
         rope = as_longrope(rope, latent.frequencies.front(), original.value("max_position_embeddings", Json(2048)));
     }
-    if (own_frequencies) config["rope_frequencies"] = latent.frequencies;
+    if (own_frequencies) {
+        auto lists = latent.frequencies;
+        for (auto& list : lists) {
+            for (double& frequency : list) frequency = std::max(frequency, kLeastFrequency);
+        }
+        config["rope_frequencies"] = lists;
+    }
     config["rope_interleave"] = true;
     config["rope_parameters"] = rope;
     // transformers 4 reads these two.

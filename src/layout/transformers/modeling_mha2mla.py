@@ -237,7 +237,7 @@ load_experts_as("qwen2_moe")
 
 class Mha2mlaMixtralModel(LatentLayers, MixtralModel):
     config_class = Mha2mlaMixtralConfig
-    _can_record_outputs = {**getattr(MixtralModel, "_can_record_outputs", {}), "attentions": Mha2mlaAttention}
+    _can_record_outputs = {**(getattr(MixtralModel, "_can_record_outputs", None) or {}), "attentions": Mha2mlaAttention}
 
 
 class Mha2mlaMixtralForCausalLM(MixtralForCausalLM):
@@ -252,7 +252,7 @@ class Mha2mlaMixtralForCausalLM(MixtralForCausalLM):
 
 class Mha2mlaQwen2MoeModel(LatentLayers, Qwen2MoeModel):
     config_class = Mha2mlaQwen2MoeConfig
-    _can_record_outputs = {**getattr(Qwen2MoeModel, "_can_record_outputs", {}), "attentions": Mha2mlaAttention}
+    _can_record_outputs = {**(getattr(Qwen2MoeModel, "_can_record_outputs", None) or {}), "attentions": Mha2mlaAttention}
 
 
 class Mha2mlaQwen2MoeForCausalLM(Qwen2MoeForCausalLM):
