@@ -21,9 +21,8 @@ std::vector<std::string> read_answers(const Json& line) {
 
 std::vector<std::string> read_classes(const Json& line, const LongbenchTask& task) {
     const Json& value = line.at("all_classes");
-    const bool is_needed = task.metric == LongbenchMetric::classification;
-    if (!is_needed && value.is_null()) return {};
-    if (!value.is_array() || (is_needed && value.empty())) {
+    if (value.is_null() && task.metric != LongbenchMetric::classification) return {};
+    if (!value.is_array()) {
         throw Error(ErrorCode::format,
                     "'all_classes' is no list of the classes, which " + std::string(task.name) + " is scored by");
     }
@@ -101,9 +100,10 @@ LongbenchItem LongbenchData::item(std::size_t index) const {
 }
 
 std::string prediction_line(const LongbenchTask& task, const LongbenchItem& item, const std::string& pred) {
+    const bool is_listed = task.metric == LongbenchMetric::classification || !item.all_classes.empty();
     std::string line = R"({"pred": )" + dump(pred) + R"(, "answers": )" + list_text(item.answers) +
-                       R"(, "all_classes": )" + (item.all_classes.empty() ? "null" : list_text(item.all_classes)) +
-                       R"(, "length": )" + dump(item.length) + R"(, "dataset": )" + dump(std::string(task.name));
+                       R"(, "all_classes": )" + (is_listed ? list_text(item.all_classes) : "null") + R"(, "length": )" +
+                       dump(item.length) + R"(, "dataset": )" + dump(std::string(task.name));
     if (!item.id.is_null()) line += R"(, "_id": )" + dump(item.id);
     return line + "}\n";
 }

@@ -215,7 +215,7 @@ TEST(LongbenchCli, OptionsWithoutEffectAreRefused) {
     expect_refused({"eval", "--longbench-score", data, "--context", "9"}, 2, {"--context"});
     expect_refused({"eval", kModel, "--longbench", data, "--max-windows", "9"}, 2, {"--max-windows"});
     expect_refused({"eval", kModel, "--longbench", data, "--task", "hellaswag"}, 2, {"hellaswag", "hotpotqa"});
-    expect_refused({"eval", kModel, "--longbench", data, "--task", "lsht"}, 2, {"lsht can be scored, but not run"});
+    expect_refused({"eval", kModel, "--longbench", data, "--task", "lsht"}, 2, {"--task", "'lsht' is not one of"});
     expect_refused({"eval", kModel, "--longbench", data, "--chat", "x"}, 2, {"--chat", "{prompt}"});
     expect_refused({"eval", kModel, "--longbench", data, "--chat", "{prompt}", "--protocol", "mha2mla"}, 2,
                    {"--chat", "--protocol longbench"});

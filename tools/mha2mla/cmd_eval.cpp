@@ -143,7 +143,9 @@ void run(const EvalFlags& flags, Context& context) {
 void add_task_option(CLI::App& command, std::vector<std::string>& names) {
     std::vector<std::string> known;
     for (const auto& task : choice_tasks()) known.emplace_back(task.name);
-    for (const auto& task : longbench_tasks()) known.emplace_back(task.name);
+    for (const auto& task : longbench_tasks()) {
+        if (!task.prompt.empty()) known.emplace_back(task.name);
+    }
     const auto check = [known](const std::string& name) -> std::string {
         if (std::find(known.begin(), known.end(), name) != known.end()) return "";
         return "'" + name + "' is not one of " + CLI::detail::join(known) + did_you_mean(name, known);
