@@ -29,12 +29,12 @@ int unnamed_file(const std::string& name) {
 }
 
 /// No text is longer, but a device such as /dev/zero has no end.
-constexpr std::uint64_t kMostBytes = std::uint64_t{4} << 30U;
+constexpr std::uint64_t kMostPiped = std::uint64_t{4} << 30U;
 
 void copy(int from, int to, const std::string& name) {
     std::array<char, 1 << 16> buffer{};
     for (std::uint64_t bytes = 0;; bytes += buffer.size()) {
-        if (bytes > kMostBytes) {
+        if (bytes > kMostPiped) {
             throw Error(ErrorCode::unsupported, name + ": more than 4 GiB come from it; put the text in a file");
         }
         const ssize_t count = ::read(from, buffer.data(), buffer.size());
