@@ -48,10 +48,14 @@ void PredictionFile::lock() const {
 }
 
 void PredictionFile::cut_after_last_line() const {
-    const MappedFile file(path_);
-    const std::string_view text(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
-    const std::size_t end = text.rfind('\n') + 1;  // 0 if there is no whole line
-    if (end < text.size() && ::ftruncate(descriptor_, static_cast<off_t>(end)) != 0) fail("cut off", errno);
+    std::size_t size = 0, end = 0;
+    {  // the mapping must be gone before the file is shorter
+        const MappedFile file(path_);
+        const std::string_view text(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
+        size = text.size();
+        end = text.rfind('\n') + 1;  // 0 if there is no whole line
+    }
+    if (end < size && ::ftruncate(descriptor_, static_cast<off_t>(end)) != 0) fail("cut off", errno);
 }
 
 void PredictionFile::append(std::string_view line) {

@@ -96,10 +96,10 @@ TEST(DoctorCli, AModelThatConvertRefusesIsAProblem) {
     config["hidden_act"] = "relu2";
     config["rope_scaling"] = {{"rope_type", "dynamic"}, {"factor", 2.0}};
     write_text(directory / "model" / "config.json", config.dump());
-    const auto refused =
-        run_program({"convert", (directory / "model").string(), (directory / "mla").string(), "--rope", "high"});
+    const auto refused = run_program({"convert", (directory / "model").string(), (directory / "mla").string(), "--rope",
+                                      "high", "--ignore-unused"});  // it has no gate_proj
     EXPECT_EQ(refused.exit_code, 1);
-    const auto diagnosis = diagnose(directory / "model", 1, {"--deep"});
+    const auto diagnosis = diagnose(directory / "model", 1, {"--deep", "--ignore-unused"});
     EXPECT_EQ(diagnosis.at("converts"), false);
     for (const auto& text : {texts(diagnosis, "problem"), refused.err}) {
         expect_contains(text, {"'nemotron' cannot be converted", "partial rotation that depends on the length"});

@@ -215,7 +215,7 @@ TEST(HostileTextCli, NothingFromFilesOrArgumentsIsObeyed) {
         {"doctor", model.string(), "--json", "--deep"},
         {"plan", model.string()},
         {"convert", model.string(), out.string(), "--rope", "uniform"},
-        {"convert", model.string(), out.string(), "--rope", "uniform"},
+        {"convert", model.string(), out.string(), "--rope", "uniform", "--ignore-unused"},
         {"batch", (directory / "recipe.json").string(), "--dry-run"},
         {"batch", (directory / "recipe.json").string(), "--json"},
         {"batch", (directory / "recipe.json").string()},
