@@ -2,6 +2,7 @@
 
 #include <fstream>
 
+#include "../support/json_file.hpp"
 #include "mha2mla/atomic_file.hpp"
 #include "mha2mla/error.hpp"
 
@@ -20,7 +21,7 @@ void TrainingLog::begin() {
 void TrainingLog::keep_until(std::int64_t steps) {
     std::ifstream lines(file_);
     for (std::string line; std::getline(lines, line);) {
-        const Json json = Json::parse(line, nullptr, false);
+        const Json json = parse_json<Json>(line);
         const bool is_evaluation = json.is_object() && json.contains("nll");
         const auto step = json.is_object() ? json.find("step") : json.end();
         if (step == json.end() || !step->is_number_integer()) break;  // cut off

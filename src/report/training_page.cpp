@@ -6,6 +6,7 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
+#include "../support/json_file.hpp"
 #include "formats.hpp"
 #include "mha2mla/error.hpp"
 #include "page_files.hpp"
@@ -131,7 +132,7 @@ TrainingCurves read_training_log(const std::filesystem::path& path) {
     for (std::string line; std::getline(file, line);) {
         ++line_number;
         if (line.empty()) continue;
-        const auto json = nlohmann::json::parse(line, nullptr, false);
+        const auto json = parse_json(line);
         const auto value = [&](const char* key) {
             const auto found = json.is_object() ? json.find(key) : json.end();
             if (found == json.end() || !found->is_number()) {

@@ -60,6 +60,19 @@ TEST_F(FinetuneCli, WritesAModelThatIsBetterOnItsText) {
     for (const char* name : {"tokenizer.json", "config.json", "mha2mla.training.json"}) {
         EXPECT_TRUE(std::filesystem::exists(out_ / name)) << name;
     }
+    // The page of its log.
+    const auto page = directory_ / "training.html";
+    const auto reported = run_program({"report", "--training", out_ / "training.jsonl", "--html", page});
+    ASSERT_EQ(reported.exit_code, 0) << reported.err;
+    EXPECT_NE(reported.out.find("6 steps, NLL"), std::string::npos) << reported.out;
+    const std::string html = read_text(page);
+    for (const char* part : {"NLL of the evaluation text", "Loss of each step", "<polyline", "Learning rate"}) {
+        EXPECT_NE(html.find(part), std::string::npos) << part;
+    }
+    write_text(directory_ / "bad.jsonl", read_text(out_ / "training.jsonl").substr(0, 40) + "\n{\"step\": 1}\n");
+    const auto bad = run_program({"report", "--training", directory_ / "bad.jsonl", "--html", directory_ / "bad.html"});
+    EXPECT_EQ(bad.exit_code, 1);
+    EXPECT_NE(bad.err.find("bad.jsonl: line 2 is not of a training log"), std::string::npos) << bad.err;
     // Done is done.
     const auto again = run({"--eval-fraction", "0.02", "--eval-every", "3", "--json", "--resume"});
     ASSERT_EQ(again.exit_code, 0) << again.err;
@@ -120,8 +133,8 @@ TEST_F(FinetuneCli, DistillsFromTheOriginal) {
                                      "1e-3",
                                      "--train",
                                      "kv",
-                                     "--eval-text",
-                                     example("kjv-eval.txt"),
+                                     "--eval-fraction",
+                                     "0.002",
                                      "--hidden-weight",
                                      "0.1",
                                      "--json",
