@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "../checkpoint/config_dtype.hpp"
 #include "../support/json_file.hpp"
 #include "journal.hpp"
 #include "mha2mla/error.hpp"
@@ -98,10 +99,7 @@ std::string config_text(const Model& source, const ConversionPlan& plan, const O
                         const ConvertReport& report, const std::string& rank_file) {
     auto config = read_json_file<nlohmann::ordered_json>(source.checkpoint.directory() / "config.json");
     if (plan.dtype) {
-        const std::string name = *plan.dtype == Dtype::f32   ? "float32"
-                                 : *plan.dtype == Dtype::f16 ? "float16"
-                                                             : "bfloat16";
-        config[config.contains("dtype") ? "dtype" : "torch_dtype"] = name;
+        config[config.contains("dtype") ? "dtype" : "torch_dtype"] = config_dtype(*plan.dtype);
     }
     if (source.lm_head != source.embed_tokens) config["tie_word_embeddings"] = false;  // whatever was said of it
     if (form.residual_scale != 1) config["rms_norm_eps"] = kLatentNormEps;

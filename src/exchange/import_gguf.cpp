@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "../checkpoint/config_dtype.hpp"
 #include "import_parts.hpp"
 #include "mha2mla/checkpoint_writer.hpp"
 #include "mha2mla/error.hpp"
@@ -51,10 +52,6 @@ void write_matrix(const ImportedTensor& tensor, Dtype dtype, CheckpointWriter& w
     }
 }
 
-std::string dtype_in_config(Dtype dtype) {
-    return dtype == Dtype::f32 ? "float32" : dtype == Dtype::f16 ? "float16" : "bfloat16";
-}
-
 }  // namespace
 
 GgufImportReport import_gguf(const std::filesystem::path& file, const std::filesystem::path& directory,
@@ -66,7 +63,7 @@ GgufImportReport import_gguf(const std::filesystem::path& file, const std::files
     nlohmann::ordered_json config = imported_config(source, architecture, shape);
     const std::vector<ImportedTensor> tensors = imported_tensors(source, architecture, shape);
     const Dtype dtype = request.dtype.value_or(own_dtype(tensors));
-    config["torch_dtype"] = dtype_in_config(dtype);
+    config["torch_dtype"] = config_dtype(dtype);
     const ImportedTokenizer tokenizer = imported_tokenizer(source, observer);
 
     std::vector<TensorSpec> specs;

@@ -116,31 +116,32 @@ public:
         if (resume && tuner_.restore(directory / kRunState)) {
             log_.keep_until(tuner_.steps_done());
         } else {
+            clear();  // the state of another run would be taken for this one's
             write_file_atomically(directory / kRunFile, Json{{"fingerprint", fingerprint}}.dump(1) + "\n");
             log_.begin();
         }
-        for (const Evaluated& at : log_.evaluations()) note(at);
     }
 
     void train(const std::function<void(const StepReport&)>& report) {
         auto last = Clock::now();
         std::int64_t saved_at = tuner_.steps_done();
         try {
-            if (evaluations_.empty()) evaluate_now();
-            while (tuner_.steps_done() < options_.steps && !out_of_patience()) {
-                observer_.step("train", tuner_.steps_done(), options_.steps);
-                const StepReport step = tuner_.step();
-                log_.add(step);
-                report(step);
+            for (;;) {
                 const std::int64_t done = tuner_.steps_done();
-                if (done == options_.steps || (asked_.eval_every > 0 && done % asked_.eval_every == 0)) evaluate_now();
+                if (evaluation_due()) evaluate_now();
+                if (done == options_.steps || out_of_patience()) return;
                 const std::chrono::duration<double> since = Clock::now() - last;
                 const bool due =
                     asked_.save_every > 0 ? done % asked_.save_every == 0 : since.count() > asked_.save_seconds;
-                if (!due || done == options_.steps) continue;
-                save();
-                last = Clock::now();
-                saved_at = done;
+                if (due && done != saved_at) {
+                    save();
+                    last = Clock::now();
+                    saved_at = done;
+                }
+                observer_.step("train", done, options_.steps);
+                const StepReport step = tuner_.step();
+                log_.add(step);
+                report(step);
             }
         } catch (const Error& error) {
             if (error.code() != ErrorCode::interrupted) throw;
@@ -156,17 +157,18 @@ public:
         report.steps = tuner_.steps_done();
         report.tokens = report.steps * options_.batch * options_.seq_len;
         report.best_step = report.steps;
-        if (!evaluations_.empty()) {
-            report.nll_before = evaluations_.front().nll;
-            report.nll_after = evaluations_.back().nll;
+        const std::vector<Evaluated>& evaluations = log_.evaluations();
+        if (!evaluations.empty()) {
+            report.nll_before = evaluations.front().nll;
+            report.nll_after = evaluations.back().nll;
         }
-        if (asked_.patience > 0 && best_ && best_->step != report.steps) {
+        if (asked_.patience > 0 && !evaluations.empty() && best().step != report.steps) {
             if (!tuner_.restore(asked_.destination / kBestState)) {
                 throw Error(ErrorCode::io, (asked_.destination / kBestState).string() + ": is no longer there",
                             Remedy::start_over);
             }
-            report.best_step = best_->step;
-            report.nll_after = best_->nll;
+            report.best_step = best().step;
+            report.nll_after = best().nll;
         }
         Json result = {{"steps", report.steps}, {"tokens", report.tokens}, {"best_step", report.best_step}};
         if (report.nll_before) result["nll_before"] = *report.nll_before;
@@ -192,23 +194,29 @@ public:
 private:
     void save() { tuner_.save(asked_.destination / kRunState); }
 
-    void note(const Evaluated& at) {
-        evaluations_.push_back(at);
-        if (!best_ || at.nll < best_->nll) best_ = at;
+    /// Of the evaluations, of which there is at least one; the earliest of equal ones.
+    [[nodiscard]] const Evaluated& best() const {
+        return *std::ranges::min_element(log_.evaluations(), {}, &Evaluated::nll);
+    }
+
+    /// Before the first step, behind the last one, and at whole multiples of FinetuneRun::eval_every.
+    [[nodiscard]] bool evaluation_due() const {
+        const std::int64_t done = tuner_.steps_done();
+        if (asked_.evaluation.empty()) return false;
+        if (!log_.evaluations().empty() && log_.evaluations().back().step == done) return false;
+        return done == 0 || done == options_.steps || (asked_.eval_every > 0 && done % asked_.eval_every == 0);
     }
 
     void evaluate_now() {
-        if (asked_.evaluation.empty()) return;
         const double nll = evaluate(tuner_.model(), asked_.evaluation, options_.seq_len, observer_).nll;
-        note({tuner_.steps_done(), nll});
-        log_.add(evaluations_.back());
-        if (asked_.patience > 0 && best_->step == tuner_.steps_done()) tuner_.save(asked_.destination / kBestState);
+        log_.add(Evaluated{tuner_.steps_done(), nll});
+        if (asked_.patience > 0 && best().step == tuner_.steps_done()) tuner_.save(asked_.destination / kBestState);
     }
 
     [[nodiscard]] bool out_of_patience() const {
-        if (asked_.patience == 0 || !best_) return false;
+        if (asked_.patience == 0) return false;
         const auto since =
-            std::ranges::count_if(evaluations_, [&](const Evaluated& at) { return at.step > best_->step; });
+            std::ranges::count_if(log_.evaluations(), [&](const Evaluated& at) { return at.step > best().step; });
         return since >= asked_.patience;
     }
 
@@ -218,34 +226,43 @@ private:
     Observer& observer_;
     Finetuner tuner_;
     TrainingLog log_;
-    std::vector<Evaluated> evaluations_;
-    std::optional<Evaluated> best_;
 };
 
-/// @return whether there is an unfinished run of this fingerprint. @throws Error
-bool look_at_destination(const Model& model, const FinetuneRun& run, const Json& fingerprint) {
+/// What a destination holds of a run.
+struct Found {
+    std::optional<FinetuneReport> finished;
+    bool unfinished = false;
+};
+
+/// @throws Error if the run may not begin there.
+Found look_at_destination(const Model& model, const FinetuneRun& run, const Json& fingerprint) {
     std::error_code ignored;
     if (fs::equivalent(model.checkpoint.directory(), run.destination, ignored)) {
         throw Error(ErrorCode::usage, run.destination.string() + ": source and destination are the same directory");
     }
-    const Json record = json_at(run.destination / kRunFile);
-    const bool unfinished = record.is_object();
-    if (unfinished && run.resume) {
-        const std::string different = differences(record.value("fingerprint", Json()), fingerprint);
-        if (!different.empty()) {
-            throw Error(ErrorCode::usage,
-                        run.destination.string() + ": holds an unfinished run of other settings: " + different,
-                        Remedy::start_over);
-        }
-        return true;
+    const Json record = json_at(run.destination / kTrainingRecord), begun = json_at(run.destination / kRunFile);
+    if (run.resume && record.is_object() && record.value("fingerprint", Json()) == fingerprint) {
+        Found found;
+        found.finished = report_of(record.value("result", Json::object()));
+        found.finished->already_finished = true;
+        return found;
     }
-    if (run.overwrite) return false;
-    if (unfinished) {
+    if (run.resume && begun.is_object()) {
+        const std::string different = differences(begun.value("fingerprint", Json()), fingerprint);
+        if (different.empty()) return {{}, true};
+        throw Error(ErrorCode::usage,
+                    run.destination.string() + ": holds an unfinished run of other settings: " + different,
+                    Remedy::start_over);
+    }
+    if (run.overwrite) return {};
+    if (begun.is_object()) {
         throw Error(ErrorCode::io, run.destination.string() + ": holds an unfinished training run",
                     Remedy::resume_or_overwrite);
     }
-    check_output_directory(run.destination, false);
-    return false;
+    std::vector<std::string> names;
+    const int error = files::list(run.destination, names);
+    if (error != 0 || !std::ranges::all_of(names, is_unfinished_name)) check_output_directory(run.destination, false);
+    return {};
 }
 
 }  // namespace
@@ -255,17 +272,14 @@ FinetuneReport finetune(const Model& model, const Model* teacher, const Training
                         const std::function<void(const StepReport&)>& report) {
     const Json fingerprint = fingerprint_of(model, teacher, text, options, asked);
     if (asked.resume || asked.overwrite) settle(asked.destination);
-    const Json record = json_at(asked.destination / kTrainingRecord);
-    if (asked.resume && record.is_object() && record.value("fingerprint", Json()) == fingerprint) {
-        FinetuneReport finished = report_of(record.value("result", Json::object()));
-        finished.already_finished = true;
-        return finished;
-    }
-    const bool resumes = look_at_destination(model, asked, fingerprint);
+    if (auto found = look_at_destination(model, asked, fingerprint); found.finished) return *found.finished;
     const DestinationLock lock(asked.destination);
+    // Again: while this process waited for the lock, another one may have changed what is there.
+    const Found found = look_at_destination(model, asked, fingerprint);
+    if (found.finished) return *found.finished;
     Run run(model, teacher, text, options, asked, observer);
     try {
-        run.begin(fingerprint, resumes);
+        run.begin(fingerprint, found.unfinished);
         run.train(report);
         return run.publish(fingerprint);
     } catch (...) {

@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "../forward/forward.hpp"
-#include "../latent/attention_target.hpp"
 #include "mha2mla/error.hpp"
 
 namespace mha2mla {
@@ -194,7 +193,7 @@ std::array<double, 3> TrainedModel::accumulate(const TrainingBatch& batch, const
     if (shares.hidden > 0) apart = hidden_loss(hidden, teacher->hidden, batch, shares.hidden, d_hidden);
     for (std::int64_t layer = layers; layer-- > 0;) {
         if (!keep_activations_ && layer + 1 < layers) {
-            states(layer).input = inputs_[static_cast<std::size_t>(layer)];
+            states(layer).input = std::move(inputs_[static_cast<std::size_t>(layer)]);
             run(layer);
         }
         go_back(layer, d_hidden);

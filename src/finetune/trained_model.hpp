@@ -32,7 +32,6 @@ public:
     [[nodiscard]] std::vector<Parameter> parameters();
     /// The model with the weights as they are now, in the form of its checkpoint.
     [[nodiscard]] const Model& stored();
-    [[nodiscard]] FloatModel& weights() { return floats_; }
 
 private:
     /// Attention in MLA form.

@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
+#include "../checkpoint/config_dtype.hpp"
 #include "../convert/layout.hpp"
 #include "../convert/output_files.hpp"
 #include "../support/json_file.hpp"
@@ -27,9 +28,8 @@ bool belongs_to_weights(const Model& source, const std::string& name) {
 std::string config_text(const Model& source, const std::optional<Dtype>& dtype) {
     auto config = read_json_file<Json>(source.checkpoint.directory() / "config.json");
     if (dtype) {
-        const std::string name = *dtype == Dtype::f32 ? "float32" : *dtype == Dtype::f16 ? "float16" : "bfloat16";
         for (const char* key : {"dtype", "torch_dtype"}) {
-            if (config.contains(key)) config[key] = name;
+            if (config.contains(key)) config[key] = config_dtype(*dtype);
         }
     }
     return config.dump(2) + "\n";

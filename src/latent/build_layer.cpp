@@ -7,12 +7,6 @@
 namespace mha2mla {
 namespace {
 
-Matrix all_rows(const TensorView& tensor) {
-    Matrix result(tensor.rows(), tensor.cols());
-    to_finite_float(tensor, 0, {result.data(), static_cast<std::size_t>(result.size())});
-    return result;
-}
-
 Matrix gathered(const Matrix& from, const std::vector<std::int64_t>& rows) {
     Matrix result(static_cast<Eigen::Index>(rows.size()), from.cols());
     for (std::size_t i = 0; i < rows.size(); ++i) result.row(static_cast<Eigen::Index>(i)) = from.row(rows[i]);
@@ -51,6 +45,12 @@ LatentShape per_head_shape(const Model& model, const LayerPairs& pairs) {
 }
 
 }  // namespace
+
+Matrix all_rows(const TensorView& tensor) {
+    Matrix result(tensor.rows(), tensor.cols());
+    to_finite_float(tensor, 0, {result.data(), static_cast<std::size_t>(result.size())});
+    return result;
+}
 
 LatentLayer empty_layer(const Model& model, std::int64_t layer, const LatentShape& shape, const LayerPairs& pairs,
                         std::int64_t positions) {

@@ -5,6 +5,9 @@
 
 namespace mha2mla {
 
+/// A whole tensor as float32. @throws Error{numeric} naming it if it is not finite.
+[[nodiscard]] Matrix all_rows(const TensorView& tensor);
+
 /// A layer without weights: its sizes, rules and rotation.
 /// @param positions of the longest sequence that it will run on.
 [[nodiscard]] LatentLayer empty_layer(const Model& model, std::int64_t layer, const LatentShape& shape,

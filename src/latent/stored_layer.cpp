@@ -7,15 +7,9 @@
 namespace mha2mla {
 namespace {
 
-Matrix floats(const TensorView& tensor) {
-    Matrix result(tensor.rows(), tensor.cols());
-    to_finite_float(tensor, 0, {result.data(), static_cast<std::size_t>(result.size())});
-    return result;
-}
-
 /// [rows, 1]; zeros where there is none.
 Matrix bias_of(const LinearView& view) {
-    return view.bias != nullptr ? floats(*view.bias) : Matrix(Matrix::Zero(view.out_features(), 1));
+    return view.bias != nullptr ? all_rows(*view.bias) : Matrix(Matrix::Zero(view.out_features(), 1));
 }
 
 /// Heads of the layout side by side.
@@ -43,7 +37,7 @@ Matrix queries(const LatentShape& shape, const Matrix& from) {
 void read_biased_queries(const LatentAttentionView& view, const LatentShape& shape, const std::string& where,
                          LatentWeights& to) {
     const std::int64_t hidden = shape.hidden;
-    const Matrix down = floats(*view.q_down.weight), norm = floats(*view.q_norm.weight);
+    const Matrix down = all_rows(*view.q_down.weight), norm = all_rows(*view.q_norm.weight);
     const Disarmed by = norm(0, 0) == kTinyLatentWeight ? kTiny : by_constant(kQueryConstant, shape.query_rank, 1);
     Matrix expected = Matrix::Zero(shape.query_rank, hidden);
     if (shape.query_rank > hidden) expected.topRows(hidden).diagonal().setConstant(by.before);
@@ -53,7 +47,7 @@ void read_biased_queries(const LatentAttentionView& view, const LatentShape& sha
                         ": queries go through a latent of their own, which is not trained here; "
                         "train this checkpoint with transformers");
     }
-    const Matrix stored = queries(shape, floats(*view.q.weight) / by.behind);
+    const Matrix stored = queries(shape, all_rows(*view.q.weight) / by.behind);
     to.q = stored.leftCols(hidden);
     to.q_bias = stored.col(hidden);
 }
@@ -88,18 +82,18 @@ StoredLayer read_stored_layer(const Model& converted, std::int64_t at, std::int6
     if (view.q_down.weight != nullptr) {
         read_biased_queries(view, shape, layer_prefix(at) + "self_attn.q_a_proj", w);
     } else {
-        w.q = queries(shape, floats(*view.q.weight));
-        if (view.q.bias != nullptr) w.q_bias = queries(shape, floats(*view.q.bias));
+        w.q = queries(shape, all_rows(*view.q.weight));
+        if (view.q.bias != nullptr) w.q_bias = queries(shape, all_rows(*view.q.bias));
     }
-    w.k_rope = gather_heads(shape, floats(*view.k_rope.weight), {}, 1, shape.rope_dim, true);
+    w.k_rope = gather_heads(shape, all_rows(*view.k_rope.weight), {}, 1, shape.rope_dim, true);
     if (view.k_rope.bias != nullptr) {
-        w.k_rope_bias = gather_heads(shape, floats(*view.k_rope.bias), {}, 1, shape.rope_dim, true);
+        w.k_rope_bias = gather_heads(shape, all_rows(*view.k_rope.bias), {}, 1, shape.rope_dim, true);
     }
-    const Matrix norm = floats(*view.latent_norm.weight), bias = bias_of(view.down_k);
+    const Matrix norm = all_rows(*view.latent_norm.weight), bias = bias_of(view.down_k);
     const auto [kind, by] = norm_of(norm, bias);
     result.latent_norm = kind;
-    w.down = floats(*view.down_k.weight) / by.before;
-    Matrix up = floats(*view.up_k.weight) / by.behind;
+    w.down = all_rows(*view.down_k.weight) / by.before;
+    Matrix up = all_rows(*view.up_k.weight) / by.behind;
     if (kind == LatentNorm::trained) {
         up *= norm.col(0).asDiagonal();
         result.layer.norm_eps = kLatentNormEps;
@@ -113,7 +107,7 @@ StoredLayer read_stored_layer(const Model& converted, std::int64_t at, std::int6
     const LatentRows rows = shape.layout->rows(shape);
     w.up_k = gather_heads(shape, up, rows.up_key, shape.up_heads(), shape.nope_dim(), false);
     w.up_v = gather_heads(shape, up, rows.up_value, shape.up_heads(), shape.head_dim, false);
-    w.o = floats(*view.o.weight);
+    w.o = all_rows(*view.o.weight);
     return result;
 }
 

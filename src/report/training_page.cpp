@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <cstdio>
 #include <fstream>
@@ -16,8 +15,8 @@ namespace {
 
 using Points = TrainingCurves::Points;
 
-constexpr std::array<const char*, 6> kColours = {"#0072b2", "#d55e00", "#009e73",
-                                                 "#cc79a7", "#56b4e9", "#e69f00"};  // Okabe and Ito
+/// A class of page.css that gives a run its colour.
+std::string colour(std::size_t run) { return "class=\"run" + std::to_string(run % 5) + "\""; }
 
 std::string number(double value) {
     char text[64];
@@ -95,8 +94,7 @@ std::string figure(const std::string& title, std::span<const TrainingCurves> run
         std::string line;
         for (const auto& [x, y] : *curves[i]) line += frame.x(x) + "," + frame.y(y) + " ";
         if (line.empty()) continue;
-        body += "<polyline fill=\"none\" stroke-width=\"1.5\" stroke=\"" + std::string(kColours[i % kColours.size()]) +
-                "\" points=\"" + line + "\"/>";
+        body += "<polyline fill=\"none\" stroke-width=\"1.5\" " + colour(i) + " points=\"" + line + "\"/>";
     }
     return "<section><h2>" + title +
            "</h2>\n<svg viewBox=\"0 0 720 300\" width=\"720\" height=\"300\" role=\"img\" aria-label=\"" + title +
@@ -109,8 +107,8 @@ std::string run_rows(std::span<const TrainingCurves> runs) {
         const TrainingCurves& run = runs[i];
         const auto last = [](const Points& points) { return points.empty() ? "–" : number(points.back().second); };
         const auto first = [](const Points& points) { return points.empty() ? "–" : number(points.front().second); };
-        out += "<tr><th scope=\"row\"><span style=\"color:" + std::string(kColours[i % kColours.size()]) +
-               "\">■</span> " + escape_html(run.name) + "</th><td>" + std::to_string(run.loss.size()) + "</td><td>" +
+        out += "<tr><th scope=\"row\"><span " + colour(i) + ">■</span> " + escape_html(run.name) + "</th><td>" +
+               std::to_string(run.loss.size()) + "</td><td>" +
                (run.loss.empty() ? "0" : number(run.loss.back().first)) + "</td><td>" + first(run.nll) + "</td><td>" +
                last(run.nll) + "</td><td>" + last(run.loss) + "</td><td>" + number(run.tokens_per_second) +
                "</td></tr>\n";

@@ -1,10 +1,10 @@
 #include "adamw.hpp"
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <cstring>
 
+#include "../forward/unpack.hpp"
 #include "../support/parallel.hpp"
 
 namespace mha2mla {
@@ -37,24 +37,16 @@ struct MomentPart {
     bool bf16;
 
     void read(std::int64_t first, std::int64_t count, float* to) const {
-        if (!bf16) {
-            std::memcpy(to, data + first * 4, static_cast<std::size_t>(count) * 4);
-            return;
-        }
-        for (std::int64_t i = 0; i < count; ++i) {
-            std::uint16_t half = 0;
-            std::memcpy(&half, data + (first + i) * 2, 2);
-            to[i] = std::bit_cast<float>(static_cast<std::uint32_t>(half) << 16U);
-        }
+        if (bf16) return decode_bf16(data + first * 2, count, to);
+        std::memcpy(to, data + first * 4, static_cast<std::size_t>(count) * 4);
     }
     void write(std::int64_t first, std::int64_t count, const float* from) const {
         if (!bf16) {
             std::memcpy(data + first * 4, from, static_cast<std::size_t>(count) * 4);
             return;
         }
-        for (std::int64_t i = 0; i < count; ++i) {  // to nearest, ties to even
-            const auto bits = std::bit_cast<std::uint32_t>(from[i]);
-            const auto half = static_cast<std::uint16_t>((bits + 0x7FFFU + ((bits >> 16U) & 1U)) >> 16U);
+        for (std::int64_t i = 0; i < count; ++i) {
+            const std::uint16_t half = to_bf16(from[i]);
             std::memcpy(data + (first + i) * 2, &half, 2);
         }
     }

@@ -23,18 +23,6 @@ constexpr bool kSanitized = false;
 const std::string kModel = example("kjv-1.8M").string();
 const std::string kText = example("kjv-eval.txt").string();
 
-/// A model whose conversion takes some tenths of a second, in many pieces.
-TinyModel larger() {
-    TinyModel model;
-    model.layers = 24;
-    model.hidden = 256;
-    model.intermediate = 320;
-    model.heads = 8;
-    model.kv_heads = 8;
-    model.head_dim = 32;
-    return model;
-}
-
 std::vector<std::string> convert(const fs::path& model, const fs::path& out,
                                  const std::vector<std::string>& more = {}) {
     std::vector<std::string> arguments = {"convert", model.string(), out.string(), "--rope",
@@ -61,7 +49,7 @@ std::map<std::string, std::string> weights_in(const fs::path& directory) {
 TEST(ShrinkingCli, AConversionEndsWithAnErrorAndIsResumed) {
     const TemporaryDirectory directory;
     const fs::path model = directory / "model", out = directory / "out", weights = model / "model.safetensors";
-    write_tiny_model(model, larger());
+    write_tiny_model(model, tiny_model_of_many_pieces());
     ASSERT_EQ(run_program(convert(model, directory / "whole")).exit_code, 0);
     fs::copy_file(weights, directory / "copy");
     const auto result = run_program(convert(model, out, {"--resume"}), shorten_during(out, weights));
@@ -77,7 +65,7 @@ TEST(ShrinkingCli, AConversionEndsWithAnErrorAndIsResumed) {
 
 TEST(ShrinkingCli, ABatchGoesOnWithTheNextJob) {
     const TemporaryDirectory directory;
-    write_tiny_model(directory / "a", larger());
+    write_tiny_model(directory / "a", tiny_model_of_many_pieces());
     write_tiny_model(directory / "b", {});
     write_text(directory / "recipe.json", R"({"defaults": {"rope": "uniform"}, "jobs": [
         {"source": "a", "destination": "out-a"}, {"source": "b", "destination": "out-b"}]})");
@@ -176,7 +164,7 @@ TEST(LimitsCli, AFullOrClosedOutputIsAnError) {
 TEST(SignalsCli, AnIgnoredInterruptStaysIgnored) {
     const TemporaryDirectory directory;
     const fs::path model = directory / "model", out = directory / "out";
-    write_tiny_model(model, larger());
+    write_tiny_model(model, tiny_model_of_many_pieces());
     const std::string interrupt = "( until [ -s '" + (out / "mha2mla.journal.jsonl").string() +
                                   "' ]; do kill -0 $$ 2>/dev/null || exit; sleep 0.002; done; kill -INT $$ ) & ";
     const auto ignored = run_program(convert(model, out, {"--resume"}), "trap '' INT; " + interrupt + "exec");

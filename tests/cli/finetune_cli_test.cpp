@@ -109,6 +109,30 @@ TEST_F(FinetuneCli, GoesOnAfterAKillToTheSameBytes) {
     }
 }
 
+TEST_F(FinetuneCli, TheStateOfAnotherRunIsNotTakenForItsOwn) {
+    const std::vector<std::string> settings = {"--save-every", "100", "--seed", "5", "--threads", "1"};
+    const auto with = [&](const char* more) {
+        std::vector<std::string> all = settings;
+        all.emplace_back(more);
+        return all;
+    };
+    ASSERT_EQ(run(settings).exit_code, 0);
+    const std::string expected = read_text(out_ / "model.safetensors");
+    std::filesystem::remove_all(out_);
+    const std::string state = out_.string() + "/mha2mla.training-run.safetensors";
+    const std::string kill = "; do sleep 0.01; done; pkill -KILL -f " + out_.string() + ") & ";
+    ASSERT_NE(
+        run({"--save-every", "2", "--threads", "1"}, "(while ! ls " + state + " >/dev/null 2>&1" + kill).exit_code, 0);
+    ASSERT_TRUE(std::filesystem::exists(state));
+    // Another one begins in its place, and is killed as soon as it has: before it has a state of its own.
+    ASSERT_NE(run(with("--overwrite"), "(while ls " + state + " >/dev/null 2>&1" + kill).exit_code, 0);
+    ASSERT_FALSE(std::filesystem::exists(state));
+    const auto resumed = run(with("--resume"));
+    ASSERT_EQ(resumed.exit_code, 0) << resumed.err;
+    EXPECT_EQ(read_text(out_ / "model.safetensors"), expected);
+    EXPECT_EQ(log().size(), 6U);
+}
+
 TEST_F(FinetuneCli, DistillsFromTheOriginal) {
     const auto converted = directory_ / "mla";
     ASSERT_EQ(run_program({"convert", example("kjv-1.8M"), converted, "--quality", "none", "--rope-dim", "24",

@@ -12,17 +12,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// A model whose conversion takes some tenths of a second, in many pieces.
-void write_model(const fs::path& directory) {
-    TinyModel model;
-    model.layers = 24;
-    model.hidden = 256;
-    model.intermediate = 320;
-    model.heads = 8;
-    model.kv_heads = 8;
-    model.head_dim = 32;
-    write_tiny_model(directory, model);
-}
+void write_model(const fs::path& directory) { write_tiny_model(directory, tiny_model_of_many_pieces()); }
 
 std::vector<std::string> convert(const fs::path& model, const fs::path& out,
                                  const std::vector<std::string>& more = {}) {

@@ -118,6 +118,17 @@ nlohmann::ordered_json llama_config(const TinyModel& model) {
 
 }  // namespace
 
+TinyModel tiny_model_of_many_pieces() {
+    TinyModel model;
+    model.layers = 24;
+    model.hidden = 256;
+    model.intermediate = 320;
+    model.heads = 8;
+    model.kv_heads = 8;
+    model.head_dim = 32;
+    return model;
+}
+
 nlohmann::ordered_json tiny_config(const TinyModel& model) {
     nlohmann::ordered_json config = llama_config(model);
     if (model.experts == 0) return config;

@@ -24,6 +24,9 @@ struct TinyModel {
     std::uint32_t seed = 1;
 };
 
+/// One whose conversion takes some tenths of a second, in many pieces.
+[[nodiscard]] TinyModel tiny_model_of_many_pieces();
+
 /// A tensor before it is encoded. Name, dtype and shape are arbitrary; values are encoded for F32, BF16 and F16,
 /// other dtypes become zeros of the right size (whole bytes per element only).
 struct TinyTensor {
