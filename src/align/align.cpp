@@ -22,8 +22,9 @@ constexpr std::array<double, 3> kBalances = {0.5, 1.0, 2.0};
 // Where errors count as what queries and W_o make of them, the best balance is near 1: splits are compared with it.
 constexpr std::array<double, 1> kEqualBalance = {1.0};
 
-constexpr std::int64_t kNarrow = 512;         // hidden dimensions below which a step takes little time
-constexpr std::int64_t kRefitTokens = 32768;  // on which W_o is fitted once more behind a layer's steps
+constexpr std::int64_t kNarrow = 512;         // hidden dimensions below which a layer is fitted in twice the steps
+constexpr std::int64_t kComparedLayers = 10;  // that splits are compared on, at least, where they share a key
+constexpr std::int64_t kRefitTokens = 32768;  // on which W_o is fitted before and behind a layer's steps
 
 }  // namespace
 
@@ -151,6 +152,9 @@ struct Aligner::State {
                 slots.engine.try_emplace(split.rope_dim, engine_frequencies(model, split.rope_dim));
             }
         }
+        const std::int64_t stride =
+            shared_key() ? std::max<std::int64_t>(1, config.num_hidden_layers / kComparedLayers) : 1;
+        const auto compared = static_cast<double>((config.num_hidden_layers + stride - 1) / stride);
         if (!shared_key() || progress.tried.size() > 1) {
             for_each_layer([&](std::int64_t at, const AttentionTarget& target) {
                 if (!shared_key()) {
@@ -158,11 +162,10 @@ struct Aligner::State {
                         attention_order(model, at, seq_len, target.input.topRows(tokens_up_to(kAlignOrderTokens))),
                         ranks);
                 }
-                if (progress.tried.size() == 1) return;
+                if (progress.tried.size() == 1 || at % stride != 0) return;
                 const auto from = start(at, target);
                 for (Split& split : progress.tried) {
-                    split.error +=
-                        from->with(inside(split), balances()).error / static_cast<double>(config.num_hidden_layers);
+                    split.error += from->with(inside(split), balances()).error / compared;
                 }
             });
         }
@@ -285,7 +288,7 @@ struct Aligner::State {
         next.latent = start(at, target)->with(inside(progress.chosen), kBalances).layer;
         note_frequencies(next.latent);
         put_norm(next.latent);
-        if (shared_key() && corrects()) (void)refit_output(next.latent, target, measure(target.input.rows()));
+        if (shared_key() && corrects()) (void)refit_output(next.latent, target, measure(tokens_up_to(kRefitTokens)));
         if (steps_of_layer() > 0) {
             descent(steps_of_layer()).on_own_output(next.latent, target);
             progress.steps_done += steps_of_layer();

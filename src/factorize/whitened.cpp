@@ -1,9 +1,8 @@
-#include <lapacke.h>
-
 #include <algorithm>
 #include <cmath>
 
 #include "../linalg/blas.hpp"
+#include "../linalg/cholesky.hpp"
 #include "../linalg/tiled.hpp"
 #include "../support/parallel.hpp"
 #include "factorizations.hpp"
@@ -58,13 +57,11 @@ KvFactors factorize_by(const Matrix& kv, std::int64_t nope_rows, const LatentWid
 }  // namespace
 
 MatrixD second_moment(const Matrix& rows) {
-    constexpr Eigen::Index kBlock = 4096;
-    MatrixD sum = MatrixD::Zero(rows.cols(), rows.cols());
-    for (Eigen::Index first = 0; first < rows.rows(); first += kBlock) {
-        const MatrixD block = rows.middleRows(first, std::min(kBlock, rows.rows() - first)).cast<double>();
-        sum.noalias() += block.transpose() * block;
-    }
-    return sum / static_cast<double>(rows.rows());
+    const std::int64_t n = rows.cols();
+    const std::vector<double> upper = gram_of_columns<double>(rows);
+    MatrixD moment = Eigen::Map<const MatrixD>(upper.data(), n, n) / static_cast<double>(rows.rows());
+    moment.triangularView<Eigen::StrictlyLower>() = moment.transpose();
+    return moment;
 }
 
 Whitening::Whitening(MatrixD moment) : root_(std::move(moment)) {
@@ -72,11 +69,7 @@ Whitening::Whitening(MatrixD moment) : root_(std::move(moment)) {
     if (!root_.allFinite()) refuse_moment("is not finite");
     if (n == 0 || root_.cols() != n || root_.diagonal().minCoeff() < 0) refuse_moment("is none");
     root_.diagonal().array() += std::max(kRidge * root_.diagonal().mean(), kLeastRidge);
-    // Lower in rows is upper in columns, which is how LAPACK works without copies.
-    const lapack_int failed =
-        LAPACKE_dpotrf(LAPACK_COL_MAJOR, 'U', static_cast<lapack_int>(n), root_.data(), static_cast<lapack_int>(n));
-    if (failed != 0) refuse_moment("is not positive");
-    root_.triangularView<Eigen::StrictlyUpper>().setZero();
+    if (!cholesky_in_place(root_)) refuse_moment("is not positive");
 }
 
 Matrix Whitening::apply(const Matrix& a) const { return project_right<float>(a, root_.transpose().cast<float>()); }

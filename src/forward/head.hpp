@@ -23,7 +23,8 @@ struct HeadGradient {
 };
 /// From the derivative by the logits those by what lm_head read, and by its weights. norm_gradient() goes on from
 /// there.
-/// @param logits what head() returned. @param d_logits changed on the way. @param d_normed set. [tokens, hidden]
+/// @param logits what head() returned; not read without a soft-cap. @param d_logits changed on the way. @param d_normed
+/// set. [tokens, hidden]
 void logits_gradient(const ModelRules& rules, const LinearView& lm_head, const Matrix& normed, const Matrix& logits,
                      Matrix& d_logits, Eigen::Ref<Matrix> d_normed, const LinearGradient& to = {});
 

@@ -31,6 +31,17 @@ void scatter(const KeptShape& shape, const float* from, MatrixOut first, MatrixO
     }
 }
 
+/// Calls body(rows, their number, tokens up to the last of them) for blocks of queries, or of keys: nothing is computed
+/// of what lies whole behind the diagonal.
+template <typename Body>
+void for_each_block(std::int64_t tokens, const Body& body) {
+    constexpr std::int64_t kBlock = 128;
+    for (std::int64_t first = 0; first < tokens; first += kBlock) {
+        const std::int64_t count = std::min(kBlock, tokens - first);
+        body(first, count, first + count);
+    }
+}
+
 /// Calls body(first token, KV head, scratch) for every sequence and KV head.
 template <typename Body>
 void for_each_kv_head(const KeptShape& shape, const Body& body) {
@@ -55,10 +66,14 @@ void kept_attention(const AttentionRule& rule, const KeptShape& shape, const Kep
         for (std::int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {
             float* p = probabilities.data() + (token * shape.heads + head * n) * n;
             gather(shape, input.q_first, input.q_rest, token, head, q);
-            multiply_abt(n, n, dim, rule.scale, {q, dim}, {k, dim}, 0.0F, {p, n});
+            for_each_block(n, [&](std::int64_t row, std::int64_t rows, std::int64_t seen) {
+                multiply_abt(rows, seen, dim, rule.scale, {q + row * dim, dim}, {k, dim}, 0.0F, {p + row * n, n});
+            });
             causal_softmax(rule, n, p);
-            multiply_ab(n, value_dim, n, 1.0F, {p, n}, v, 0.0F,
-                        {out + (token * shape.heads + head) * value_dim, shape.heads * value_dim});
+            for_each_block(n, [&](std::int64_t row, std::int64_t rows, std::int64_t seen) {
+                multiply_ab(rows, value_dim, seen, 1.0F, {p + row * n, n}, v, 0.0F,
+                            {out + ((token + row) * shape.heads + head) * value_dim, shape.heads * value_dim});
+            });
         }
     });
 }
@@ -85,8 +100,12 @@ void kept_attention_gradient(const AttentionRule& rule, const KeptShape& shape, 
             const float before = head == kv_head * group ? 0.0F : 1.0F;  // the group's heads share keys and values
             const float* p = probabilities.data() + (token * shape.heads + head * n) * n;
             const float* d_mixed = d_out + token * stride + head * value_dim;
-            gemm(CblasTrans, CblasNoTrans, n, value_dim, n, 1.0F, p, n, d_mixed, stride, before, d_v, to.v.stride);
-            multiply_abt(n, n, value_dim, 1.0F, {d_mixed, stride}, {v, input.v.stride}, 0.0F, {d_logits, n});
+            for_each_block(n, [&](std::int64_t row, std::int64_t rows, std::int64_t seen) {
+                gemm(CblasTrans, CblasNoTrans, rows, value_dim, n - row, 1.0F, p + row * n + row, n,
+                     d_mixed + row * stride, stride, before, d_v + row * to.v.stride, to.v.stride);
+                multiply_abt(rows, seen, value_dim, 1.0F, {d_mixed + row * stride, stride}, {v, input.v.stride}, 0.0F,
+                             {d_logits + row * n, n});
+            });
             causal_softmax_gradient(rule, n, p, d_logits);
             gather(shape, input.q_first, input.q_rest, token, head, q);
             if (capped) {  // the logits are not kept
@@ -94,9 +113,13 @@ void kept_attention_gradient(const AttentionRule& rule, const KeptShape& shape, 
                 soft_cap(rule.softcap, n * n, logits);
                 soft_cap_gradient(rule.softcap, n * n, logits, d_logits);
             }
-            multiply_ab(n, dim, n, rule.scale, {d_logits, n}, {k, dim}, 0.0F, {d_q, dim});
+            for_each_block(n, [&](std::int64_t row, std::int64_t rows, std::int64_t seen) {
+                multiply_ab(rows, dim, seen, rule.scale, {d_logits + row * n, n}, {k, dim}, 0.0F,
+                            {d_q + row * dim, dim});
+                gemm(CblasTrans, CblasNoTrans, rows, dim, n - row, rule.scale, d_logits + row * n + row, n,
+                     q + row * dim, dim, before, d_k + row * dim, dim);
+            });
             scatter(shape, d_q, to.q_first, to.q_rest, token, head);
-            gemm(CblasTrans, CblasNoTrans, n, dim, n, rule.scale, d_logits, n, q, dim, before, d_k, dim);
         }
         scatter(shape, d_k, to.k_first, to.k_rest, token, kv_head);
     });

@@ -91,7 +91,7 @@ void linear(const LinearView& view, std::int64_t tokens, const float* x, float* 
 void linear_back(const LinearView& view, std::int64_t tokens, const float* dy, bool add, float* dx) {
     const std::int64_t in = view.in_features();
     const std::int64_t out = view.out_features();
-    const std::int64_t strip = std::clamp<std::int64_t>(tokens / 8, kRowStep, kTokenTile);
+    const std::int64_t strip = std::clamp<std::int64_t>(tokens / 4, kRowStep, kTokenTile / 2);
     parallel_for((tokens + strip - 1) / strip, [&](std::int64_t i, std::vector<float>& scratch) {
         const std::int64_t token = i * strip;
         const std::int64_t count = std::min(strip, tokens - token);

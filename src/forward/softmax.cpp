@@ -49,7 +49,8 @@ void causal_softmax_gradient(const AttentionRule& rule, std::int64_t seq_len, co
         float* row = d + t * seq_len;
         double mean = 0;
         for (std::int64_t s = first_visible(rule, t); s <= t; ++s) mean += static_cast<double>(p[s]) * row[s];
-        for (std::int64_t s = 0; s < seq_len; ++s) row[s] = p[s] * (row[s] - static_cast<float>(mean));
+        for (std::int64_t s = 0; s <= t; ++s) row[s] = p[s] * (row[s] - static_cast<float>(mean));
+        std::fill(row + t + 1, row + seq_len, 0.0F);
     }
 }
 

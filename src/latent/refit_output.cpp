@@ -1,45 +1,46 @@
 #include "refit_output.hpp"
 
-#include <Eigen/Cholesky>
 #include <algorithm>
 
-#include "../linalg/gemm.hpp"
+#include "../linalg/cholesky.hpp"
+#include "../linalg/team_gemm.hpp"
 #include "mha2mla/error.hpp"
 
 namespace mha2mla {
 
 double refit_output(LatentLayer& layer, const AttentionTarget& target, const OutputMeasure& measure) {
     Matrix& o = layer.weights.o;
-    MatrixD gram = MatrixD::Zero(o.cols(), o.cols()), missing = MatrixD::Zero(o.cols(), o.rows());
+    MatrixD gram = MatrixD::Zero(o.cols(), o.cols()), missing = MatrixD::Zero(o.rows(), o.cols());
     LatentActivations at;
-    double loss = 0;  // Σ weight·‖what is left‖²
+    Matrix weighted, left, product;
+    double loss = 0;                                               // Σ weight·‖what is left‖²
+    const auto add_product = [&](const Matrix& a, MatrixD& sum) {  // aᵀ·weighted
+        product.resize(a.cols(), weighted.cols());
+        team_gemm(CblasTrans, CblasNoTrans, a.cols(), weighted.cols(), a.rows(), a.data(), a.cols(), weighted.data(),
+                  weighted.cols(), 0, product.data(), product.cols());
+        sum += product.cast<double>();
+    };
     for (std::int64_t first = 0; first < measure.tokens; first += measure.block_tokens) {
         const std::int64_t count = std::min(measure.block_tokens, measure.tokens - first);
         run_latent(layer, measure.seq_len, target.input.middleRows(first, count), at);
-        const Matrix weighted = (target.weight.segment(first, count).asDiagonal() * at.mixed).transpose();
-        const Matrix mixed = at.mixed.transpose(),
-                     left = (target.output.middleRows(first, count) - at.output).transpose();
-        const Eigen::VectorXd squares = left.cast<double>().colwise().squaredNorm().transpose();
-        loss += squares.dot(target.weight.segment(first, count).cast<double>());
-        Matrix product(o.cols(), o.cols());
-        multiply_abt(o.cols(), o.cols(), count, 1, {weighted.data(), count}, {mixed.data(), count}, 0,
-                     {product.data(), o.cols()});
-        gram += product.cast<double>();
-        product.resize(o.cols(), o.rows());
-        multiply_abt(o.cols(), o.rows(), count, 1, {weighted.data(), count}, {left.data(), count}, 0,
-                     {product.data(), o.rows()});
-        missing += product.cast<double>();
+        const auto weight = target.weight.segment(first, count);
+        weighted = weight.asDiagonal() * at.mixed;
+        left = target.output.middleRows(first, count) - at.output;
+        loss += left.cast<double>().rowwise().squaredNorm().dot(weight.cast<double>());
+        add_product(at.mixed, gram);
+        add_product(left, missing);
     }
-    const MatrixD without_ridge = gram;
-    gram.diagonal().array() += std::max(kRefitRidge * gram.diagonal().mean(), 1e-30);
-    const Eigen::LLT<MatrixD> cholesky(gram);
-    if (cholesky.info() != Eigen::Success) {
+    const double ridge = std::max(kRefitRidge * gram.diagonal().mean(), 1e-30);
+    gram.diagonal().array() += ridge;
+    if (!gram.allFinite() || !cholesky_in_place(gram)) {
         throw Error(ErrorCode::numeric,
                     "the attention's output is not finite; does the checkpoint hold NaN or infinite weights?");
     }
-    const MatrixD change = cholesky.solve(missing);
-    o += change.transpose().cast<float>();
-    loss += change.cwiseProduct(without_ridge * change - 2 * missing).sum();
+    MatrixD change = missing;  // · gram⁻¹
+    solve_rows(gram, change);
+    o += change.cast<float>();
+    // With G for the Gram matrix without its ridge: tr(change·G·changeᵀ) - 2 tr(change·missingᵀ).
+    loss -= change.cwiseProduct(missing).sum() + ridge * change.squaredNorm();
     return std::max(0.0, loss) / static_cast<double>(measure.tokens * o.rows());
 }
 

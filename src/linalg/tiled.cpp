@@ -49,23 +49,12 @@ Block<Real> block_of(const MatrixRef& a, std::int64_t row, std::int64_t rows, st
     }
 }
 
-}  // namespace
-
-double squared_norm(const MatrixRef& a) {
-    std::vector<double> sums(static_cast<std::size_t>(tiles(a.rows())));
-    parallel_for(tiles(a.rows()), [&](std::int64_t tile, std::vector<float>&) {
-        const auto rows = a.middleRows(tile * kTile, std::min<std::int64_t>(kTile, a.rows() - tile * kTile));
-        sums[static_cast<std::size_t>(tile)] = rows.cast<double>().squaredNorm();
-    });
-    return std::accumulate(sums.begin(), sums.end(), 0.0);
-}
-
+/// A·Aᵀ if `wide`, otherwise Aᵀ·A.
 template <typename Real>
-std::vector<Real> gram_of_smaller_side(const MatrixRef& a) {
-    const bool wide = a.rows() <= a.cols();
-    const std::int64_t n = std::min(a.rows(), a.cols());
-    const std::int64_t depth = std::max(a.rows(), a.cols());
-    auto gram = zeros_in_huge_pages<Real>(static_cast<std::size_t>(n * n));
+std::vector<Real> gram(const MatrixRef& a, bool wide) {
+    const std::int64_t n = wide ? a.rows() : a.cols();
+    const std::int64_t depth = wide ? a.cols() : a.rows();
+    auto sums = zeros_in_huge_pages<Real>(static_cast<std::size_t>(n * n));
     const std::int64_t count = tiles(n);
     parallel_for(count * (count + 1) / 2, [&](std::int64_t item, std::vector<float>&) {
         std::int64_t i = 0;
@@ -74,7 +63,7 @@ std::vector<Real> gram_of_smaller_side(const MatrixRef& a) {
         const std::int64_t row = (item - i * (i + 1) / 2) * kTile;
         const std::int64_t rows = std::min(kTile, n - row);
         const std::int64_t columns = std::min(kTile, n - column);
-        Real* out = gram.data() + row * n + column;
+        Real* out = sums.data() + row * n + column;
         RowMajor<Real> left_copy, right_copy;
         for (std::int64_t k = 0; k < depth; k += kDepth) {
             const std::int64_t step = std::min(kDepth, depth - k);
@@ -92,7 +81,27 @@ std::vector<Real> gram_of_smaller_side(const MatrixRef& a) {
                  left.data, left.stride, right.data, right.stride, beta, out, n);
         }
     });
-    return gram;
+    return sums;
+}
+
+}  // namespace
+
+double squared_norm(const MatrixRef& a) {
+    std::vector<double> sums(static_cast<std::size_t>(tiles(a.rows())));
+    parallel_for(tiles(a.rows()), [&](std::int64_t tile, std::vector<float>&) {
+        const auto rows = a.middleRows(tile * kTile, std::min<std::int64_t>(kTile, a.rows() - tile * kTile));
+        sums[static_cast<std::size_t>(tile)] = rows.cast<double>().squaredNorm();
+    });
+    return std::accumulate(sums.begin(), sums.end(), 0.0);
+}
+
+template <typename Real>
+std::vector<Real> gram_of_smaller_side(const MatrixRef& a) {
+    return gram<Real>(a, a.rows() <= a.cols());
+}
+template <typename Real>
+std::vector<Real> gram_of_columns(const MatrixRef& a) {
+    return gram<Real>(a, false);
 }
 
 template <typename Real>
@@ -125,6 +134,7 @@ RowMajor<Real> project_right(const MatrixRef& a, Eigen::Ref<const RowMajor<Real>
 
 template std::vector<float> gram_of_smaller_side(const MatrixRef&);
 template std::vector<double> gram_of_smaller_side(const MatrixRef&);
+template std::vector<double> gram_of_columns(const MatrixRef&);
 template RowMajor<float> project_left(Eigen::Ref<const RowMajor<float>>, const MatrixRef&);
 template RowMajor<double> project_left(Eigen::Ref<const RowMajor<double>>, const MatrixRef&);
 template RowMajor<float> project_right(const MatrixRef&, Eigen::Ref<const RowMajor<float>>);

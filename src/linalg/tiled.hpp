@@ -20,6 +20,9 @@ using RowMajor = Eigen::Matrix<Real, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowM
 /// @return [n, n] row-major, the upper triangle filled.
 template <typename Real>
 [[nodiscard]] std::vector<Real> gram_of_smaller_side(const MatrixRef& a);
+/// The same, always Aᵀ·A.
+template <typename Real>
+[[nodiscard]] std::vector<Real> gram_of_columns(const MatrixRef& a);
 
 /// basis · A, [count, columns]. @param basis [count, rows of A]
 template <typename Real>

@@ -58,6 +58,24 @@ private:
     std::mt19937 random_{1};
 };
 
+/// Of how many tokens one is compared by its next-token distribution: logits over a large vocabulary would take most of
+/// a step's time.
+std::int64_t tokens_a_distribution(std::int64_t vocab_size) {
+    constexpr std::int64_t kWide = 24576, kMost = 8;
+    return std::clamp<std::int64_t>(vocab_size / kWide, 1, kMost);
+}
+
+/// distribution_loss() on every stride-th row from `first` on. @param d_output 0 elsewhere.
+void sampled_distribution_loss(const TokenHead& head, const Matrix& output, const Matrix& wanted, std::int64_t first,
+                               std::int64_t stride, Matrix& d_output) {
+    if (stride == 1) return (void)distribution_loss(head, output, wanted, d_output);
+    const auto rows = Eigen::seq(first % stride, output.rows() - 1, stride);
+    Matrix d_rows;
+    (void)distribution_loss(head, output(rows, Eigen::all), wanted(rows, Eigen::all), d_rows);
+    d_output.setZero(output.rows(), output.cols());
+    d_output(rows, Eigen::all) = d_rows;
+}
+
 }  // namespace
 
 void Descent::on_own_output(LatentLayer& layer, const AttentionTarget& target) const {
@@ -104,7 +122,8 @@ void Descent::on_window(const Model& model, std::int64_t first, std::span<Latent
             run_block(blocks[i], at[i]);
         }
         if (at_the_end) {
-            (void)distribution_loss(head, at.back().output, wanted, d_hidden);
+            sampled_distribution_loss(head, at.back().output, wanted, step,
+                                      tokens_a_distribution(model.config.vocab_size), d_hidden);
         } else {
             (void)squared_loss(at.back().output, wanted, token_weights(wanted), &d_hidden);
         }

@@ -59,7 +59,11 @@ LossSums head_loss(const TokenHead& by, const Matrix& output, const LossTargets&
             const auto& [theirs, hidden] = *targets.teacher;
             head(theirs.rules, theirs.view, hidden.middleRows(first, count), their_normed, their_logits);
         }
-        d_logits = logits;
+        if (by.rules.final_softcap > 0) {
+            d_logits = logits;
+        } else {
+            d_logits.swap(logits);  // its gradient does not need them
+        }
         for_each_token(count, [&](std::int64_t t) {
             auto row = d_logits.row(t).array();
             const auto at = static_cast<std::size_t>(first + t);

@@ -1,4 +1,5 @@
 #include <fcntl.h>
+#include <malloc.h>
 #include <spdlog/spdlog.h>
 #include <unistd.h>
 
@@ -147,10 +148,20 @@ void set_up_threads(char** argv) {
         (void)::execv("/proc/self/exe", argv);  // returns where that fails
 }
 
+/// A step of gradient descent frees its matrices and asks for the same again; given back to the kernel in between, each
+/// would be zeroed page by page. Larger ones, such as weights, still go back at once.
+void keep_small_matrices() {
+#ifdef __GLIBC__
+    (void)::mallopt(M_MMAP_THRESHOLD, 32 << 20);
+    (void)::mallopt(M_TRIM_THRESHOLD, 256 << 20);
+#endif
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
     set_up_threads(argv);
+    keep_small_matrices();
     occupy_standard_descriptors();
     install_interrupt_handler();
     mha2mla::survive_shortened_files();
