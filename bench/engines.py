@@ -8,8 +8,6 @@ the engine allocates. Needs the environment of tools/test_venv.sh:
 import argparse
 import array
 import json
-import math
-import re
 import subprocess
 import sys
 import tempfile
@@ -29,14 +27,15 @@ def run(*command):
     return result.stdout
 
 
-def our_own(options, ids_file):
-    """NLL, greedy continuation and bytes of the cache, in F32."""
-    scored = measuring.run_json(options.program, "eval", options.checkpoint, "--tokens", ids_file, "--context",
-                                options.tokens)
-    said = measuring.run_json(options.program, "generate", options.checkpoint, "--prompt-tokens", ids_file,
+def our_own(options, ids, bos, directory):
+    """NLL and greedy continuation, in F32; the evaluation puts BOS in front itself."""
+    text, prompt = (directory / name for name in ("text.u32", "prompt.u32"))
+    text.write_bytes(array.array("I", ids[len(bos):]).tobytes())
+    prompt.write_bytes(array.array("I", ids).tobytes())
+    scored = measuring.run_json(options.program, "eval", options.checkpoint, "--tokens", text, "--context", len(ids))
+    said = measuring.run_json(options.program, "generate", options.checkpoint, "--prompt-tokens", prompt,
                               "--max-new-tokens", GREEDY, "--ignore-eos", "--kv-cache", "f32")
-    plan = measuring.run_json(options.program, "plan", options.checkpoint)
-    return scored["nll"], said["ids"][len(said["prompt_ids"]):], plan
+    return scored["nll"], said["ids"][len(said["prompt_ids"]):]
 
 
 def transformers_row(checkpoint, ids, dtype):
@@ -83,7 +82,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--text", type=Path, required=True)
-    parser.add_argument("--tokens", type=int, default=128, help="of the text's beginning (default: %(default)s)")
+    parser.add_argument("--tokens", type=int, default=128, help="of the text's beginning, BOS included (default: %(default)s)")
     parser.add_argument("--program", default="build/bench/bin/mha2mla")
     options = parser.parse_args()
     import torch
@@ -91,12 +90,12 @@ def main():
 
     config = json.loads((options.checkpoint / "config.json").read_text())
     text = options.text.read_text()[:20 * options.tokens]
-    ids = Tokenizer.from_file(str(options.checkpoint / "tokenizer.json")).encode(text).ids[:options.tokens]
+    bos = [config["bos_token_id"]] if isinstance(config.get("bos_token_id"), int) else []
+    tokenizer = Tokenizer.from_file(str(options.checkpoint / "tokenizer.json"))
+    ids = (bos + tokenizer.encode(text, add_special_tokens=False).ids)[:options.tokens]
     with tempfile.TemporaryDirectory() as place:
         directory = Path(place)
-        ids_file = directory / "ids.u32"
-        ids_file.write_bytes(array.array("I", ids).tobytes())
-        nll, ours, _ = our_own(options, ids_file)
+        nll, ours = our_own(options, ids, bos, directory)
         print("| engine | NLL | difference | greedy tokens as ours | bytes of a cached token | file |\n|---|---|---|---|---|---|")
         print(f"| mha2mla, F32 | {nll:.6f} | | | | |", flush=True)
         for dtype in (torch.float32, torch.bfloat16):
