@@ -89,6 +89,10 @@ constexpr Form kForms[] = {
     {"PaddedWithTrainedNorm", "families/llama-mha-tied-f16", RopeFrequencies::engine, SharedKeyBasis::balanced,
      LatentNorm::trained, Dtype::f32, true},
     {"InterleavedHeads", "families5/helium"},
+    {"FusedRows", "families/phi3"},
+    {"FusedRowsWithPartialRotary", "families5/phi3-partial"},
+    {"Qwen2", "families5/qwen2"},
+    {"Mistral", "families/mistral"},
     {"TransmlaV1", "families/llama-gqa-untied-bf16", RopeFrequencies::engine, SharedKeyBasis::replicated},
 };
 INSTANTIATE_TEST_SUITE_P(Forms, EngineGolden, testing::ValuesIn(kForms),
