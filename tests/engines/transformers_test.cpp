@@ -206,5 +206,31 @@ TEST(Transformers, TrainsBothLayouts) {
     run_script("train.py", converted);
 }
 
+/// NLL of the example's evaluation text by the program.
+double score(const std::filesystem::path& checkpoint) {
+    const ProgramResult result = run_program(
+        {"eval", checkpoint, "--text", example("kjv-eval.txt"), "--context", "128", "--max-windows", "16", "--json"});
+    if (result.exit_code != 0) throw std::runtime_error(result.err);
+    return nlohmann::json::parse(result.out).at("nll").get<double>();
+}
+
+TEST(Transformers, TheExampleOfTrainingLowersTheNll) {
+    MHA2MLA_NEEDS_ENGINES();
+    const TemporaryDirectory directory;
+    const std::string text = example("kjv-calibration.txt"), model = example("kjv-1.8M");
+    convert_by_program(model, directory / "mla",
+                       {"--calibration-text", text, "--quality", "none", "--samples", "16", "--seq-len", "128"});
+    const std::vector<std::string> steps = {"--text",        text, "--steps",   "12", "--batch",         "8",
+                                            "--micro-batch", "4",  "--seq-len", "96", "--learning-rate", "5e-4"};
+    const double before = score(directory / "mla");
+    for (const std::vector<std::string>& kind : {std::vector<std::string>{"--teacher", model}, {"--attention-only"}}) {
+        std::vector<std::string> arguments = {directory / "mla", "--out", directory / kind.front().substr(2)};
+        arguments.insert(arguments.end(), kind.begin(), kind.end());
+        arguments.insert(arguments.end(), steps.begin(), steps.end());
+        run_script("../../examples/distill_transformers.py", arguments);
+        EXPECT_LT(score(arguments[2]), before - 0.02);
+    }
+}
+
 }  // namespace
 }  // namespace mha2mla::test
