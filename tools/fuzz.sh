@@ -24,13 +24,16 @@ for target in "${targets[@]}"; do
   done <"build/fuzz/tests/fuzz/seeds_$target.txt"
 done
 
-for target in "${targets[@]}"; do
-  echo "fuzz_$target for $seconds s"
-  log=build/fuzz/$target.log
-  if ! "build/fuzz/tests/fuzz/fuzz_$target" -max_total_time="$seconds" -timeout=20 -rss_limit_mb=4096 \
-      -artifact_prefix=build/fuzz/found/ "$work/$target" >"$log" 2>&1; then
-    tail -n 60 "$log" >&2
-    exit 1
+# One target on each processor.
+run() {
+  local log=build/fuzz/$1.log
+  if ! "build/fuzz/tests/fuzz/fuzz_$1" -max_total_time="$seconds" -timeout=20 -rss_limit_mb=4096 \
+      -artifact_prefix=build/fuzz/found/ "$work/$1" >"$log" 2>&1; then
+    { echo "fuzz_$1 found a fault:" && tail -n 60 "$log"; } >&2
+    return 1
   fi
-  tail -n 1 "$log"
-done
+  echo "fuzz_$1: $(tail -n 1 "$log")"
+}
+export -f run
+export seconds work
+printf '%s\0' "${targets[@]}" | xargs -0 -n 1 -P "$(nproc)" bash -c 'run "$0"'
