@@ -64,7 +64,7 @@ NewRows Session::Impl::latent_rows(const LatentAttentionView& view, std::int64_t
     const std::int64_t heads = latent.num_heads;
     const auto pairs = config.latent->layer_pairs(layer);
     project_latent_queries(view, work.normed, work.latent, work.q);
-    const auto [query_rope, query_nope, up_key, up_value] = latent_heads;
+    const HeadRows query_rope = latent_heads.query_rope, query_nope = latent_heads.query_nope;
     const auto norms = head_norms(view.head_q_norm, view.head_k_norm, latent, pairs);
     if (latent.rope_dim > 0) project(view.k_rope, work.normed, work.k_rope);
     const auto rotate_both = [&] {
