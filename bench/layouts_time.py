@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Processor and wall time of `convert` in layout deepseek relative to layout mha2mla, same text, budget and threads, alternately:
 
-  python3 bench/layouts_time.py MODEL --text TEXT --kv-reduction 0.6875 -- --seq-len 256 --samples 480
+  python3 bench/layouts_time.py MODEL --text TEXT --kv-reduction 0.6875 --options="--seq-len 256 --samples 480"
 """
 import argparse
 import os
 import resource
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -35,7 +36,7 @@ def main():
     parser.add_argument("--kv-reduction", type=float, nargs="+", default=[0.6875, 0.8125])
     parser.add_argument("--threads", type=int, default=measuring.all_threads())
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("options", nargs="*", help="of convert, for both layouts, behind --")
+    parser.add_argument("--options", default="", metavar="TEXT", help="more options of convert, for both layouts")
     measuring.add_build_option(parser)
     options = parser.parse_args()
     program = measuring.built(options.build, "bin/mha2mla")
@@ -47,7 +48,7 @@ def main():
                 with tempfile.TemporaryDirectory() as place:
                     times[layout].append(seconds(
                         [program, "convert", options.model, Path(place) / "out", "--layout", layout, "--kv-reduction", reduction,
-                         "--calibration-text", options.text, "-q", *options.options], options.threads))
+                         "--calibration-text", options.text, "-q", *shlex.split(options.options)], options.threads))
         ratios = [[ours / theirs for ours, theirs in zip(*pair)] for pair in zip(*(times[layout] for layout in LAYOUTS))]
         processor = [measuring.spread([used for used, _ in times[layout]])["median"] for layout in LAYOUTS]
         print(f"| −{100 * reduction:g}% | {processor[0]:.1f} s | {processor[1]:.1f} s | "
