@@ -58,9 +58,9 @@ private:
     std::mt19937 random_{1};
 };
 
-/// Of how many tokens one is compared by its next-token distribution: logits over a large vocabulary would take most of
-/// a step's time.
-std::int64_t tokens_a_distribution(std::int64_t vocab_size) {
+/// Every which token is compared by its next-token distribution: logits over a large vocabulary would take most of a
+/// step's time.
+std::int64_t distribution_stride(std::int64_t vocab_size) {
     constexpr std::int64_t kWide = 24576, kMost = 8;
     return std::clamp<std::int64_t>(vocab_size / kWide, 1, kMost);
 }
@@ -123,7 +123,7 @@ void Descent::on_window(const Model& model, std::int64_t first, std::span<Latent
         }
         if (at_the_end) {
             sampled_distribution_loss(head, at.back().output, wanted, step,
-                                      tokens_a_distribution(model.config.vocab_size), d_hidden);
+                                      distribution_stride(model.config.vocab_size), d_hidden);
         } else {
             (void)squared_loss(at.back().output, wanted, token_weights(wanted), &d_hidden);
         }
