@@ -73,6 +73,9 @@ struct CalibrationStats {
     [[nodiscard]] std::vector<double> scores() const;
 };
 
+/// The norms of keys repeated for each query head, which then has scores of its own; without orders and inputs.
+[[nodiscard]] CalibrationStats of_query_heads(const CalibrationStats& stats);
+
 struct CalibrationOptions {
     /// The most bytes that a run may allocate, without mapped weights; 0: half of the available memory.
     std::uint64_t max_memory = 0;

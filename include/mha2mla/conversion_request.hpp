@@ -62,6 +62,7 @@ struct ConversionRequest {
     std::optional<double> svd_excess;
     std::optional<KvBalance> balance;
     std::optional<NopePhase> nope_phase;
+    bool gqa2mha = false;                         // StagedPlan::query_head_keys
     bool from_stats = false, from_ranks = false;  // not from text, but from statistics or ranks that are there
 
     /// The method that is named, or what the stages that are named select.

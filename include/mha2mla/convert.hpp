@@ -31,6 +31,10 @@ struct StagedPlan {
     SvdOptions svd;
     KvBalance balance;  // of `whitened` and `weighted`
     NopePhase nope_phase = NopePhase::zero;
+    bool query_head_keys = false;  // see LatentShape::with_query_head_keys()
+
+    /// The configuration whose KV heads keep pairs: the model's, or with one for each query head.
+    [[nodiscard]] ModelConfig selected_heads(const ModelConfig& config) const;
     /// Whether layers are made with the help of ConversionInputs::inputs.
     [[nodiscard]] bool guided() const {
         return row_of(factorization).needs_moments() || nope_phase == NopePhase::fitted;
@@ -69,6 +73,8 @@ struct ConversionPlan {
     }
     /// The widths of the plan; where weights are aligned, those that will be chosen from.
     [[nodiscard]] std::vector<Split> splits(const ModelConfig& config) const;
+    /// What plan_conversion() is to count with these widths.
+    [[nodiscard]] PlanOptions costed(const Split& split) const;
 };
 
 /// What a run may take and do; the weights do not depend on it, but for how they are spread over files.

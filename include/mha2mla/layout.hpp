@@ -146,12 +146,17 @@ struct LatentShape : AttentionShape {
     std::int64_t query_rank = 0;    // width of the queries' own latent; 0: none
     std::int64_t own_nope_dim = 0;  // see LatentConfig::nope_dim
     std::int64_t key_norms = 0;     // norms of a token's key: one of each KV head, or one over all of them (QK-norm)
-    std::int64_t own_width = 0;     // of a shared latent that is not latents() * kv_rank numbers wide; 0: it is
+    std::int64_t value_heads = 0;   // of the original's KV heads, if each query head has keys of its own; 0: as many
 
     /// Rotated keys of a token: one of each KV head, or one for all heads.
     [[nodiscard]] std::int64_t rope_keys() const;
-    /// Latents of kv_rank numbers that a token has: as many as there are rotated keys.
-    [[nodiscard]] std::int64_t latents() const { return rope_keys(); }
+    /// Latents of kv_rank numbers that a token has: as many as there are rotated keys, or heads of values.
+    [[nodiscard]] std::int64_t latents() const { return value_heads > 0 ? value_heads : rope_keys(); }
+    /// Heads of keys that share one of values.
+    [[nodiscard]] std::int64_t heads_per_value() const { return value_heads > 0 ? num_kv_heads / value_heads : 1; }
+    /// The same sizes where the keys are repeated for each query head, so that each may keep other pairs, and the
+    /// values are not: is_gqa2mha2mla of the reference implementation.
+    [[nodiscard]] LatentShape with_query_head_keys() const;
     /// Heads of the keys and values that the latent is projected to: KV heads, or query heads.
     [[nodiscard]] std::int64_t up_heads() const;
     /// Dimensions of a head's query and key that do not rotate.
@@ -194,7 +199,6 @@ struct LatentConfig {
     /// The same, with its is_gqa2mha2mla: each query head has keys of its own, but values are those of so many heads;
     /// 0: as many as there are keys.
     std::int64_t value_heads = 0;
-    std::int64_t own_width = 0;  // see LatentShape
 
     /// The kept pairs of each KV head of a layer; empty: all pairs of the rotated keys, in order.
     [[nodiscard]] std::span<const std::vector<std::int64_t>> layer_pairs(std::int64_t layer) const {

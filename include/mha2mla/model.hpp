@@ -85,7 +85,7 @@ struct ModelConfig {
     /// Of a converted checkpoint.
     [[nodiscard]] LatentShape latent_shape() const {
         return {attention_shape(),  latent->rope.rope_dim, latent->kv_rank, latent->factorization, latent->layout,
-                latent->query_rank, latent->nope_dim,      key_norms(),     latent->own_width};
+                latent->query_rank, latent->nope_dim,      key_norms(),     latent->value_heads};
     }
 };
 

@@ -18,7 +18,8 @@ struct PlanOptions {
     Factorization factorization = Factorization::joint;
     int kv_bits = 16;  // of a number in the converted cache; the original's are 16
     const LatentLayout* layout = &reference_layout();
-    bool padded = false;  // kv_rank may be larger than what keys and values fill
+    bool padded = false;           // kv_rank may be larger than what keys and values fill
+    bool query_head_keys = false;  // LatentShape::with_query_head_keys()
 };
 
 struct Plan {

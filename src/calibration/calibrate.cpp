@@ -176,6 +176,21 @@ std::vector<double> CalibrationStats::scores() const {
     return result;
 }
 
+CalibrationStats of_query_heads(const CalibrationStats& stats) {
+    CalibrationStats repeated = stats;
+    repeated.kv_heads = stats.heads;
+    repeated.mean_key_norm.clear();
+    repeated.orders.clear();
+    repeated.inputs.reset();
+    const std::int64_t group = stats.heads / stats.kv_heads;
+    repeated.mean_key_norm.reserve(stats.mean_query_norm.size());
+    for (std::int64_t head = 0; head < stats.layers * stats.heads; ++head) {
+        const auto key = stats.mean_key_norm.begin() + head / group * stats.pairs;
+        repeated.mean_key_norm.insert(repeated.mean_key_norm.end(), key, key + stats.pairs);
+    }
+    return repeated;
+}
+
 std::uint64_t least_calibration_memory(const ModelConfig& config, std::int64_t sequences, std::int64_t seq_len,
                                        CalibrationOptions::Inputs inputs) {
     const std::int64_t block = std::min(sequences * seq_len, block_tokens(seq_len));

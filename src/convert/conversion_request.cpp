@@ -10,7 +10,7 @@ namespace {
 
 using Request = ConversionRequest;
 
-constexpr std::array<StageSetting, 10> kStages = {{
+constexpr std::array<StageSetting, 11> kStages = {{
     {"rope", [](const Request& request) { return request.rope.has_value(); },
      [](const Request& request) { return *request.rope == "attention"; }},
     {"svd", [](const Request& request) { return request.factorization.has_value(); },
@@ -21,6 +21,7 @@ constexpr std::array<StageSetting, 10> kStages = {{
     {"sigma", [](const Request& request) { return request.sigma.has_value(); }},
     {"svd-method", [](const Request& request) { return request.svd_method.has_value(); }},
     {"svd-excess", [](const Request& request) { return request.svd_excess.has_value(); }},
+    {"gqa2mha", [](const Request& request) { return request.gqa2mha; }},
     {"stats", [](const Request& request) { return request.from_stats; }},
     {"rank-file", [](const Request& request) { return request.from_ranks; }},
 }};
@@ -31,7 +32,7 @@ constexpr std::string_view kSvd = "svd other than none";
 bool is_refined(const Request& request) { return request.method_row().method == Method::aligned; }
 bool has_shared_key(const Request& request) { return request.latent_layout().shared_rope_key; }
 
-constexpr std::array<SettingRule, 13> kRules = {{
+constexpr std::array<SettingRule, 15> kRules = {{
     {"layout", [](const Request& request) { return request.layout.has_value(); },
      [](const Request& request) { return is_refined(request) || has_shared_key(request) == request.aligned(); },
      "method aligned"},
@@ -50,6 +51,10 @@ constexpr std::array<SettingRule, 13> kRules = {{
      "method aligned and layout deepseek"},
     {"reference-config", [](const Request& request) { return request.reference_config; },
      [](const Request& request) { return !has_shared_key(request); }, "layout mha2mla"},
+    {"gqa2mha", [](const Request& request) { return request.gqa2mha; },
+     [](const Request& request) { return request.selection() == "2-norm"; }, "rope 2-norm"},
+    {"gqa2mha", [](const Request& request) { return request.gqa2mha; },
+     [](const Request& request) { return request.reference_config; }, "reference-config"},
     {"uniform-start", [](const Request& request) { return request.uniform_start.has_value(); },
      [](const Request& request) { return request.selection() == "uniform"; }, "rope uniform"},
     {"kv-rank", [](const Request& request) { return request.kv_rank.has_value(); }, factorises, kSvd},
@@ -109,24 +114,44 @@ AlignRequest align_request(const Request& asked, const ModelConfig& config) {
     return request;
 }
 
+void check_query_head_keys(const ConversionPlan& plan, const ModelConfig& config) {
+    const StagedPlan& stages = *plan.staged();
+    if (!stages.query_head_keys) return;
+    if (config.group_size() == 1) {
+        throw Error(ErrorCode::usage, "gqa2mha has no effect here: each query head of this model has keys of its own");
+    }
+    if (stages.guided()) {
+        throw Error(ErrorCode::usage,
+                    "gqa2mha goes with the reference implementation's factorisations alone: svd none, "
+                    "joint, split, only-key or only-value, and nope-phase zero");
+    }
+    if (config.rules.layers.front().attention.qkv_bias) {
+        throw Error(ErrorCode::unsupported,
+                    "gqa2mha: the reference implementation's code for repeated keys fails on keys with biases, as "
+                    "model_type '" +
+                        config.model_type + "' has them; convert without gqa2mha");
+    }
+}
+
 /// d_r and d_kv: as given, the paper's, or what kv_reduction leaves.
 Split split_of(const Request& request, const ModelConfig& config) {
     Split split{request.rope_dim.value_or(default_rope_dim(config)), request.kv_rank.value_or(default_kv_rank(config))};
     if (!request.kv_reduction) return split;
     const auto left = static_cast<std::int64_t>(
         std::floor(2 * static_cast<double>(config.head_dim) * (1 - *request.kv_reduction) + 1e-9));
+    const std::int64_t rotated = request.gqa2mha ? config.group_size() : 1;  // keys of a KV head
     if (request.kv_rank) {
-        split.rope_dim = (left - split.kv_rank) / 2 * 2;
+        split.rope_dim = (left - split.kv_rank) / rotated / 2 * 2;
     } else {
-        split.kv_rank = left - split.rope_dim;
+        split.kv_rank = left - rotated * split.rope_dim;
     }
     if (row_of(request.joint_or_given()).halves_rank()) split.kv_rank = split.kv_rank / 2 * 2;
     if (split.rope_dim < 0 || split.kv_rank < 1) {
-        throw Error(ErrorCode::usage, "kv-reduction leaves " + std::to_string(left) +
-                                          " numbers per token and KV head, of which " +
-                                          (request.kv_rank ? "kv-rank takes " + std::to_string(split.kv_rank)
-                                                           : "rope-dim takes " + std::to_string(split.rope_dim)) +
-                                          "; save less, or give another " + (request.kv_rank ? "kv-rank" : "rope-dim"));
+        throw Error(ErrorCode::usage,
+                    "kv-reduction leaves " + std::to_string(left) + " numbers per token and KV head, of which " +
+                        (request.kv_rank ? "kv-rank takes " + std::to_string(split.kv_rank)
+                                         : "rope-dim takes " + std::to_string(rotated * split.rope_dim)) +
+                        "; save less, or give another " + (request.kv_rank ? "kv-rank" : "rope-dim"));
     }
     return split;
 }
@@ -204,7 +229,10 @@ ConversionPlan decide(const ConversionRequest& asked, const ModelConfig& config)
     stages.svd = request.svd();
     stages.balance = request.balance.value_or(KvBalance());
     stages.nope_phase = request.nope_phase.value_or(NopePhase::zero);
-    return {stages, request.dtype, request.reference_config};
+    stages.query_head_keys = request.gqa2mha;
+    ConversionPlan plan{stages, request.dtype, request.reference_config};
+    check_query_head_keys(plan, config);
+    return plan;
 }
 
 }  // namespace mha2mla

@@ -197,12 +197,12 @@ private:
     }
 
     void copy_piece(std::int64_t i) {
-        const auto& [tensor, copy] = layout_.copies[static_cast<std::size_t>(i)];
-        const std::string name = "copy of " + copy;
+        const CopiedTensor& copy = layout_.copies[static_cast<std::size_t>(i)];
+        const std::string name = "copy of " + copy.name;
         if (take_over(name) != nullptr) return;
-        copy_tensor(writer_, source_, *tensor, copy, settings_.form);
-        source_.checkpoint.done_with(*tensor);
-        record({name, {}}, {copy});
+        copy_tensor(writer_, source_, copy, settings_.form);
+        source_.checkpoint.done_with(*copy.tensor);
+        record({name, {}}, {copy.name});
     }
 
     void read_ahead(std::int64_t layer) const {
@@ -270,9 +270,25 @@ void check_destination(const Model& source, const fs::path& destination, const R
     with_errors([&] { look_at_destination(source, destination, limits); });
 }
 
+ModelConfig StagedPlan::selected_heads(const ModelConfig& config) const {
+    ModelConfig selected = config;
+    if (query_head_keys) selected.num_key_value_heads = config.num_attention_heads;
+    return selected;
+}
+
 std::vector<Split> ConversionPlan::splits(const ModelConfig& config) const {
     if (aligned() != nullptr) return possible_splits(config, aligned()->options);
     return {{staged()->rope.rope_dim, staged()->kv_rank}};
+}
+
+PlanOptions ConversionPlan::costed(const Split& split) const {
+    return {split.rope_dim,
+            split.kv_rank,
+            factorization(),
+            16,
+            &layout(),
+            padded(),
+            staged() != nullptr && staged()->query_head_keys};
 }
 
 struct ConversionJob::Opened {
@@ -362,11 +378,11 @@ ConvertReport ConversionJob::Opened::run(const ConversionInputs& inputs, Observe
     const bool aligned = plan.aligned() != nullptr;
     const Split split = aligned ? inputs.aligner->chosen() : plan.splits(source.config).front();
     ConvertReport report;
-    report.plan = plan_conversion(
-        source.config, {split.rope_dim, split.kv_rank, plan.factorization(), 16, &plan.layout(), plan.padded()});
+    report.plan = plan_conversion(source.config, plan.costed(split));
     report.kv_rank = split.kv_rank;
     report.selection =
-        aligned ? inputs.aligner->selection() : select_rope(source.config, plan.staged()->rope, inputs.ranks);
+        aligned ? inputs.aligner->selection()
+                : select_rope(plan.staged()->selected_heads(source.config), plan.staged()->rope, inputs.ranks);
     const DestinationLock lock(destination);
     look(true);
     if (finished) return *finished;

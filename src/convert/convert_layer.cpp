@@ -20,6 +20,11 @@ std::vector<std::int64_t> in_order(std::int64_t count) {
     return rows;
 }
 
+/// Where the rows of keys that are repeated for `times` query heads lie in the original's.
+void to_original_rows(std::vector<std::int64_t>& rows, std::int64_t head_dim, std::int64_t times) {
+    for (std::int64_t& row : rows) row = row / (head_dim * times) * head_dim + row % head_dim;
+}
+
 /// Writes rows of a weight or bias in a new order, byte for byte unless the dtype changes.
 void write_rows(CheckpointWriter& writer, const std::string& name, const TensorView& tensor,
                 const std::vector<std::int64_t>& rows, Dtype dtype) {
@@ -88,7 +93,9 @@ LayerResult convert_layer(CheckpointWriter& writer, const Model& source, std::in
     const LatentShape& shape = form.shape;
     const LayerNames names(layer, shape);
     const HeadOrder order = head_order(source, layer);
-    const LayerRows rows = layer_rows(shape, pairs, order.dims);
+    LayerRows rows = layer_rows(shape, pairs, order.dims);
+    for (auto* keys : {&rows.key_rope, &rows.key_nope})
+        to_original_rows(*keys, shape.head_dim, shape.heads_per_value());
     for (const TensorView* tensor : {view.q.weight, view.q.bias, view.k.weight, view.k.bias, view.v.bias}) {
         if (tensor != nullptr) check_finite(*tensor);
     }
@@ -154,15 +161,15 @@ void write_aligned_layer(CheckpointWriter& writer, const Model& source, std::int
     }
 }
 
-void copy_tensor(CheckpointWriter& writer, const Model& source, const TensorView& tensor, const std::string& name,
-                 const OutputForm& form) {
+void copy_tensor(CheckpointWriter& writer, const Model& source, const CopiedTensor& copy, const OutputForm& form) {
+    const auto& [view, name, factor] = copy;
+    const TensorView& tensor = *view;
     const Dtype dtype = output_dtype(tensor.dtype, form.dtype);
     const bool reordered = std::any_of(source.layers.begin(), source.layers.end(), [&](const LayerView& layer) {
         const AttentionView& view = layer.original_attention();
         return view.q_norm.weight == &tensor || view.k_norm.weight == &tensor;
     });
     if (reordered && !form.norm_order.empty()) return write_rows(writer, name, tensor, form.norm_order, dtype);
-    const float factor = copy_factor(source, tensor, form);
     if (dtype == tensor.dtype && factor == 1) return writer.copy(name, tensor, source.checkpoint.file_of(tensor));
     constexpr std::uint64_t kStep = 1U << 20U;
     const std::uint64_t count = element_count(tensor.shape);

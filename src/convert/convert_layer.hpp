@@ -23,9 +23,7 @@ LayerResult convert_layer(CheckpointWriter& writer, const Model& source, std::in
 void write_aligned_layer(CheckpointWriter& writer, const Model& source, std::int64_t layer, const OutputForm& form,
                          const LatentWeights& weights);
 
-/// A tensor that keeps its values, but for copy_factor(): inside the kernel, or a little at a time if they change.
-/// @param name its name in the output.
-void copy_tensor(CheckpointWriter& writer, const Model& source, const TensorView& tensor, const std::string& name,
-                 const OutputForm& form);
+/// A tensor that keeps its values, but for its factor: inside the kernel, or a little at a time if they change.
+void copy_tensor(CheckpointWriter& writer, const Model& source, const CopiedTensor& copy, const OutputForm& form);
 
 }  // namespace mha2mla

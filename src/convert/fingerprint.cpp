@@ -45,7 +45,7 @@ Json balance_json(const KvBalance& balance) {
 // One row for each member below; a new member does not compile until it is added.
 
 Json stages_json(const StagedPlan& stages) {
-    const auto& [rope, kv_rank, factorization, svd, balance, nope_phase] = stages;
+    const auto& [rope, kv_rank, factorization, svd, balance, nope_phase, query_head_keys] = stages;
     const auto& [strategy, rope_dim, uniform_start] = rope;
     const auto& [sigma, method, max_excess] = svd;
     Json json;
@@ -56,6 +56,7 @@ Json stages_json(const StagedPlan& stages) {
     json["svd"] = row_of(factorization).name;
     if (row_of(factorization).needs_moments()) json["kv-balance"] = balance_json(balance);
     if (nope_phase == NopePhase::fitted) json["nope-phase"] = "fitted";
+    if (query_head_keys) json["gqa2mha"] = true;
     json["sigma"] = kSigmaPlacements.at(static_cast<std::size_t>(sigma)).name;
     json["svd-method"] = kSvdMethods.at(static_cast<std::size_t>(method)).name;
     json["svd-excess"] = max_excess;

@@ -24,12 +24,13 @@ std::vector<TensorSpec> converted_layer(const Model& source, std::int64_t layer,
         const LinearView& from = projection(view, tensor.from);
         const std::string name = layer_prefix(layer) + std::string(tensor.name);
         const Dtype dtype = output_dtype(from.weight->dtype, form.dtype);
-        const Shape shape = tensor.columns > 0 ? Shape{tensor.rows, tensor.columns} : Shape{tensor.rows};
+        const std::int64_t rows =
+            tensor.rows / (tensor.role == LatentRole::up_value ? form.shape.heads_per_value() : 1);
+        const Shape shape = tensor.columns > 0 ? Shape{rows, tensor.columns} : Shape{rows};
         specs.push_back({name + ".weight", dtype, shape});
         const bool has_bias = own_form ? form.biased : from.bias != nullptr && !output;  // o_proj's is a copy
         if (tensor.biased && has_bias) {
-            specs.push_back(
-                {name + ".bias", own_form ? dtype : output_dtype(from.bias->dtype, form.dtype), {tensor.rows}});
+            specs.push_back({name + ".bias", own_form ? dtype : output_dtype(from.bias->dtype, form.dtype), {rows}});
         }
     }
     return specs;
@@ -85,10 +86,26 @@ std::map<std::string_view, std::int64_t> fused_mlps(const Model& source, const O
     return layers;
 }
 
-std::vector<CopiedTensor> copies_of(const Model& source, const TensorView& tensor,
+/// What is passed on of a tensor. In a layout with a model_type of its own, tied embeddings come as two tensors:
+/// engines whose class of that type knows no tying look for both, and others store them once where they are equal. What
+/// adds to the residual stream gets its scale; a head that has it too, its inverse in the last norm.
+std::vector<CopiedTensor> copies_of(const Model& source, const TensorView& tensor, const OutputForm& form,
                                     const std::map<std::string_view, std::int64_t>& fused) {
+    const bool own_form = !form.shape.layout->model_type.empty();
+    const float scale = form.residual_scale;
+    if (own_form && source.lm_head == source.embed_tokens) {
+        if (&tensor == source.embed_tokens) {
+            return {{&tensor, "model.embed_tokens.weight", scale}, {&tensor, "lm_head.weight", scale}};
+        }
+        if (&tensor == source.norm.weight) return {{&tensor, tensor.name, 1 / scale}};
+        if (tensor.name == "lm_head.weight") return {};  // the embeddings again
+    }
     const auto layer = fused.find(tensor.name);
-    if (layer == fused.end()) return {{&tensor, tensor.name}};
+    if (layer == fused.end()) {
+        const bool down = std::any_of(source.layers.begin(), source.layers.end(),
+                                      [&](const LayerView& view) { return view.down.weight == &tensor; });
+        return {{&tensor, tensor.name, down || &tensor == source.embed_tokens ? scale : 1}};
+    }
     const LayerView& view = source.layer(layer->second);
     const std::string prefix = layer_prefix(layer->second);
     return {{view.gate.weight, prefix + "mlp.gate_proj.weight"}, {view.up.weight, prefix + "mlp.up_proj.weight"}};
@@ -112,17 +129,10 @@ Dtype output_dtype(Dtype source, const std::optional<Dtype>& asked) {
     return asked && is_compute_dtype(source) ? *asked : source;
 }
 
-float copy_factor(const Model& source, const TensorView& tensor, const OutputForm& form) {
-    if (&tensor == source.embed_tokens) return form.residual_scale;
-    if (&tensor == source.norm.weight && source.lm_head == source.embed_tokens) return 1 / form.residual_scale;
-    const bool down = std::any_of(source.layers.begin(), source.layers.end(),
-                                  [&](const LayerView& layer) { return layer.down.weight == &tensor; });
-    return down ? form.residual_scale : 1;
-}
-
 OutputForm output_form(const Model& source, const ConversionPlan& plan, const Split& split) {
     OutputForm form{source.config.latent_shape(split.rope_dim, split.kv_rank, plan.factorization(), plan.layout()),
                     plan.aligned() != nullptr, false, plan.dtype};
+    if (plan.staged() != nullptr && plan.staged()->query_head_keys) form.shape = form.shape.with_query_head_keys();
     if (plan.reference_config) form.norm_order = reference_norm_order(source.config, plan.rope(split.rope_dim));
     if (plan.layout().model_type.empty()) return form;
     form.latent_norm = plan.aligned()->options.latent_norm;
@@ -184,7 +194,7 @@ OutputLayout lay_out_conversion(const Model& source, const OutputForm& form) {
                 }
             }
             if (replaced.contains(tensor.name) || source.is_unused(tensor.name)) continue;
-            for (CopiedTensor& copy : copies_of(source, tensor, fused)) {
+            for (CopiedTensor& copy : copies_of(source, tensor, form, fused)) {
                 layout.tensors.push_back({copy.name, output_dtype(tensor.dtype, form.dtype), copy.tensor->shape});
                 layout.copies.push_back(std::move(copy));
             }

@@ -12,6 +12,7 @@ namespace mha2mla {
 struct CopiedTensor {
     const TensorView* tensor;
     std::string name;
+    float factor = 1;  // on its values
 };
 
 /// What the output will hold: copies of the source's tensors, and new ones in place of those of the attention.
@@ -52,9 +53,6 @@ struct OutputForm {
     std::vector<std::int64_t> norm_order = {};
 };
 
-/// What a tensor that is passed on is multiplied by: the stream's scale where it is written, and where the embeddings
-/// are read again as the head, its inverse in the last norm.
-[[nodiscard]] float copy_factor(const Model& source, const TensorView& tensor, const OutputForm& form);
 /// @param split that is chosen, or one that may be.
 /// @throws Error{unsupported} for a dtype or a bias that the layout has no place for.
 [[nodiscard]] OutputForm output_form(const Model& source, const ConversionPlan& plan, const Split& split);

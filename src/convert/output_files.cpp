@@ -106,6 +106,7 @@ std::string config_text(const Model& source, const ConversionPlan& plan, const O
     LatentConfig latent{report.selection,      plan.factorization(), report.kv_rank,
                         form.shape.query_rank, form.shape.layout,    report.frequencies};
     latent.norms_by_part = !form.norm_order.empty();
+    latent.value_heads = form.shape.value_heads;
     return latent.layout->config_text(
         config, latent,
         {rank_file, plan.rope(0).uniform_start, plan.aligned() != nullptr, form.biased, plan.reference_config});

@@ -42,7 +42,8 @@ std::int64_t original_parameters(const ModelConfig& c) {
 std::int64_t attention_weights(const LatentShape& shape) {
     std::int64_t sum = 0;
     for (const LatentTensor& tensor : shape.layout->tensors(shape)) {
-        sum += tensor.rows * std::max<std::int64_t>(1, tensor.columns);
+        const std::int64_t shared = tensor.role == LatentRole::up_value ? shape.heads_per_value() : 1;
+        sum += tensor.rows / shared * std::max<std::int64_t>(1, tensor.columns);
     }
     return sum;
 }
@@ -50,6 +51,11 @@ std::int64_t attention_weights(const LatentShape& shape) {
 [[noreturn]] void refuse_rank(const std::string& what, std::int64_t asked, std::int64_t largest) {
     throw Error(ErrorCode::usage, "kv-rank " + std::to_string(asked) + " is not possible for " + what +
                                       "; choose at most " + std::to_string(largest));
+}
+
+LatentShape shape_of(const ModelConfig& c, const PlanOptions& options) {
+    const LatentShape shape = c.latent_shape(options.rope_dim, options.kv_rank, options.factorization, *options.layout);
+    return options.query_head_keys ? shape.with_query_head_keys() : shape;
 }
 
 void check_options(const ModelConfig& c, const PlanOptions& options) {
@@ -70,8 +76,7 @@ void check_options(const ModelConfig& c, const PlanOptions& options) {
     if (row.halves_rank() && options.kv_rank % 2 != 0) {
         throw Error(ErrorCode::usage, "kv-rank must be even for split SVD, half for keys and half for values");
     }
-    const auto largest =
-        c.latent_shape(options.rope_dim, options.kv_rank, options.factorization, *options.layout).largest_kv_rank();
+    const auto largest = shape_of(c, options).largest_kv_rank();
     if (largest && !options.padded && options.kv_rank > *largest)
         refuse_rank(std::string(row.name) + " SVD", options.kv_rank, *largest);
 }
@@ -84,14 +89,17 @@ std::int64_t default_kv_rank(const ModelConfig& config) { return config.head_dim
 
 Plan plan_conversion(const ModelConfig& config, const PlanOptions& options) {
     check_options(config, options);
-    LatentShape shape = config.latent_shape(options.rope_dim, options.kv_rank, options.factorization, *options.layout);
+    LatentShape shape = shape_of(config, options);
     const bool own_form = !options.layout->model_type.empty();
     shape.query_rank = own_form ? query_rank_for_bias(shape, config.rules.layers.front().attention.qkv_bias) : 0;
-    const std::int64_t before = 2 * (shape.query_rows() + shape.value_rows()) * shape.hidden;
+    const AttentionShape original = config.attention_shape();
+    const std::int64_t before = 2 * (original.query_rows() + original.value_rows()) * original.hidden;
     Plan plan;
     plan.parameters_original = original_parameters(config);
     plan.parameters_converted =
         plan.parameters_original + config.num_hidden_layers * (attention_weights(shape) - before);
+    // Tied embeddings are two tensors there.
+    if (own_form && config.tie_word_embeddings) plan.parameters_converted += config.vocab_size * config.hidden_size;
     plan.latent_width = shape.widths().cached;
     plan.original_numbers_per_token = cache_numbers_per_token(config);
     plan.converted_numbers_per_token = config.num_hidden_layers * shape.cached_numbers();

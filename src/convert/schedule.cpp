@@ -134,7 +134,8 @@ Schedule aligned_schedule(const ModelConfig& config, const AlignRequest& request
 Schedule plan_schedule(const ModelConfig& config, const ConversionPlan& plan, std::uint64_t max_memory, int threads) {
     const std::uint64_t base = kBaseBytes + kThreadBytes * static_cast<std::uint64_t>(threads);
     if (plan.aligned() != nullptr) return aligned_schedule(config, *plan.aligned(), max_memory, base);
-    const std::uint64_t layer = layer_bytes(config, *plan.staged());
+    const StagedPlan& stages = *plan.staged();
+    const std::uint64_t layer = layer_bytes(stages.selected_heads(config), stages);
     const std::uint64_t needed = base + layer;
     const std::uint64_t budget = max_memory > 0 ? max_memory : default_convert_memory(config);
     if (max_memory > 0 && needed > budget) {

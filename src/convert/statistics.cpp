@@ -279,7 +279,9 @@ Statistics make_statistics(const Model& model, const StagedPlan& plan, const Sta
     const CalibrationStats stats = source.stats.empty()
                                        ? shared_or_new(model, plan, source, shared, max_memory, observer)
                                        : from_file(model, plan, source.stats, observer);
-    if (!result.ranks && strategy.needs_ranks()) result.ranks = ranks_for(strategy, stats);
+    if (!result.ranks && strategy.needs_ranks()) {
+        result.ranks = ranks_for(strategy, plan.query_head_keys ? of_query_heads(stats) : stats);
+    }
     result.inputs = stats.inputs;
     result.settling = stats.settling;
     if (source.stats.empty()) result.sequences = stats.sequences;

@@ -52,6 +52,11 @@ std::string name_of(const Model& model) {
     return name.empty() ? "model" : name;
 }
 
+/// A GGUF file has tied embeddings once, also if the checkpoint stores them twice.
+bool same_values(const TensorView& a, const TensorView& b) {
+    return &a == &b || (a.dtype == b.dtype && a.shape == b.shape && std::ranges::equal(a.data, b.data));
+}
+
 }  // namespace
 
 void add_common(const Model& model, std::string_view architecture, BlockType type, ExportContent& content) {
@@ -72,7 +77,7 @@ void add_common(const Model& model, std::string_view architecture, BlockType typ
     keys.add_count(prefix + "attention.head_count_kv", 1);
     keys.add(prefix + "attention.layer_norm_rms_epsilon", static_cast<float>(config.rules.final_norm.eps));
 
-    const bool tied = model.lm_head == model.embed_tokens;
+    const bool tied = same_values(*model.lm_head, *model.embed_tokens);
     const auto add = [&](ExportTensor tensor) { content.tensors.push_back(std::move(tensor)); };
     add(same_rows("token_embd.weight", *model.embed_tokens, tied ? Precision::head : Precision::matrix));
     add(same_rows("output_norm.weight", *model.norm.weight, Precision::f32));

@@ -150,7 +150,7 @@ std::string deepseek_config_text(const Json& original, const LatentConfig& laten
     config["num_nextn_predict_layers"] = 0;
     config["attention_bias"] = notes.biased;
     keep({"hidden_act", "max_position_embeddings", "rms_norm_eps", "initializer_range", "attention_dropout"});
-    config["tie_word_embeddings"] = original.value("tie_word_embeddings", false);
+    config["tie_word_embeddings"] = false;  // the output has the head, for engines that know no tying
     Json rope = rope_parameters(original);
     if (latent.frequencies.size() == 1) {
         rope = as_longrope(rope, latent.frequencies.front(), original.value("max_position_embeddings", Json(2048)));

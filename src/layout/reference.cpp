@@ -69,6 +69,13 @@ bool is_true(const Json& object, const char* key, const std::string& file) {
     return it->get<bool>();
 }
 
+/// Whether keys are repeated for each query head, which has pairs of its own; values are not. The reference does that
+/// with one of its selections alone.
+bool has_query_head_keys(const Json& object, const AttentionShape& attention, const std::string& file) {
+    return is_true(object, "is_gqa2mha2mla", file) && text(object, "partial_rope_version", file) == "2-norm" &&
+           attention.group_size() > 1;
+}
+
 /// Where the object is and what it is about.
 struct Place {
     const Json& object;
@@ -135,8 +142,7 @@ void read_what_the_reference_wrote(const Place& at, const FactorizationRow& row,
         fail(at.file, "partial_rope_version",
              "is '" + latent.rope.strategy + "'; supported: high, low, uniform, 2-norm");
     }
-    // With is_gqa2mha2mla, keys are repeated for each query head, which has pairs of its own; values are not.
-    const bool expanded = is_true(at.object, "is_gqa2mha2mla", at.file) && attention.group_size() > 1;
+    const bool expanded = has_query_head_keys(at.object, attention, at.file);
     const PairRanks ranks = find_rank_file(at);
     const std::int64_t heads = expanded ? attention.num_heads : attention.num_kv_heads;
     if (ranks.layers != at.layers || ranks.kv_heads != heads || ranks.head_dim != attention.head_dim) {
@@ -147,9 +153,7 @@ void read_what_the_reference_wrote(const Place& at, const FactorizationRow& row,
                  std::to_string(attention.head_dim));
     }
     for (std::int64_t layer = 0; layer < at.layers; ++layer) latent.rope.pairs.push_back(kept_pairs(ranks, layer, dim));
-    if (!expanded) return;
-    latent.value_heads = attention.num_kv_heads;
-    latent.own_width = (row.halves_rank() ? 2 : 1) * rank * attention.num_kv_heads;
+    if (expanded) latent.value_heads = attention.num_kv_heads;
 }
 
 Json object_of(const LatentConfig& latent, const LayoutNotes& notes) {
@@ -164,7 +168,7 @@ Json object_of(const LatentConfig& latent, const LayoutNotes& notes) {
     json["svd_init_method"] = row.reference_name;
     json["low_rank"] = row.halves_rank() ? latent.kv_rank / 2 : latent.kv_rank;
     json["is_baseline"] = false;
-    json["is_gqa2mha2mla"] = false;
+    json["is_gqa2mha2mla"] = latent.value_heads > 0;
     json["is_mla_from_scratch"] = false;
     json["format_version"] = 1;
     json["rope_selection"] = latent.rope.strategy;
@@ -275,7 +279,12 @@ std::optional<LatentConfig> read_reference_config(const Json& config, const Atte
     } else {
         latent.kv_rank = whole_number(object, "kv_rank", 1, std::int64_t{2} * attention.hidden, file);
         latent.rope.strategy = text(object, "rope_selection", file);
-        read_pairs(object, attention, layers, file, latent.rope);
+        AttentionShape selected = attention;
+        if (has_query_head_keys(object, attention, file)) {
+            latent.value_heads = attention.num_kv_heads;
+            selected.num_kv_heads = attention.num_heads;
+        }
+        read_pairs(object, selected, layers, file, latent.rope);
         latent.norms_by_part = is_true(object, "norms_by_part", file);
     }
     latent.rotates_before_norm = latent.norms_by_part && family == "qwen3";

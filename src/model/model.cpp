@@ -267,18 +267,12 @@ private:
                 continue;
             }
             const bool bias = tensor.from == Projection::output ? rule.o_bias : rule.qkv_bias;
-            const std::int64_t shared = tensor.role == LatentRole::up_value ? heads_per_value() : 1;
+            const std::int64_t shared = tensor.role == LatentRole::up_value ? shape.heads_per_value() : 1;
             const LinearView found = linear(name, tensor.rows / shared, tensor.columns, tensor.biased && bias, because);
             place(tensor.role, shape, repeat_heads(found, shared), view);
         }
         find_head_norms(prefix + "self_attn.", rule, query_words, words, view.head_q_norm, view.head_k_norm);
         return view;
-    }
-
-    /// Heads of keys that share one of values; more than 1 only in checkpoints of the reference implementation.
-    [[nodiscard]] std::int64_t heads_per_value() const {
-        const std::int64_t value_heads = config_.latent->value_heads;
-        return value_heads > 0 ? config_.num_key_value_heads / value_heads : 1;
     }
 
     /// Each head's rows `times` times behind one another.

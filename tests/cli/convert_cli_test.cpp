@@ -96,6 +96,30 @@ TEST(ConvertCli, BothFormsOfConfigHaveTheSameWeightsAndAreReadAlike) {
         << refused.err;
 }
 
+TEST(ConvertCli, EachQueryHeadMayHaveKeysOfItsOwn) {
+    const TemporaryDirectory directory;
+    const std::vector<std::string> usual = {"convert", kModel, (directory / "mla").string(), "--gqa2mha"};
+    const auto with = [&](std::initializer_list<std::string> more) {
+        auto arguments = usual;
+        arguments.insert(arguments.end(), more);
+        return run_program(arguments);
+    };
+    const std::string text = example("kjv-eval.txt").string();
+    EXPECT_NE(with({"--calibration-text", text}).err.find("--gqa2mha has no effect here: it needs --reference-config"),
+              std::string::npos);
+    EXPECT_NE(with({"--reference-config", "--rope", "high"}).err.find("it needs --rope 2-norm"), std::string::npos);
+    EXPECT_NE(with({"--reference-config", "--svd", "whitened", "--calibration-text", text}).err.find("only-value"),
+              std::string::npos);
+    const auto run = with({"--reference-config", "--calibration-text", text, "--samples", "4", "--seq-len", "64"});
+    ASSERT_EQ(run.exit_code, 0) << run.err;
+    const auto config = read_json(directory / "mla" / "config.json");
+    EXPECT_EQ(config.at("mha2mla").at("is_gqa2mha2mla"), true);
+    EXPECT_EQ(config.at("mha2mla").at("kept_pairs").at(0).size(), config.at("num_attention_heads"));
+    const auto eval = run_program(
+        {"eval", (directory / "mla").string(), "--text", text, "--max-windows", "2", "--context", "64", "--json"});
+    EXPECT_EQ(eval.exit_code, 0) << eval.err;
+}
+
 TEST(ConvertCli, TensorsAreTheReferences) {
     const TemporaryDirectory directory;
     const fs::path out = directory.path() / "out";

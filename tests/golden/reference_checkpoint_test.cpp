@@ -148,6 +148,61 @@ TEST(ReferenceCheckpoints, WhatIsWrittenForItComputesTheSame) {
     }
 }
 
+Matrix matrix_of(const TensorView& tensor) {
+    Matrix matrix(tensor.rows(), tensor.cols());
+    to_float(tensor, 0, {matrix.data(), static_cast<std::size_t>(matrix.size())});
+    return matrix;
+}
+
+/// Its is_gqa2mha2mla: its code converts so, but fails to compute what it converted.
+TEST(ReferenceCheckpoints, KeysThatAreRepeatedForEachQueryHead) {
+    const fs::path reference = shared("golden/reference/llama-gqa2mha");
+    const Model source = Model::open(reference / "original");
+    const PairRanks ranks = read_rank_file(reference / "tiny-2_norm_rank.pth");
+    ConversionPlan plan = staged("2-norm", 4, true);
+    std::get<StagedPlan>(plan.weights).query_head_keys = true;
+    const TemporaryDirectory root;
+    Observer observer;
+    (void)convert(source, root / "mla", plan, {&ranks, nullptr, nullptr}, observer);
+    const Model theirs = Model::open(reference), ours = Model::open(root / "mla");
+    EXPECT_EQ(read_json(root / "mla" / "config.json").at("mha2mla").at("is_gqa2mha2mla"), true);
+    const auto of = [](const Model& model, std::int64_t layer, const std::string& name) {
+        return matrix_of(*model.checkpoint.find(layer_prefix(layer) + "self_attn." + name + ".weight"));
+    };
+    for (std::int64_t layer = 0; layer < source.config.num_hidden_layers; ++layer) {
+        for (const char* name : {"q_proj", "k_r_proj"}) EXPECT_EQ(of(ours, layer, name), of(theirs, layer, name));
+        for (const char* up : {"kv_proj.up_k", "kv_proj.up_v"}) {
+            const auto product = [&](const Model& model) {
+                return Matrix(of(model, layer, up) * of(model, layer, "kv_proj.down_kv"));
+            };
+            ASSERT_EQ(of(ours, layer, up).rows(), of(theirs, layer, up).rows());
+            EXPECT_LT((product(ours) - product(theirs)).cwiseAbs().maxCoeff(), 2e-5);
+        }
+    }
+    const std::vector<TokenId> ids = {1, 39, 6, 12, 14, 25, 20, 16, 33, 30, 25, 9};
+    const auto logits_of = [&](const Model& model) {
+        return logits(model, prefill(model, ids, std::ssize(ids), observer));
+    };
+    EXPECT_LT((logits_of(ours) - logits_of(theirs)).cwiseAbs().maxCoeff(), 1e-3);
+    // What a cache holds: rotated keys of the query heads, and latents of the KV heads.
+    EXPECT_EQ(cache_numbers_per_token(ours.config), 2 * (4 * 4 + 2 * 6));
+    EXPECT_EQ(plan_conversion(source.config, plan.costed({4, 6})).converted_numbers_per_token, 2 * (4 * 4 + 2 * 6));
+    // Decoding from it.
+    Session session(ours, {.cache = {}, .sequences = 1, .capacity = std::ssize(ids)});
+    Matrix hidden(std::ssize(ids), ours.config.hidden_size);
+    for (std::size_t t = 0; t < ids.size(); ++t) {
+        const Piece piece{0, std::span(ids).subspan(t, 1)};
+        hidden.row(static_cast<Eigen::Index>(t)) = session.advance({&piece, 1});
+    }
+    EXPECT_LT((logits(ours, hidden) - logits_of(ours)).cwiseAbs().maxCoeff(), 1e-4);
+    // Nothing factorised and all pairs kept: the original.
+    auto& stages = std::get<StagedPlan>(plan.weights);
+    stages.factorization = Factorization::none;
+    stages.rope.rope_dim = source.config.head_dim;
+    (void)convert(source, root / "same", plan, {&ranks, nullptr, nullptr}, observer);
+    EXPECT_LT((logits_of(Model::open(root / "same")) - logits_of(source)).cwiseAbs().maxCoeff(), 1e-5);
+}
+
 TEST(ReferenceCheckpoints, ItsQwen3RotatesBeforeItNorms) {
     MHA2MLA_NEEDS_SHARED("golden/families5/qwen3");
     const Model source = Model::open(shared("golden/families5/qwen3"));

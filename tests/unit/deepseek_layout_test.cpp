@@ -45,8 +45,12 @@ protected:
     /// Converts a random model into `directory_ / "out"`.
     void convert_kind(const Kind& kind) {
         std::filesystem::remove_all(directory_ / "model");
-        std::filesystem::remove_all(directory_ / "out");
         write_tiny_model(directory_ / "model", kind.model);
+        convert_model();
+    }
+    /// Converts `directory_ / "model"`.
+    void convert_model() {
+        std::filesystem::remove_all(directory_ / "out");
         source_.emplace(Model::open(directory_ / "model"));
         const auto windows = random_tokens(kWindows * kSeqLen);
         Aligner aligner(*source_, windows, kSeqLen, request_.options, observer_);
@@ -108,6 +112,34 @@ TEST_F(DeepseekLayout, EveryFormOfAttentionGivesTheSameAndTheCacheHoldsOneKeyAnd
                 }
             }
         }
+    }
+}
+
+/// Engines whose class of this type knows no tying look for a head.
+TEST_F(DeepseekLayout, TiedEmbeddingsAreStoredAsTheHeadToo) {
+    const TinyModel tied{.tied = true};
+    auto twice = tiny_tensors(tied);
+    TinyTensor head = find_tensor(twice, "model.embed_tokens.weight");
+    head.name = "lm_head.weight";
+    twice.push_back(head);
+    auto once = tiny_tensors(tied);
+    find_tensor(once, "model.embed_tokens.weight").name = "lm_head.weight";
+    request_.options.frequencies = RopeFrequencies::free;  // where nothing is lost
+    request_.options.rope_dim = request_.options.kv_rank = 16;
+    request_.options.quality = find_align_quality("none");
+    for (const auto& tensors : {tiny_tensors(tied), twice, once}) {
+        std::filesystem::remove_all(directory_ / "model");
+        write_model(directory_ / "model", tiny_config(tied), tensors);
+        convert_model();
+        EXPECT_FALSE(converted_->config.tie_word_embeddings);
+        ASSERT_NE(converted_->lm_head, converted_->embed_tokens);
+        EXPECT_TRUE(std::ranges::equal(converted_->lm_head->data, converted_->embed_tokens->data));
+        const auto ids = random_tokens(kSeqLen);
+        const auto logits_of = [&](const Model& model) {
+            return logits(model, prefill(model, ids, kSeqLen, observer_));
+        };
+        const Matrix expected = logits_of(*source_);
+        EXPECT_LT((logits_of(*converted_) - expected).norm(), 1e-4F * expected.norm());
     }
 }
 

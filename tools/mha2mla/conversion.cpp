@@ -123,8 +123,7 @@ Conversion prepare(const ConvertFlags& flags, Context& context, const fs::path& 
     }
     Split split;
     with_option_names({}, [&] { split = conversion.plan.splits(config).front(); });
-    conversion.cost = plan_conversion(config, {split.rope_dim, split.kv_rank, conversion.plan.factorization(), 16,
-                                               &conversion.plan.layout(), conversion.plan.padded()});
+    conversion.cost = plan_conversion(config, conversion.plan.costed(split));
     if (conversion.plan.staged() != nullptr) check_rope_dim(config, split.rope_dim);
     conversion.fingerprint =
         conversion_fingerprint(conversion.model, conversion.plan, conversion.limits, conversion.provenance);

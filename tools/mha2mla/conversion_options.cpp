@@ -130,6 +130,10 @@ void add_conversion_options(CLI::App& command, ConvertFlags& flags) {
                      "Write config.json for the training and evaluation code of the MHA2MLA reference implementation, "
                      "with the original's model_type: transformers alone then takes the output for an original, and "
                      "gives it random keys and values");
+    command.add_flag(
+        "--gqa2mha", flags.request.gqa2mha,
+        "is_gqa2mha2mla of the reference implementation: repeat the keys for each query head first, so that "
+        "each keeps pairs of its own; the cache holds more rotated keys; needs --reference-config");
     add_size(command, "--max-shard-size", flags.max_shard_bytes, "Largest weight file, such as 5GB or 500MiB")
         ->default_str("5GB");
     add_token_options(command, flags.evaluation, "eval-");

@@ -34,7 +34,7 @@ constexpr std::array<OptionRule<ConvertFlags>, 4> kTextRules = {{
 
 /// A message with every setting of convert as an option: "kv-rank" -> "--kv-rank".
 std::string with_options(std::string_view message) {
-    constexpr std::string_view kLetters = "abcdefghijklmnopqrstuvwxyz-";
+    constexpr std::string_view kLetters = "abcdefghijklmnopqrstuvwxyz0123456789-";
     const auto settings = convert_settings();
     const auto is_setting = [&](std::string_view word) {
         return std::any_of(settings.begin(), settings.end(), [&](const auto& setting) { return setting.name == word; });

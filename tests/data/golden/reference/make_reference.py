@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Makes the checkpoints beside it: small random models, converted and written by the code of the MHA2MLA reference
-implementation (https://github.com/JT-Ushio/MHA2MLA, commit 7a56785), and the logits that this code computes for them.
+implementation (https://github.com/JT-Ushio/MHA2MLA, commit 7a56785), and the logits that this code computes for them. With
+is_gqa2mha2mla it converts, but fails to compute: of that case there is the original instead of logits.
 
 usage: make_reference.py OUT      with PYTHONPATH the src/mha2mla of that repository, and transformers 4.57
 """
@@ -48,6 +49,8 @@ CASES = [
     ("qwen3moe-high", "qwen3_moe",
      dict(head_dim=8, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16, norm_topk_prob=True),
      dict(svd_init_method="only_key", low_rank=3)),
+    ("llama-gqa2mha", "llama", dict(),
+     dict(partial_rope_version="2-norm", qk_tensor_path="utils/tiny-2_norm_rank.pth", is_gqa2mha2mla=True)),
 ]
 
 
@@ -64,9 +67,9 @@ def randomise(model):
             weight.copy_(noise * 1.5 / weight.shape[-1] ** 0.5)
 
 
-def write_ranks(path, head_dim):
-    ranks = torch.stack([torch.randperm(head_dim // 2) for _ in range(LAYERS * KV_HEADS)])
-    ranks = ranks.reshape(LAYERS, KV_HEADS, head_dim // 2)
+def write_ranks(path, heads, head_dim):
+    ranks = torch.stack([torch.randperm(head_dim // 2) for _ in range(LAYERS * heads)])
+    ranks = ranks.reshape(LAYERS, heads, head_dim // 2)
     torch.save(torch.cat([ranks, ranks], -1).to(torch.uint8), path)
 
 
@@ -84,19 +87,25 @@ def main():
         with torch.no_grad():
             randomise(model)
             used = dict(arguments)
+            if used["is_gqa2mha2mla"]:
+                model.save_pretrained(directory / "original")
             if used["qk_tensor_path"] is not None:  # relative to where the reference ran; published beside the weights
                 used["qk_tensor_path"] = directory / pathlib.Path(used["qk_tensor_path"]).name
-                write_ranks(used["qk_tensor_path"], config.hidden_size // HEADS)
+                heads = HEADS if used["is_gqa2mha2mla"] else KV_HEADS
+                write_ranks(used["qk_tensor_path"], heads, config.hidden_size // HEADS)
             model, q_idx, k_idx = patch_model(model, config, types.SimpleNamespace(**used))
             PATCHES[family](q_idx, k_idx)
             model.config.mha2mla = arguments
-            logits = model(ids, use_cache=False).logits.float()
+            logits = None if used["is_gqa2mha2mla"] else model(ids, use_cache=False).logits.float()
             # As its run_train.py does.
             tensors = model.state_dict()
             if config.tie_word_embeddings:
                 tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
             model.save_pretrained(directory, state_dict=tensors)
-        (directory / "generation_config.json").unlink(missing_ok=True)
+        for file in directory.rglob("generation_config.json"):
+            file.unlink()
+        if logits is None:
+            continue
         (directory / "expected.json").write_text(json.dumps({"ids": ids.tolist()}) + "\n")
         save_file({"logits": logits.contiguous()}, directory / "expected.safetensors")
 
