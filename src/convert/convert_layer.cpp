@@ -53,7 +53,7 @@ void write_matrix(CheckpointWriter& writer, const std::string& name, const Matri
 /// Rows of queries, which take the gain of the rotation.
 void write_queries(CheckpointWriter& writer, const std::string& name, const TensorView& tensor, const HeadOrder& order,
                    const std::vector<std::int64_t>& rows, Dtype dtype) {
-    if (order.gain == 1) return write_rows(writer, name, tensor, rows, dtype);
+    if (order.row_gain == 1) return write_rows(writer, name, tensor, rows, dtype);
     Matrix queries(tensor.rows(), tensor.cols());
     to_float(tensor, 0, {queries.data(), static_cast<std::size_t>(queries.size())});
     order.take_gain(queries);

@@ -55,6 +55,11 @@ std::vector<std::int64_t> reference_norm_order(const ModelConfig& config, const 
                                                 "reference-config");
     }
     if (config.rules.layers.front().attention.query_key_norm == QueryKeyNorm::none) return {};
+    if (config.rules.layers.front().rotary.gain != 1) {
+        throw Error(ErrorCode::unsupported,
+                    "the reference implementation norms queries and keys behind the rotation, which has a gain here "
+                    "(attention_factor of yarn or longrope); convert without reference-config");
+    }
     if (find_rope_strategy(rope.strategy).needs_ranks()) {
         throw Error(ErrorCode::unsupported,
                     "the reference implementation has one order of a norm's weights for all "

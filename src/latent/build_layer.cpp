@@ -57,7 +57,7 @@ LatentLayer empty_layer(const Model& model, std::int64_t layer, const LatentShap
     LatentLayer result;
     result.shape = shape;
     result.pairs = pairs;
-    result.rule = model.rules(layer).attention;
+    result.rule = ordered_attention(model.rules(layer));
     result.head_norms = norms_of(model.layer(layer), shape, pairs);
     result.rotary =
         std::make_shared<const RotaryTable>(ordered_rule(model.rules(layer).rotary, shape.head_dim), positions);

@@ -82,6 +82,7 @@ ModelConfig read_config(const Json& json, const std::string& file) {
         refuse_conversion(config);
         // Its heads are in the order of HeadOrder.
         for (LayerRules& rules : config.rules.layers) {
+            rules.attention = ordered_attention(rules);
             rules.rotary = ordered_rule(rules.rotary, config.head_dim);
             rules.attention.rotates_before_norm = config.latent->rotates_before_norm;
         }

@@ -31,9 +31,9 @@ Matrix HeadOrder::query_columns(const Matrix& x) const {
 }
 
 void HeadOrder::take_gain(Eigen::Ref<Matrix> queries) const {
-    if (gain == 1) return;
+    if (row_gain == 1) return;
     for (std::int64_t head = 0; head < queries.rows(); head += std::ssize(dims)) {
-        queries.middleRows(head, rotated_dims) *= gain;
+        queries.middleRows(head, rotated_dims) *= row_gain;
     }
 }
 
@@ -43,7 +43,8 @@ HeadOrder head_order(const RotaryRule& rule, std::int64_t head_dim) {
         throw Error(ErrorCode::unsupported, "heads of " + std::to_string(head_dim) + " dimensions, of which " +
                                                 std::to_string(rotated) + " rotate, do not come in pairs");
     }
-    HeadOrder order{std::vector<std::int64_t>(static_cast<std::size_t>(head_dim)), rotated, rule.gain * rule.gain};
+    HeadOrder order{std::vector<std::int64_t>(static_cast<std::size_t>(head_dim)), rotated, rule.gain * rule.gain,
+                    rule.gain * rule.gain};
     for (std::int64_t k = 0; k < half; ++k) {
         const bool rotates = k < rotated / 2;
         const bool halves = (rotates || rotated == 0) && !rule.interleaved;
@@ -55,7 +56,9 @@ HeadOrder head_order(const RotaryRule& rule, std::int64_t head_dim) {
 }
 
 HeadOrder head_order(const Model& model, std::int64_t layer) {
-    return head_order(model.rules(layer).rotary, model.config.head_dim);
+    HeadOrder order = head_order(model.rules(layer).rotary, model.config.head_dim);
+    if (model.rules(layer).attention.query_key_norm != QueryKeyNorm::none) order.row_gain = 1;
+    return order;
 }
 
 LayerRows layer_rows(const Model& model, std::int64_t layer, const LayerPairs& pairs) {
@@ -68,6 +71,12 @@ RotaryRule ordered_rule(const RotaryRule& rule, std::int64_t head_dim) {
     if (!rule.long_frequencies.empty()) ordered.long_frequencies.resize(ordered.frequencies.size(), 0);
     ordered.gain = 1;
     ordered.interleaved = false;
+    return ordered;
+}
+
+AttentionRule ordered_attention(const LayerRules& rules) {
+    AttentionRule ordered = rules.attention;
+    if (ordered.query_key_norm != QueryKeyNorm::none) ordered.scale *= rules.rotary.gain * rules.rotary.gain;
     return ordered;
 }
 

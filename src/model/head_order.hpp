@@ -17,12 +17,13 @@ struct HeadOrder {
     std::vector<std::int64_t> dims;  // of the family's head, by place in the order
     std::int64_t rotated_dims = 0;   // of the family's head, the leading ones
     float gain = 1;                  // of the logits of what rotates: the square of RotaryRule::gain
+    float row_gain = 1;              // of rows of queries, for that gain; 1 where a norm would take it away again
 
     /// Queries or keys of all heads with their columns in this order, [tokens, heads * head_dim].
     [[nodiscard]] Matrix columns(const Matrix& x) const;
     /// Queries in this order, with the gain.
     [[nodiscard]] Matrix query_columns(const Matrix& x) const;
-    /// Multiplies rows of queries by the gain, in the family's order. @param queries [heads * head_dim, any]
+    /// Multiplies rows of queries by row_gain, in the family's order. @param queries [heads * head_dim, any]
     void take_gain(Eigen::Ref<Matrix> queries) const;
 };
 /// @throws Error{unsupported} for an odd number of dims beside the rotated ones.
@@ -33,5 +34,7 @@ struct HeadOrder {
 
 /// The rule of heads in that order, whose queries took the gain: head_dim/2 pairs, some of frequency 0.
 [[nodiscard]] RotaryRule ordered_rule(const RotaryRule& rule, std::int64_t head_dim);
+/// The attention of such heads: where queries are normed, its scale has the gain of the rotation, which turns all dims.
+[[nodiscard]] AttentionRule ordered_attention(const LayerRules& rules);
 
 }  // namespace mha2mla

@@ -111,6 +111,42 @@ TEST_P(FamilyConversion, StepsOfGradientDescentBringItCloser) {
     }
 }
 
+/// Families that norm queries and keys, with the rotation that people give them for long texts: its gain cannot go into
+/// rows that are normed.
+class NormsAndYarn : public FamilyConversion {
+protected:
+    void SetUp() override {
+        const std::string folder = std::string("golden/") + GetParam();
+        MHA2MLA_NEEDS_SHARED(folder);
+        std::filesystem::copy(shared(folder), directory_ / "yarn");
+        auto config = read_json(directory_ / "yarn" / "config.json");
+        config["rope_parameters"] = {
+            {"rope_type", "yarn"}, {"rope_theta", 1e4}, {"factor", 4.0}, {"original_max_position_embeddings", 16}};
+        std::filesystem::remove(directory_ / "yarn" / "config.json");
+        write_text(directory_ / "yarn" / "config.json", config.dump());
+        source_.emplace(Model::open(directory_ / "yarn"));
+    }
+};
+
+TEST_P(NormsAndYarn, WithAllPairsAndNoSvdItIsTheOriginal) {
+    ASSERT_GT(source_->rules(0).rotary.gain, 1.1F);
+    const std::int64_t dim = source_->config.head_dim;
+    expect_the_original(staged(dim, dim, Factorization::none), 1e-5F);
+}
+
+TEST_P(NormsAndYarn, AlignedWithAllPairsItIsTheOriginal) {
+    const std::int64_t dim = source_->config.head_dim;
+    const AlignRequest request{{0, dim, dim, find_align_quality("none"), &reference_layout()}, 4, kLength};
+    const auto calibration = text(4 * kLength);
+    Aligner aligner(*source_, calibration, kLength, request.options, observer_);
+    (void)convert(*source_, directory_ / "out", {request, Dtype::f32}, {nullptr, nullptr, &aligner}, observer_);
+    expect_the_original(Model::open(directory_ / "out"), 2e-3F);
+}
+
+INSTANTIATE_TEST_SUITE_P(Families, NormsAndYarn,
+                         testing::Values("families5/qwen3", "families5/qwen3-moe", "families5/olmo2"),
+                         family_test_name);
+
 constexpr const char* kConverted[] = {
     "families5/llama-yarn",    "families5/llama-dynamic", "families5/llama-longrope", "families5/qwen2",
     "families5/qwen2-sliding", "families5/mistral",       "families5/ministral",      "families5/phi3-longrope",
