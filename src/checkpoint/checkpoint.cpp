@@ -67,6 +67,14 @@ std::string other_weights(const fs::path& directory) {
     return {};
 }
 
+/// As fs::exists(), but a directory that may not be entered is not one without the file.
+bool is_there(const fs::path& path) {
+    std::error_code error;
+    const bool there = fs::exists(path, error);
+    if (error) throw Error(ErrorCode::io, path.parent_path().string() + ": cannot look into it: " + error.message());
+    return there;
+}
+
 }  // namespace
 
 Checkpoint Checkpoint::open(const fs::path& directory) {
@@ -85,9 +93,9 @@ Checkpoint Checkpoint::open(const fs::path& directory) {
     std::map<std::string, std::string> weight_map;
     const fs::path single = directory / "model.safetensors";
     const fs::path index = directory / "model.safetensors.index.json";
-    if (fs::exists(single, ignored)) {
+    if (is_there(single)) {
         checkpoint.files_.emplace_back(single);
-    } else if (fs::exists(index, ignored)) {
+    } else if (is_there(index)) {
         weight_map = read_index(index);
         std::map<std::string, bool> shards;  // sorted and unique
         for (const auto& [tensor, shard] : weight_map) shards.emplace(shard, true);

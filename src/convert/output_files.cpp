@@ -95,6 +95,14 @@ std::string_view why_left_out(const fs::directory_entry& entry, const std::strin
     return "";
 }
 
+fs::directory_iterator entries_of(const fs::path& directory) {
+    std::error_code error;
+    fs::directory_iterator entries(directory, error);
+    if (!error) return entries;
+    throw Error(ErrorCode::io,
+                directory.string() + ": cannot list the files, some of which a conversion copies: " + error.message());
+}
+
 std::string config_text(const Model& source, const ConversionPlan& plan, const OutputForm& form,
                         const ConvertReport& report, const std::string& rank_file) {
     auto config = read_json_file<nlohmann::ordered_json>(source.checkpoint.directory() / "config.json");
@@ -126,14 +134,14 @@ SideFiles side_files(const Checkpoint& source) {
     // What is converted.
     std::set<std::string> converted = {"config.json", "model.safetensors.index.json"};
     for (const auto& file : source.files()) converted.insert(file.path().filename().string());
-    for (const auto& entry : fs::directory_iterator(source.directory())) {
+    for (const auto& entry : entries_of(source.directory())) {
         const std::string name = entry.path().filename().string();
         if (converted.contains(name)) continue;
         if (name != kChatTemplates || !entry.is_directory()) {
             add(name, why_left_out(entry, name));
             continue;
         }
-        for (const auto& inner : fs::directory_iterator(entry.path())) {
+        for (const auto& inner : entries_of(entry.path())) {
             const bool is_template = inner.is_regular_file() && inner.path().extension() == ".jinja" &&
                                      (!inner.is_symlink() || may_follow(inner.path()));
             add(name + "/" + inner.path().filename().string(), is_template ? "" : "not a chat template");

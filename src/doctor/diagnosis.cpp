@@ -4,6 +4,7 @@
 #include <array>
 #include <set>
 
+#include "../convert/output_files.hpp"
 #include "../model/find_tensors.hpp"
 #include "../model/unused.hpp"
 #include "../support/json_file.hpp"
@@ -53,7 +54,7 @@ public:
             } else {
                 add(Verdict::ok, "values", "not checked", Remedy::deep);
             }
-            if (problems.empty() && !needless && planned && !config->latent) check_disk(model);
+            if (problems.empty() && !needless && planned && !config->latent && check_files(model)) check_disk(model);
         }
         return std::move(findings_);
     }
@@ -253,6 +254,17 @@ private:
         if (!zero.empty())
             add(Verdict::warning, "values", "all values are zero in " + zero + "; was the download whole?");
         if (wrong == 0) add(Verdict::ok, "values", "all weights are finite");
+    }
+
+    /// That those beside the weights can be copied.
+    bool check_files(const Model& model) {
+        try {
+            (void)side_files(model.checkpoint);
+        } catch (const Error& error) {
+            add(Verdict::problem, "files", error);
+            return false;
+        }
+        return true;
     }
 
     void check_disk(const Model& model) {

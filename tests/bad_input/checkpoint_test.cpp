@@ -20,6 +20,7 @@
 
 #include "mha2mla/checkpoint.hpp"
 #include "mha2mla/convert.hpp"
+#include "mha2mla/diagnosis.hpp"
 #include "mha2mla/model.hpp"
 #include "support/expect_error.hpp"
 #include "support/temporary.hpp"
@@ -505,6 +506,49 @@ TEST(BadDestination, IsNotTouched) {
     EXPECT_EQ(read_text(root / "full" / "thesis.tex"), "irreplaceable");
     EXPECT_EQ(read_text(root / "file"), "content");
     EXPECT_TRUE(read_text(root / "source" / "model.safetensors") == weights);
+}
+
+/// As long as it lives, permissions count also if the tests are run by root.
+class WithoutPrivileges {
+public:
+    WithoutPrivileges() { change(::geteuid() == 0 ? kNobody : ::geteuid()); }
+    ~WithoutPrivileges() { change(::getuid()); }
+    WithoutPrivileges(const WithoutPrivileges&) = delete;
+    WithoutPrivileges& operator=(const WithoutPrivileges&) = delete;
+
+private:
+    static constexpr ::uid_t kNobody = 65534;
+    static void change(::uid_t user) { EXPECT_EQ(::seteuid(user), 0); }
+};
+
+TEST(BadCheckpoint, DirectoriesThatMayNotBeEnteredOrListedAreNamed) {
+    const TemporaryDirectory root;
+    fs::permissions(root.path(), fs::perms::all);
+    write_tiny_model(root / "model");
+    Observer observer;
+    const auto found = [&](const std::string& topic) {
+        for (const Finding& finding : diagnose(root / "model", {}, observer)) {
+            if (finding.topic == topic && finding.verdict == Verdict::problem) return finding.text;
+        }
+        return std::string();
+    };
+    fs::permissions(root / "model", fs::perms::none);
+    {
+        const WithoutPrivileges now;
+        expect_error(ErrorCode::io, {(root / "model").string(), "cannot look into it", "Permission denied"},
+                     [&] { (void)Checkpoint::open(root / "model"); });
+        EXPECT_NE(found("weights").find("Permission denied"), std::string::npos);
+    }
+    fs::permissions(root / "model", fs::perms::owner_exec | fs::perms::group_exec | fs::perms::others_exec);
+    {
+        const WithoutPrivileges now;
+        const Model model = Model::open(root / "model");  // which may be evaluated
+        expect_error(ErrorCode::io, {(root / "model").string(), "cannot list", "Permission denied"},
+                     [&] { (void)convert(model, root / "out", small_plan(), {}, observer); });
+        EXPECT_NE(found("files").find("Permission denied"), std::string::npos);
+        EXPECT_FALSE(fs::exists(root / "out"));
+    }
+    fs::permissions(root / "model", fs::perms::owner_all);
 }
 
 }  // namespace
