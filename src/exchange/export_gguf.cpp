@@ -99,6 +99,12 @@ void refuse_others(const Model& model) {
     for (std::int64_t i = 0; i < model.config.num_hidden_layers; ++i) {
         const MlpRule& mlp = model.rules(i).mlp;
         const LayerView& layer = model.layer(i);
+        if (model.rules(i).rotary.frequencies != model.rules(0).rotary.frequencies) {
+            throw Error(ErrorCode::unsupported,
+                        directory + ": layer " + std::to_string(i) +
+                            " rotates at other frequencies than layer 0, and llama.cpp has one list for all; "
+                            "convert the original with rope-frequencies engine or shared");
+        }
         if (mlp.mixture.experts > 0) {
             throw Error(ErrorCode::unsupported, directory + ": layer " + std::to_string(i) + " has " +
                                                     std::to_string(mlp.mixture.experts) +

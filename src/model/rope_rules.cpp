@@ -106,6 +106,10 @@ void scale_as_longrope(const Scaling& scaling, RotaryRule& rule) {
         rule.frequencies[k] /= short_factors[k];
         rule.long_frequencies[k] /= long_factors[k];
     }
+    if (rule.long_frequencies == rule.frequencies) {  // one list of frequencies, said in the words of longrope
+        rule.long_frequencies.clear();
+        rule.trained_length = 0;
+    }
 }
 
 void scale_dynamically(const Scaling& scaling, RotaryRule& rule) {

@@ -16,9 +16,10 @@ namespace {
 
 /// Converts without gradient descent, to half the cache or less.
 Model converted(const Model& source, const std::vector<TokenId>& text, std::int64_t rope_dim, std::int64_t rank,
-                const std::filesystem::path& directory) {
+                const std::filesystem::path& directory, RopeFrequencies frequencies = RopeFrequencies::engine) {
     constexpr std::int64_t kLength = 40;
-    const AlignRequest request{{0, rope_dim, rank, {"", 3, 4 * kLength, ""}, &deepseek_layout()}, 8, kLength};
+    const AlignRequest request{
+        {0, rope_dim, rank, {"", 3, 4 * kLength, ""}, &deepseek_layout(), frequencies}, 8, kLength};
     Observer observer;
     Aligner aligner(source, text, kLength, request.options, observer);
     (void)convert(source, directory, {request, Dtype::f32}, {nullptr, nullptr, &aligner}, observer);
@@ -74,19 +75,21 @@ double nll(const Matrix& logprobs, const std::vector<TokenId>& ids, std::int64_t
 struct Case {
     const char* folder;
     GgufForm form;
+    RopeFrequencies frequencies = RopeFrequencies::engine;
 };
 
 class LlamaCppEngine : public testing::TestWithParam<Case> {};
 
 TEST_P(LlamaCppEngine, ComputesTheSameLogProbabilities) {
     MHA2MLA_NEEDS_ENGINES();
-    const auto [folder, form] = GetParam();
+    const auto [folder, form, frequencies] = GetParam();
     const std::string place = std::string("golden/") + folder;
     MHA2MLA_NEEDS_SHARED(place);
     const TemporaryDirectory directory;
     const Model source = Model::open(shared(place));
     const std::int64_t keys = source.config.num_key_value_heads * source.config.head_dim;
-    const Model model = converted(source, pseudo_text(source, 320), keys / 4 * 2, keys / 2, directory / "out");
+    const Model model =
+        converted(source, pseudo_text(source, 320), keys / 4 * 2, keys / 2, directory / "out", frequencies);
     write_vocabulary(model, directory / "out");
     Observer observer;
     const auto report = export_gguf(model, directory / "out.gguf", {BlockType::f32, form}, observer);
@@ -100,13 +103,17 @@ TEST_P(LlamaCppEngine, ComputesTheSameLogProbabilities) {
 }
 
 constexpr Case kCases[] = {
-    {"families/llama-gqa-untied-bf16", GgufForm::mla}, {"families/llama-gqa-untied-bf16", GgufForm::mqa},
-    {"families5/llama-headdim", GgufForm::mla},        {"families5/llama-headdim", GgufForm::mqa},
+    {"families/llama-gqa-untied-bf16", GgufForm::mla},
+    {"families/llama-gqa-untied-bf16", GgufForm::mqa},
+    {"families5/llama-headdim", GgufForm::mla},
+    {"families5/llama-headdim", GgufForm::mqa},
     {"families/llama-mqa-bias-f32", GgufForm::mqa},  // queries, keys, values and outputs with biases
     {"families/llama3-rope-scaling", GgufForm::mqa},
+    {"families5/llama-headdim", GgufForm::mqa, RopeFrequencies::shared},
 };
 INSTANTIATE_TEST_SUITE_P(Forms, LlamaCppEngine, testing::ValuesIn(kCases), [](const auto& info) {
-    return family_test_name({info.param.folder, info.index}) + "_" + std::string(row_of(info.param.form).name);
+    return family_test_name({info.param.folder, info.index}) + "_" + std::string(row_of(info.param.form).name) +
+           (info.param.frequencies == RopeFrequencies::engine ? "" : "_" + std::to_string(info.index));
 });
 
 TEST(LlamaCppEngine, ContinuesATextAsWeDo) {
@@ -213,6 +220,16 @@ TEST(GgufEngine, WhatAnArchitectureHasNoPlaceForIsRefusedBeforeAnythingIsWritten
     const Model original = Model::open(example("kjv-1.8M"));
     expect_error(ErrorCode::unsupported, {"not converted", "layout deepseek first"},
                  [&] { (void)export_gguf(original, directory / "out.gguf", {}, observer); });
+    {
+        const TemporaryDirectory other;
+        const Model free =
+            converted(original, pseudo_text(original, 320), 24, 36, other / "free", RopeFrequencies::free);
+        for (const GgufForm form : {GgufForm::mla, GgufForm::mqa}) {
+            expect_error(ErrorCode::unsupported, {"layer 1", "other frequencies", "engine or shared"}, [&] {
+                (void)export_gguf(free, directory / "out.gguf", {BlockType::f32, form}, observer);
+            });
+        }
+    }
     EXPECT_TRUE(std::filesystem::is_empty(directory.path()));
 }
 
