@@ -27,8 +27,8 @@ enum class Verdict : std::uint8_t { ok, warning, problem };
 
 struct Finding {
     Verdict verdict = Verdict::ok;
-    std::string
-        topic;  // "config", "weights", "tensors", "unused", "values", "plan", "tokenizer", "memory", "files", "disk"
+    /// "config", "weights", "tensors", "unused", "values", "plan", "tokenizer", "memory", "files", "disk"
+    std::string topic;
     std::string text;              // what is wrong and where
     Remedy remedy = Remedy::none;  // which setting to change, see advice()
 };
