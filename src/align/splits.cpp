@@ -139,9 +139,12 @@ std::vector<Split> possible_splits(const ModelConfig& config, const AlignOptions
                                                                 : "kv-rank " + std::to_string(*options.kv_rank)) +
                                               "; choose another, or leave it out");
         }
-        throw Error(ErrorCode::usage, left +
-                                          ", with which there is no split into rotated and latent dimensions; the "
-                                          "least is 3");
+        const std::int64_t most = widest + largest_rank(config, options, widest);
+        throw Error(ErrorCode::usage,
+                    left + (budget > most ? ", more than the " + std::to_string(most) +
+                                                " that keys and values of this model fill; save more"
+                                          : ", with which there is no split into rotated and latent dimensions; the "
+                                            "least is 3"));
     }
     return shared ? with_folds(all, budget, config.num_pairs()) : evenly_spaced(all);
 }

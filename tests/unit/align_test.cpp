@@ -292,6 +292,10 @@ TEST_F(Align, ImpossibleRequestsSayWhatIsPossible) {
     };
     expect_error(ErrorCode::usage, {"between 0 and 1"}, attempt(1.5));
     expect_error(ErrorCode::usage, {"the least is 3"}, attempt(0.99));
+    ModelConfig narrow = source.config;  // fewer hidden dimensions than keys have
+    narrow.hidden_size = narrow.num_key_value_heads * narrow.head_dim / 2;
+    const AlignOptions all{0.01, {}, {}, align_qualities().front(), &deepseek_layout()};
+    expect_error(ErrorCode::usage, {"more than the 24", "save more"}, [&] { (void)possible_splits(narrow, all); });
 }
 
 TEST_F(Align, SplitsKeepToTheBudgetWhateverElseIsGiven) {
