@@ -71,7 +71,7 @@ TEST_P(FamilyConversion, WithSomePairsItsCacheGivesWhatWholeSequencesGive) {
         const TemporaryDirectory directory;
         const Model converted = staged(dim / 4 * 2, dim / 2, factorization);
         const Matrix whole = logits_of(converted);
-        for (const std::size_t step : {1, 16}) {
+        for (const std::size_t step : {std::size_t{1}, std::size_t{16}}) {
             EXPECT_LT((decoded(converted, step) - whole).cwiseAbs().maxCoeff(), 1e-4F * whole.cwiseAbs().maxCoeff());
         }
         std::filesystem::remove_all(directory_ / "out");
