@@ -10,6 +10,10 @@ namespace mha2mla {
 /// The loaded BLAS: its version, its build options, and the kernels that it chose for this CPU.
 [[nodiscard]] std::string blas_description();
 
+/// The instruction set for which the library's own kernels run on this CPU, by Highway's name: "AVX2", "AVX3_ZEN4",
+/// "NEON".
+[[nodiscard]] std::string_view vector_kernels();
+
 /// The vector extensions of this CPU that the library can use, named as compilers name them; empty if unknown.
 [[nodiscard]] std::vector<std::string_view> cpu_features();
 

@@ -1,6 +1,8 @@
 #include "mha2mla/machine.hpp"
 
 #include <cblas.h>
+#include <hwy/detect_targets.h>
+#include <hwy/targets.h>
 
 namespace mha2mla {
 
@@ -8,6 +10,12 @@ std::string blas_description() {
     std::string config = openblas_get_config();
     while (!config.empty() && config.back() == ' ') config.pop_back();
     return config + ", kernels for " + openblas_get_corename();
+}
+
+std::string_view vector_kernels() {
+    // Of those that are compiled and that this CPU has, the best has the lowest bit.
+    const std::int64_t usable = hwy::SupportedTargets() & HWY_TARGETS;
+    return hwy::TargetName(usable & -usable);
 }
 
 std::vector<std::string_view> cpu_features() {

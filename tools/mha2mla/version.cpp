@@ -1,5 +1,6 @@
 #include "version.hpp"
 
+#include "commit.hpp"
 #include "mha2mla/machine.hpp"
 #include "mha2mla/threads.hpp"
 #include "mha2mla/version.hpp"
@@ -9,7 +10,9 @@ namespace mha2mla::tool {
 std::string version_text() {
     std::string features;
     for (const auto feature : cpu_features()) features += " " + std::string(feature);
-    return "mha2mla " + std::string(version()) + "\nBLAS:    " + blas_description() +
+    const std::string commit = MHA2MLA_COMMIT;
+    return "mha2mla " + std::string(version()) + (commit.empty() ? "" : " (commit " + commit + ")") +
+           "\nBLAS:    " + blas_description() + "\nkernels: " + std::string(vector_kernels()) +
            "\nCPU:    " + (features.empty() ? " no vector features known" : features) +
            "\nthreads: " + std::to_string(thread_count());
 }
