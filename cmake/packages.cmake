@@ -16,16 +16,14 @@ set(CPACK_DEBIAN_PACKAGE_PRIORITY optional)
 set(CPACK_DEBIAN_PROGRAM_PACKAGE_NAME mha2mla)
 set(CPACK_DEBIAN_PROGRAM_PACKAGE_SECTION science)
 set(CPACK_DEBIAN_PROGRAM_PACKAGE_SHLIBDEPS ON)
-set(CPACK_DEBIAN_PROGRAM_DESCRIPTION "converts checkpoints of language models to Multi-head Latent Attention
- Turns trained Hugging Face checkpoints of the Llama family with MHA or GQA attention
- into Multi-head Latent Attention, whose KV cache is a small latent vector, and
- measures what that costs. The output loads in transformers and llama.cpp.")
+set(CPACK_DEBIAN_PROGRAM_DESCRIPTION "Turns trained Hugging Face checkpoints with MHA or GQA attention into
+Multi-head Latent Attention, whose KV cache is a small latent vector, and
+measures what that costs. The output loads in transformers and llama.cpp.")
 
 set(CPACK_DEBIAN_DEVELOPMENT_PACKAGE_NAME libmha2mla-dev)
 set(CPACK_DEBIAN_DEVELOPMENT_PACKAGE_SECTION libdevel)
 set(CPACK_DEBIAN_DEVELOPMENT_PACKAGE_DEPENDS "libeigen3-dev, nlohmann-json3-dev, libopenblas-dev, liblapacke-dev, libpcre2-dev, \
 libutf8proc-dev, libzip-dev, zlib1g-dev, libzstd-dev, libxxhash-dev, libhwy-dev, pkg-config")
-set(CPACK_DEBIAN_DEVELOPMENT_DESCRIPTION "conversion to Multi-head Latent Attention: the C++ library
- The static library that the program mha2mla is made of, its headers, and a CMake
- package for find_package(mha2mla).")
+set(CPACK_DEBIAN_DEVELOPMENT_DESCRIPTION "The C++ library that the program mha2mla is made of, linked statically:
+its headers and a CMake package for find_package(mha2mla).")
 include(CPack)

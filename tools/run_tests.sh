@@ -13,6 +13,8 @@ if [ "$preset" = engines ]; then
 fi
 export MHA2MLA_CACHE=${MHA2MLA_CACHE:-$PWD/build}
 
+# What ccache keeps serves other checkouts too: paths count from the checkout, precompiled headers by their content.
+export CCACHE_BASEDIR=$PWD CCACHE_NOHASHDIR=1 CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime
 # Tests side by side are more threads than processors: those that wait must not spin meanwhile.
 export OMP_WAIT_POLICY=passive
 

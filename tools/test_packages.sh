@@ -2,7 +2,7 @@
 # Installs the packages in dist/ where nothing else is, and runs the quick start's conversion and its check there. Needs root for all but the wheel.
 # Usage: tools/test_packages.sh [wheel|archive|deb|baseline|arm]...   (default: all whose packages are in dist/)
 #   wheel     in a new Python environment, without a compiler on PATH; with the Python of the tests, if it is there, also in transformers
-#   archive   in bare systems of several Debian releases, made by debootstrap
+#   archive   in bare systems of several Debian releases, made by debootstrap: in a container, a privileged one
 #   deb       in a bare system of this release, by apt
 #   baseline  the archive's program on an emulated x86-64 processor without AVX
 #   arm       the ARM archive's program on an emulated processor
@@ -62,12 +62,14 @@ test_wheel() {
 }
 
 test_archive() {
+  local release system tried=0
   for release in bookworm trixie; do
-    local system
     system=$(bare "$release") || { echo "note: no $release to be had, so it was not tried"; continue; }
+    tried=$((tried + 1))
     root tar -xf "dist/mha2mla-$version-linux-$machine.tar.gz" --strip-components=1 -C "$system/usr/local"
     check /check enter "$system" mha2mla
   done
+  [ "$tried" -gt 0 ] || { echo "error: no bare system could be made" >&2; exit 1; }
 }
 
 test_deb() {

@@ -71,11 +71,12 @@ def plan(config: Union[str, "os.PathLike[str]", Mapping[str, Any]], **options: A
             continue
         option = "--" + name.replace("_", "-")
         arguments += [option] if value is True else [option, _text(value)]
-    if not isinstance(config, Mapping):
-        return json.loads(run([*arguments, config], capture_output=True).stdout)
     with tempfile.TemporaryDirectory(prefix="mha2mla-") as directory:
-        Path(directory, "config.json").write_text(json.dumps(config), encoding="utf-8")
-        return json.loads(run([*arguments, directory], capture_output=True).stdout)
+        if isinstance(config, Mapping):
+            Path(directory, "config.json").write_text(json.dumps(dict(config)), encoding="utf-8")
+            config = directory
+        planned: dict[str, Any] = json.loads(run([*arguments, config], capture_output=True).stdout)
+    return planned
 
 
 def _text(argument: Argument) -> str:

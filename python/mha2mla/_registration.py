@@ -9,6 +9,7 @@ import importlib.util
 import sys
 import warnings
 from collections.abc import Sequence
+from importlib import import_module
 from types import ModuleType
 from typing import Optional
 
@@ -46,14 +47,16 @@ def _register() -> None:
     try:
         from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
-        from . import configuration_mha2mla, modeling_mha2mla
+        configurations = import_module(".configuration_mha2mla", __package__)
+        models = import_module(".modeling_mha2mla", __package__)
     except ImportError as error:
         warnings.warn(f"the classes of layout mha2mla do not fit this transformers ({error}): its models need trust_remote_code=True",
                       stacklevel=2)
         return
-    for name, config in vars(configuration_mha2mla).items():
-        if isinstance(config, type) and getattr(config, "model_type", "").startswith("mha2mla_"):
+    for name, config in vars(configurations).items():
+        model_type = getattr(config, "model_type", "")
+        if isinstance(config, type) and model_type.startswith("mha2mla_"):
             start = name[: -len("Config")]
-            AutoConfig.register(config.model_type, config, exist_ok=True)
-            AutoModel.register(config, getattr(modeling_mha2mla, start + "Model"), exist_ok=True)
-            AutoModelForCausalLM.register(config, getattr(modeling_mha2mla, start + "ForCausalLM"), exist_ok=True)
+            AutoConfig.register(model_type, config, exist_ok=True)
+            AutoModel.register(config, getattr(models, start + "Model"), exist_ok=True)
+            AutoModelForCausalLM.register(config, getattr(models, start + "ForCausalLM"), exist_ok=True)

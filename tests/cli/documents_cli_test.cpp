@@ -1,5 +1,6 @@
 // Help, man pages, completions and the pages in docs/commands, all generated from one description.
 #include <algorithm>
+#include <regex>
 
 #include "support/program.hpp"
 #include "support/shared.hpp"
@@ -64,11 +65,16 @@ TEST(DocumentsCli, MethodsAreThoseThatConvertTakes) {
     }
 }
 
-TEST(DocumentsCli, VersionNamesBlasAndCpu) {
+TEST(DocumentsCli, VersionNamesCommitBlasKernelsAndCpu) {
     const std::string version = run_program({"--version"}).out;
     EXPECT_EQ(version.substr(0, 8), "mha2mla ");
     EXPECT_NE(version.find("OpenBLAS"), std::string::npos) << version;
     EXPECT_NE(version.find("CPU:"), std::string::npos) << version;
+    EXPECT_TRUE(std::regex_search(version, std::regex("\nkernels: (AVX|NEON|SVE|SSE|SSSE|SCALAR|EMU)"))) << version;
+    if (fs::exists(fs::path(MHA2MLA_SOURCE_DIR) / ".git")) {
+        EXPECT_TRUE(std::regex_search(version, std::regex(R"(^mha2mla [0-9.]+ \(commit [0-9a-f]{12}\+?\)\n)")))
+            << version;
+    }
 }
 
 TEST(DocumentsCli, ManPagesRenderWithoutWarnings) {

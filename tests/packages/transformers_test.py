@@ -9,13 +9,14 @@ import warnings
 warnings.simplefilter("error", ImportWarning)
 model = AutoModelForCausalLM.from_pretrained({directory!r})
 config = AutoConfig.from_pretrained({directory!r})
+assert len(AutoTokenizer.from_pretrained({directory!r})("in the beginning").input_ids) > 2
 assert type(model).__module__ == "mha2mla.modeling_mha2mla", type(model)
 assert type(config).__module__ == "mha2mla.configuration_mha2mla", type(config)
 import torch
 with torch.no_grad():
     assert torch.isfinite(model(torch.arange(1, 9)[None]).logits).all()
 """
-BOTH = "from transformers import AutoConfig, AutoModelForCausalLM\n"
+BOTH = "from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer\n"
 CONFIG_ONLY = f"from transformers import AutoConfig\nassert AutoConfig.from_pretrained({directory!r}).mha2mla\n"
 for name, code in {
     "before": "import mha2mla, sys\nassert 'transformers' not in sys.modules\n" + BOTH + LOAD,
