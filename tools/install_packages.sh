@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that the build needs. With "tests": also those of the tests and benchmarks. With "package-ARCH": also those
-# of tools/package.sh for that processor.
+# of tools/package.sh for that processor, and of tests of another one than this machine's.
 set -euo pipefail
 
 libraries=(libeigen3-dev nlohmann-json3-dev libcli11-dev libspdlog-dev libopenblas-dev liblapacke-dev libpcre2-dev
@@ -18,7 +18,7 @@ case ${1:-} in
       packages+=(gfortran)
     else
       packages+=(g++-aarch64-linux-gnu gfortran-aarch64-linux-gnu qemu-user-static)
-      for library in "${libraries[@]}"; do packages+=("$library:arm64"); done
+      for library in "${libraries[@]}" libgtest-dev libbenchmark-dev; do packages+=("$library:arm64"); done
     fi
     ;;
 esac

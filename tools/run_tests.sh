@@ -2,6 +2,7 @@
 # Installs what is needed, builds everything with warnings as errors and runs all tests.
 # Usage: tools/run_tests.sh [PRESET [TEST_PROGRAM...]]   (default: dev, all of them; also clang, asan, tsan)
 #        tools/run_tests.sh engines   the tests that run transformers and llama.cpp, alone
+#        tools/run_tests.sh arm unit_tests   those of the kernels among others, cross-compiled for ARM and emulated
 # Fails if a test was skipped while ../shared is there. Downloads from PyPI are kept in $MHA2MLA_CACHE (default: build).
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -19,11 +20,17 @@ export CCACHE_BASEDIR=$PWD CCACHE_NOHASHDIR=1 CCACHE_SLOPPINESS=pch_defines,time
 export OMP_WAIT_POLICY=passive
 
 tools/install_packages.sh tests
+emulator=()
+if [ "$preset" = arm ] && [ "$(uname -m)" != aarch64 ]; then
+  tools/install_packages.sh package-aarch64
+  [ ${#programs[@]} -gt 0 ] || { echo "error: emulation is slow: name the test programs to run" >&2; exit 2; }
+  emulator=(env GOMP_SPINCOUNT=1000 OPENBLAS_NUM_THREADS=1 qemu-aarch64-static)
+fi
 # A machine of a continuous integration builds from nothing; files that are compiled together are half the work then.
 cmake --preset "$preset" ${CI:+-DMHA2MLA_UNITY=ON} >/dev/null
 if [ ${#programs[@]} -gt 0 ]; then
   cmake --build --preset "$preset" --target "${programs[@]}"
-  for program in "${programs[@]}"; do "build/$preset/tests/$program" --gtest_brief=1; done
+  for program in "${programs[@]}"; do "${emulator[@]}" "build/$preset/tests/$program" --gtest_brief=1; done
   exit
 fi
 # Tests of what another program computes need PyTorch and the tokenizers of public models; without a network they skip.
