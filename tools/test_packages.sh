@@ -5,7 +5,7 @@
 #   archive   in bare systems of several Debian releases, made by debootstrap: in a container, a privileged one
 #   deb       in a bare system of this release, by apt
 #   baseline  the archive's program on an emulated x86-64 processor without AVX
-#   arm       the ARM archive's program on an emulated processor
+#   arm       the ARM archive's program on emulated processors
 set -euo pipefail
 cd "$(dirname "$0")/.."
 work=$(mktemp -d)
@@ -110,7 +110,11 @@ test_baseline() {
   emulated x86_64 qemu-x86_64-static -cpu core2duo
   emulated x86_64 qemu-x86_64-static -cpu qemu64,+3dnow,+3dnowext
 }
-test_arm() { emulated aarch64 qemu-aarch64-static; }
+# With NEON alone, and with SVE2.
+test_arm() {
+  emulated aarch64 qemu-aarch64-static -cpu cortex-a72
+  emulated aarch64 qemu-aarch64-static -cpu max
+}
 
 kinds=("$@")
 if [ ${#kinds[@]} -eq 0 ]; then
