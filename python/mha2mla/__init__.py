@@ -12,10 +12,9 @@ import json
 import os
 import shutil
 import subprocess
-import sysconfig
 import tempfile
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
+from importlib.metadata import files, version
 from pathlib import Path
 from typing import Any, Union
 
@@ -36,12 +35,15 @@ class Error(subprocess.CalledProcessError):
 
 
 def program() -> str:
-    """Path of the program: that of this environment, else the one on PATH."""
-    name = "mha2mla" + (sysconfig.get_config_var("EXE") or "")
-    candidates = [Path(sysconfig.get_path("scripts")) / name, Path(sysconfig.get_path("scripts", f"{os.name}_user")) / name]
-    found = next((str(path) for path in candidates if path.is_file()), None) or shutil.which(name)
+    """Path of the program: the one that was installed with this module, else the one on PATH."""
+    installed = [Path(str(file.locate())) for file in files("mha2mla") or [] if file.parent.name == "bin"]
+    beside = Path(__file__).parent.parent / "bin" / "mha2mla"  # where `pip install --target` puts it, whatever its records say
+    for candidate in [*installed, beside]:
+        if candidate.name == "mha2mla" and candidate.is_file():
+            return str(candidate.resolve())
+    found = shutil.which("mha2mla")
     if found is None:
-        raise FileNotFoundError(f"no program {name} in {candidates[0].parent} or on PATH; install the wheel of mha2mla again")
+        raise FileNotFoundError("the program mha2mla is neither beside this module nor on PATH; install the wheel of mha2mla again")
     return found
 
 
