@@ -8,7 +8,6 @@ table, or JSON with --json.
 import argparse
 import array
 import json
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -25,19 +24,12 @@ MODELS = {
 }
 
 
-def run(program, *arguments):
-    result = subprocess.run([program, *map(str, arguments)], capture_output=True, text=True)
-    if result.returncode != 0:
-        sys.exit(f"{program} {' '.join(map(str, arguments))}\n{result.stderr}")
-    return result.stdout
-
-
 def make(options, name, directory):
     changes, rope_dim, kv_rank = MODELS[name]
     model = dict(synthetic_checkpoint.PRESETS[name], **changes)
     model["positions"] = max(options.contexts) + options.new_tokens
     synthetic_checkpoint.make_checkpoint(directory / "original", model, 5 * 10**9)
-    run(options.program, "convert", directory / "original", directory / "converted", "--rope", "uniform", "--rope-dim",
+    measuring.run(options.program, "convert", directory / "original", directory / "converted", "--rope", "uniform", "--rope-dim",
         rope_dim, "--kv-rank", kv_rank, "--threads", options.threads)
     return model
 
@@ -53,10 +45,10 @@ def measure(options):
                 prompt.write_bytes(array.array("H", (3 + i % 1000 for i in range(context))).tobytes())
                 for checkpoint in ("original", "converted"):
                     for cache in options.formats:
-                        figures = json.loads(run(
+                        figures = measuring.run_json(
                             options.program, "generate", directory / checkpoint, "--prompt-tokens", prompt,
                             "--max-new-tokens", options.new_tokens, "--ignore-eos", "--kv-cache", cache, "--threads",
-                            options.threads, "--json"))
+                            options.threads)
                         decode, prefill = figures["decode"], figures["prefill"]
                         rows.append({"model": name, "layers": model["layers"], "context": context,
                                      "checkpoint": checkpoint, "cache": cache,

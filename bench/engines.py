@@ -8,7 +8,6 @@ the engine allocates. Needs the environment of tools/test_venv.sh:
 import argparse
 import array
 import json
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -18,13 +17,6 @@ import measuring
 GREEDY = 64
 LLAMA_CPP = Path(__file__).parent.parent / "tests/engines/llama_cpp.py"
 FILES = [("mla", "f32"), ("mqa", "f32"), ("mla", "f16"), ("mla", "bf16"), ("mla", "q8_0"), ("mla", "q4_k"), ("mla", "q4_0")]
-
-
-def run(*command):
-    result = subprocess.run([str(part) for part in command], capture_output=True, text=True)
-    if result.returncode != 0:
-        sys.exit(f"{' '.join(map(str, command))}\n{result.stderr}")
-    return result.stdout
 
 
 def our_own(options, ids, bos, directory):
@@ -61,10 +53,10 @@ def llama_cpp_row(options, ids, vocabulary, form, block_type, directory):
     """As transformers_row; also the size of the file."""
     import safetensors.numpy
     file = directory / f"{form}-{block_type}.gguf"
-    run(options.program, "export", options.checkpoint, file, "--form", form, "--type", block_type)
+    measuring.run(options.program, "export", options.checkpoint, file, "--form", form, "--type", block_type)
     (directory / "question.json").write_text(json.dumps(
         {"ids": ids, "from": 1, "greedy": GREEDY, "vocab": vocabulary, "texts": []}))
-    run(sys.executable, LLAMA_CPP, file, directory / "question.json", directory / "answer.safetensors")
+    measuring.run(sys.executable, LLAMA_CPP, file, directory / "question.json", directory / "answer.safetensors")
     answer = safetensors.numpy.load_file(directory / "answer.safetensors")
     logprobs = answer["logprobs"].astype("float64")
     nll = -sum(logprobs[at, ids[at + 1]] for at in range(len(ids) - 1)) / (len(ids) - 1)
@@ -86,13 +78,10 @@ def main():
     parser.add_argument("--program", default="build/bench/bin/mha2mla")
     options = parser.parse_args()
     import torch
-    from tokenizers import Tokenizer
 
-    config = json.loads((options.checkpoint / "config.json").read_text())
-    text = options.text.read_text()[:20 * options.tokens]
-    bos = [config["bos_token_id"]] if isinstance(config.get("bos_token_id"), int) else []
-    tokenizer = Tokenizer.from_file(str(options.checkpoint / "tokenizer.json"))
-    ids = (bos + tokenizer.encode(text, add_special_tokens=False).ids)[:options.tokens]
+    vocabulary = json.loads((options.checkpoint / "config.json").read_text())["vocab_size"]
+    ids, bos = measuring.token_ids(options.checkpoint, options.text.read_text()[:20 * options.tokens])
+    ids = (bos + ids)[:options.tokens]
     with tempfile.TemporaryDirectory() as place:
         directory = Path(place)
         nll, ours = our_own(options, ids, bos, directory)
@@ -103,7 +92,7 @@ def main():
             print(f"| transformers, {str(dtype).removeprefix('torch.')} | {theirs:.6f} | {theirs - nll:+.1e} | "
                   f"{agreeing(greedy, ours)} | {kept:.0f} | |", flush=True)
         for form, block_type in FILES:
-            theirs, greedy, kept, size = llama_cpp_row(options, ids, config["vocab_size"], form, block_type, directory)
+            theirs, greedy, kept, size = llama_cpp_row(options, ids, vocabulary, form, block_type, directory)
             print(f"| llama.cpp, {form} {block_type} | {theirs:.6f} | {theirs - nll:+.1e} | {agreeing(greedy, ours)} | "
                   f"{kept:.0f} (F32) | {size:,} |", flush=True)
 

@@ -60,13 +60,26 @@ def built(build, program):
     return path
 
 
+def run(*command):
+    """What a command prints. Ends the script if it fails."""
+    result = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    if result.returncode != 0:
+        sys.exit(f"{' '.join(map(str, command))}\n{result.stderr}")
+    return result.stdout
+
+
 def run_json(program, *arguments):
     """The output of a command of mha2mla with --json."""
-    command = [str(program), *map(str, arguments)]
-    result = subprocess.run([*command, "--json"], capture_output=True, text=True)
-    if result.returncode != 0:
-        sys.exit(f"{' '.join(command)}\n{result.stderr}")
-    return json.loads(result.stdout)
+    return json.loads(run(program, *arguments, "--json"))
+
+
+def token_ids(checkpoint, text):
+    """The token ids of a text by the tokenizers library, and BOS as a list of one or none, as `eval` puts it in front of a window."""
+    from tokenizers import Tokenizer
+    config = json.loads((checkpoint / "config.json").read_text())
+    bos = [config["bos_token_id"]] if isinstance(config.get("bos_token_id"), int) else []
+    tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
+    return tokenizer.encode(text, add_special_tokens=False).ids, bos
 
 
 def field(path, key):

@@ -16,11 +16,7 @@ import measuring
 
 def windows_of(checkpoint, text, context, windows):
     """Token ids of each window without BOS, and BOS as a list of one or none, as `eval` puts it in front."""
-    from tokenizers import Tokenizer
-    config = json.loads((checkpoint / "config.json").read_text())
-    bos = [config["bos_token_id"]] if isinstance(config.get("bos_token_id"), int) else []
-    tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
-    ids = tokenizer.encode(text, add_special_tokens=False).ids
+    ids, bos = measuring.token_ids(checkpoint, text)
     step = context - len(bos)
     return [ids[i * step:(i + 1) * step] for i in range(windows)], bos
 

@@ -7,8 +7,6 @@ What is in the work directory is not made again, and what was interrupted goes o
 """
 import argparse
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import measuring
@@ -23,12 +21,6 @@ OBJECTIVES = {"next tokens": [], "distillation": ["--teacher"]}
 SEQUENCE, BATCH = 256, 16
 
 
-def run(*command):
-    result = subprocess.run([str(part) for part in command], capture_output=True, text=True)
-    if result.returncode != 0:
-        sys.exit(f"{' '.join(map(str, command))}\n{result.stderr}")
-
-
 def score(options, model, checkpoint):
     return measuring.run_json(options.program, "eval", checkpoint, *model.evaluation.options(""), "--context", SEQUENCE,
                               "--max-windows", 24)["nll"]
@@ -37,7 +29,7 @@ def score(options, model, checkpoint):
 def converted(options, model, name, reduction):
     out = options.work / f"{model.name}-{name}-{reduction:g}"
     if not (out / "config.json").exists():
-        run(options.program, "convert", model.checkpoint, out, "--resume", *CONVERSIONS[name], "--kv-reduction", reduction,
+        measuring.run(options.program, "convert", model.checkpoint, out, "--resume", *CONVERSIONS[name], "--kv-reduction", reduction,
             *model.calibration.options("calibration-"), "--seq-len", SEQUENCE, "--samples", 480, "-q")
     return out
 
@@ -47,7 +39,7 @@ def trained(options, model, start, objective, steps):
     out = start.with_name(f"{start.name}-{objective.split()[0]}-{steps}")
     if not (out / "config.json").exists():
         teacher = [*OBJECTIVES[objective], model.checkpoint] if OBJECTIVES[objective] else []
-        run(options.program, "finetune", start, out, "--resume", *model.calibration.options(""), *teacher, "--seq-len", SEQUENCE, "--batch", BATCH,
+        measuring.run(options.program, "finetune", start, out, "--resume", *model.calibration.options(""), *teacher, "--seq-len", SEQUENCE, "--batch", BATCH,
             "--steps", steps, "--learning-rate", options.learning_rate, "--eval-fraction", 0.05, "--eval-every",
             max(1, steps // 20), "--patience", 5, "-q")
     log = [json.loads(line) for line in (out / "training.jsonl").read_text().splitlines()]

@@ -90,7 +90,7 @@ def main():
         runs = {}
         for kind in options.types:
             file = str(place / f"{kind}.gguf")
-            subprocess.run([sys.executable, WRITE_GGUF, options.original, file, kind.upper()], check=True, stdout=subprocess.DEVNULL)
+            measuring.run(sys.executable, WRITE_GGUF, options.original, file, kind.upper())
             runs[f"llama.cpp, {kind}"] = lambda ids, _, file=file: llama_cpp(file, ids, options)
         runs["this program"] = lambda _, prompt: ours(program, options.original, prompt, "bf16", options)
         if options.converted:
