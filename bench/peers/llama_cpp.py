@@ -85,6 +85,7 @@ def main():
     measuring.add_build_option(parser)
     options = parser.parse_args()
     program = measuring.built(options.build, "bin/mha2mla")
+    vocabulary = json.loads((options.original / "config.json").read_text())["vocab_size"]
     with tempfile.TemporaryDirectory() as place:
         place = Path(place)
         runs = {}
@@ -97,7 +98,7 @@ def main():
             runs["this program, converted"] = lambda _, prompt: ours(program, options.converted, prompt, "bf16", options)
         print("| context | runs | prefill, tokens/s | decode, tokens/s |\n|---|---|---|---|")
         for context in options.contexts:
-            ids = [3 + i * 7919 % 40000 for i in range(context)]
+            ids = [3 + i * 7919 % (vocabulary - 3) for i in range(context)]
             json_ids, prompt = str(place / "ids.json"), place / "ids.u32"
             Path(json_ids).write_text(json.dumps(ids))
             prompt.write_bytes(array.array("I", ids).tobytes())
