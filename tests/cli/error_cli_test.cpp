@@ -10,6 +10,8 @@ namespace {
 
 const std::string kModel = example("kjv-1.8M").string();
 const std::string kText = example("kjv-eval.txt").string();
+// Nothing is there, and what is refused writes nothing.
+const std::string kNowhere = (std::filesystem::temp_directory_path() / "mha2mla-tests-nothing-is-here").string();
 
 void expect_failure(const std::vector<std::string>& arguments, int code, const std::vector<std::string>& needles) {
     const auto result = run_program(arguments);
@@ -27,24 +29,24 @@ TEST(ErrorCli, WrongOptionsExitWith2) {
     expect_failure({"eval", kModel, "--no-such-option"}, 2, {"--no-such-option"});
     expect_failure({"eval", kModel}, 2, {"--text", "--tokens"});
     expect_failure({"eval", kModel, "--text", kText, "--context", "1"}, 2, {"--context"});
-    expect_failure({"convert", kModel, "/tmp/x", "--rope", "best"}, 2, {"--rope", "best", "uniform"});
-    expect_failure({"convert", kModel, "/tmp/x"}, 2, {"--calibration-text", "--method mha2mla --rope uniform"});
-    expect_failure({"convert", kModel, "/tmp/x", "--method", "mha2mla"}, 2,
+    expect_failure({"convert", kModel, kNowhere, "--rope", "best"}, 2, {"--rope", "best", "uniform"});
+    expect_failure({"convert", kModel, kNowhere}, 2, {"--calibration-text", "--method mha2mla --rope uniform"});
+    expect_failure({"convert", kModel, kNowhere, "--method", "mha2mla"}, 2,
                    {"--rope 2-norm", "--calibration-text", "--stats", "--rope uniform"});
-    expect_failure({"convert", kModel, "/tmp/x", "--rope", "uniform", "--svd", "whitened"}, 2,
+    expect_failure({"convert", kModel, kNowhere, "--rope", "uniform", "--svd", "whitened"}, 2,
                    {"--svd whitened", "--calibration-text", "--svd joint"});
-    expect_failure({"convert", kModel, "/tmp/x", "--rope", "high", "--rope-dim", "5"}, 2, {"rope-dim", "even", "32"});
-    expect_failure({"convert", kModel, "/tmp/x", "--rope", "high", "--kv-rank", "100"}, 2, {"kv-rank 100", "at most"});
-    expect_failure({"convert", kModel, "/tmp/x", "--rope", "high", "--max-shard-size", "5 potatoes"}, 2,
+    expect_failure({"convert", kModel, kNowhere, "--rope", "high", "--rope-dim", "5"}, 2, {"rope-dim", "even", "32"});
+    expect_failure({"convert", kModel, kNowhere, "--rope", "high", "--kv-rank", "100"}, 2, {"kv-rank 100", "at most"});
+    expect_failure({"convert", kModel, kNowhere, "--rope", "high", "--max-shard-size", "5 potatoes"}, 2,
                    {"5 potatoes", "5GB"});
-    expect_failure({"convert", kModel, "/tmp/x", "--rope", "high", "--uniform-start", "1"}, 2, {"--uniform-start"});
-    expect_failure({"convert", kModel, "/tmp/x", "--rope", "high", "--samples", "9"}, 2,
+    expect_failure({"convert", kModel, kNowhere, "--rope", "high", "--uniform-start", "1"}, 2, {"--uniform-start"});
+    expect_failure({"convert", kModel, kNowhere, "--rope", "high", "--samples", "9"}, 2,
                    {"--samples", "--calibration-text"});
     expect_failure({"convert", kModel, kModel, "--rope", "high"}, 2, {"same directory"});
     expect_failure({"calibrate", kModel, "--text", kText}, 2, {"--output"});
-    expect_failure({"calibrate", kModel, "--text", kText, "-o", "/tmp/x", "--samples", "many"}, 2, {"many", "auto"});
-    expect_failure({"calibrate", kModel, "--text", kText, "-o", "/tmp/x", "--rope-dim", "4"}, 2, {"--samples auto"});
-    expect_failure({"calibrate", kModel, "--text", kText, "-o", "/tmp/x", "--samples", "auto", "--rope-dim", "5"}, 2,
+    expect_failure({"calibrate", kModel, "--text", kText, "-o", kNowhere, "--samples", "many"}, 2, {"many", "auto"});
+    expect_failure({"calibrate", kModel, "--text", kText, "-o", kNowhere, "--rope-dim", "4"}, 2, {"--samples auto"});
+    expect_failure({"calibrate", kModel, "--text", kText, "-o", kNowhere, "--samples", "auto", "--rope-dim", "5"}, 2,
                    {"rope-dim", "even"});
     expect_failure({"plan", kModel, "--kv-bits", "5"}, 2, {"--kv-bits"});
     expect_failure({"eval", kModel, "--text", kText, "--context", "10000000"}, 2, {"fewer than one window"});
@@ -85,8 +87,8 @@ TEST(ErrorCli, JsonLinesAreReadAndNotScored) {
 TEST(ErrorCli, MissingFilesExitWith1AndAreNamed) {
     expect_failure({"eval", "/no/such/dir", "--text", kText}, 1, {"/no/such/dir"});
     expect_failure({"eval", kModel, "--text", "/no/such.txt"}, 1, {"/no/such.txt", "No such file"});
-    expect_failure({"convert", kModel, "/tmp/x", "--stats", "/no/such.safetensors"}, 1, {"/no/such.safetensors"});
-    expect_failure({"convert", "/no/such/dir", "/tmp/x"}, 1,
+    expect_failure({"convert", kModel, kNowhere, "--stats", "/no/such.safetensors"}, 1, {"/no/such.safetensors"});
+    expect_failure({"convert", "/no/such/dir", kNowhere}, 1,
                    {"/no/such/dir"});  // reported before other missing arguments
     expect_failure({"plan", "/no/config.json"}, 1, {"/no/config.json"});
 }

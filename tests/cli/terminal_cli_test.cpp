@@ -15,6 +15,8 @@ namespace {
 
 const std::string kModel = example("kjv-1.8M").string();
 const std::string kText = example("kjv-eval.txt").string();
+// Nothing is there, and what is refused writes nothing.
+const std::string kNowhere = (std::filesystem::temp_directory_path() / "mha2mla-tests-nothing-is-here").string();
 const std::vector<std::string> kEval = {"eval", kModel, "--text", kText, "--context", "256", "--max-windows", "40"};
 
 /// Everything that the program writes to stdout and stderr on a terminal with this number of columns.
@@ -129,8 +131,8 @@ TEST(TerminalCli, ErrorsSuggestTheNearestWord) {
     EXPECT_NE(error({"covnert", kModel}).find("unknown command 'covnert'; did you mean 'convert'?"), std::string::npos);
     EXPECT_NE(error({"-v", "evl"}).find("did you mean 'eval'?"), std::string::npos);
     EXPECT_NE(error({"eval", kModel, "--contxt=5"}).find("'--contxt'; did you mean '--context'?"), std::string::npos);
-    EXPECT_NE(error({"convert", kModel, "/tmp/x", "--svd", "jiont"}).find("did you mean 'joint'?"), std::string::npos);
-    EXPECT_NE(error({"convert", kModel, "/tmp/x", "--rope", "unifrm"}).find("did you mean 'uniform'?"),
+    EXPECT_NE(error({"convert", kModel, kNowhere, "--svd", "jiont"}).find("did you mean 'joint'?"), std::string::npos);
+    EXPECT_NE(error({"convert", kModel, kNowhere, "--rope", "unifrm"}).find("did you mean 'uniform'?"),
               std::string::npos);
 }
 

@@ -1,5 +1,5 @@
-// The Python module, laid out as a wheel lays it, runs the program and registers the classes of layout mha2mla with transformers.
-// tools/test_packages.sh tries the wheel itself.
+// The Python module, laid out as a wheel lays it, runs the program and registers the classes of layout mha2mla with
+// transformers. tools/test_packages.sh tries the wheel itself.
 #include "engine.hpp"
 #include "support/program.hpp"
 
@@ -21,10 +21,11 @@ void install_module(const fs::path& to) {
 }
 
 /// Of the script in tests/packages, where the module is installed and the program is on PATH.
-int run_with_module(const fs::path& module, const std::string& python, const std::string& script, const std::string& argument) {
+int run_with_module(const fs::path& module, const std::string& python, const std::string& script,
+                    const std::string& argument) {
     const std::string path = fs::path(MHA2MLA_PROGRAM).parent_path().string();
-    return std::system(("PYTHONPATH='" + module.string() + "' PATH='" + path + "':$PATH '" + python + "' '" MHA2MLA_SOURCE_DIR
-                        "/tests/packages/" + script + "' '" + argument + "'")
+    return std::system(("PYTHONPATH='" + module.string() + "' PATH='" + path + "':$PATH '" + python +
+                        "' '" MHA2MLA_SOURCE_DIR "/tests/packages/" + script + "' '" + argument + "'")
                            .c_str());
 }
 
@@ -39,10 +40,12 @@ TEST(PythonModule, RegistersItsClassesWithTransformers) {
     const TemporaryDirectory directory;
     fs::create_directory(directory / "module");
     install_module(directory / "module");
-    const ProgramResult result = run_program({"convert", MHA2MLA_EXAMPLES_DIR "/kjv-1.8M", directory / "converted", "--method", "mha2mla",
-                                              "--rope", "uniform"});
+    const ProgramResult result = run_program({"convert", MHA2MLA_EXAMPLES_DIR "/kjv-1.8M", directory / "converted",
+                                              "--method", "mha2mla", "--rope", "uniform"});
     ASSERT_EQ(result.exit_code, 0) << result.err;
-    EXPECT_EQ(run_with_module(directory / "module", downloaded("venv/bin/python"), "transformers_test.py", directory / "converted"), 0);
+    EXPECT_EQ(run_with_module(directory / "module", downloaded("venv/bin/python"), "transformers_test.py",
+                              directory / "converted"),
+              0);
 }
 
 }  // namespace
