@@ -18,7 +18,7 @@ case ${1:-} in
       packages+=(gfortran)
     else
       packages+=(g++-aarch64-linux-gnu gfortran-aarch64-linux-gnu qemu-user-static)
-      for library in "${libraries[@]}" libgtest-dev libbenchmark-dev; do packages+=("$library:arm64"); done
+      for library in "${libraries[@]}" libgtest-dev libbenchmark-dev libgomp1 libstdc++6; do packages+=("$library:arm64"); done
     fi
     ;;
 esac

@@ -55,8 +55,9 @@ HWY_INLINE hn::Vec<D> exp(D d, hn::Vec<D> x) {
     const auto rounder = constant(12582912.0F);  // 1.5 * 2^23: adding it rounds, with the whole number in the low bits
     const auto low = constant(-87.3F);
     const auto high = constant(88.3F);
+    const auto given = x;
     const auto vanishes = hn::Lt(x, low);
-    x = hn::Min(high, hn::Max(low, x));  // in this order of operands NaN stays NaN with SSE too
+    x = hn::Min(high, hn::Max(low, x));
     const auto rounded = hn::MulAdd(x, constant(1.44269504088896341F), rounder);
     const auto n = hn::Sub(rounded, rounder);
     const auto r = hn::MulAdd(n, constant(2.12194440e-4F), hn::NegMulAdd(n, constant(0.693359375F), x));
@@ -67,7 +68,8 @@ HWY_INLINE hn::Vec<D> exp(D d, hn::Vec<D> x) {
     p = hn::MulAdd(p, r, constant(5.0000001201e-1F));
     p = hn::Add(hn::MulAdd(p, hn::Mul(r, r), r), constant(1.0F));
     const auto power = hn::ShiftLeft<23>(hn::Sub(hn::BitCast(ints, rounded), hn::Set(ints, 0x4B400000 - 127)));
-    return hn::IfThenZeroElse(vanishes, hn::Mul(p, hn::BitCast(d, power)));
+    // NEON's minimum and maximum of NaN and a number are the number.
+    return hn::IfThenElse(hn::IsNaN(given), given, hn::IfThenZeroElse(vanishes, hn::Mul(p, hn::BitCast(d, power))));
 }
 
 /// The sum of each of four vectors.

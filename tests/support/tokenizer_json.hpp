@@ -31,7 +31,7 @@ inline Tokenizer make(const json& model, const json& parts = json::object()) {
 /// All ASCII characters, and the characters by which pre-tokenizers and normalizers replace them.
 inline json ascii_model() {
     Names names;
-    for (char c = 0; c >= 0 && c < 127; ++c) names.emplace_back(1, c);
+    for (int c = 0; c < 127; ++c) names.emplace_back(1, static_cast<char>(c));
     for (const char* const name : {"▁", "Ġ", "Ċ", "Ã", "©", "é", "e\u0301"}) names.emplace_back(name);
     return bpe_model(names, json::array(), {{"ignore_merges", true}});
 }
