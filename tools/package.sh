@@ -27,6 +27,10 @@ if [ ${#kinds[@]} -eq 0 ]; then
   kinds=(wheel archive)
   [ ${#toolchain[@]} -gt 0 ] || kinds+=(deb)
 fi
+if [ ${#toolchain[@]} -gt 0 ] && [[ " ${kinds[*]} " == *" deb "* ]]; then
+  echo "error: Debian packages are made on a machine of their processor" >&2
+  exit 2
+fi
 
 tools/install_packages.sh "package-$arch"
 version=$(sed -nE 's/^project\(mha2mla VERSION ([0-9.]+).*/\1/p' CMakeLists.txt)
@@ -63,7 +67,6 @@ make_wheel() {
 }
 
 make_deb() {
-  [ ${#toolchain[@]} -eq 0 ] || { echo "error: Debian packages are made on a machine of their processor" >&2; exit 2; }
   cmake --preset release
   cmake --build --preset release
   (cd build/release && cpack -G DEB -B "$PWD/packages")

@@ -2,7 +2,7 @@
 # Makes static libraries of libzip and Highway, which Debian has only as shared ones, from Debian's sources of them.
 # Usage: tools/portable_libraries.sh PREFIX [CMAKE_OPTION...]   (installs to PREFIX, if they are not there)
 set -euo pipefail
-prefix=$(realpath -m "$1")
+prefix=$(realpath -m "${1:?usage: tools/portable_libraries.sh PREFIX [CMAKE_OPTION...]}")
 shift
 [ -e "$prefix/complete" ] && exit 0
 
@@ -23,7 +23,6 @@ make_static() {  # SOURCE CMAKE_OPTION...
   cmake -G Ninja -S "$work/get/$1" -B "$work/build-$1" -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=OFF -DBUILD_TESTING=OFF \
     -DCMAKE_INSTALL_PREFIX="$prefix" -DCMAKE_INSTALL_LIBDIR=lib -DCMAKE_POLICY_VERSION_MINIMUM=3.5 "${@:2}"
   cmake --build "$work/build-$1" --target install
-  install -D "$work/get/$1/debian/copyright" "$prefix/licences/$1"
 }
 cd "$work/get"
 make_static libzip-* -DENABLE_BZIP2=OFF -DENABLE_LZMA=OFF -DENABLE_ZSTD=OFF -DENABLE_OPENSSL=OFF -DENABLE_GNUTLS=OFF \

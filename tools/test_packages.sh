@@ -8,6 +8,7 @@
 #   arm       the ARM archive's program on emulated processors
 set -euo pipefail
 cd "$(dirname "$0")/.."
+[ "${1:-}" != --help ] || { sed -n '2,8s/^# //p' "$0"; exit 0; }
 work=$(mktemp -d)
 mounted=()
 cleanup() {
@@ -82,7 +83,7 @@ test_deb() {
   enter "$system" sh -c "apt-get -q update && apt-get -q install -y --no-install-recommends /check/mha2mla_*.deb"
   check /check enter "$system" mha2mla
   enter "$system" test -e /usr/share/man/man1/mha2mla-convert.1.gz -a -e /usr/share/bash-completion/completions/mha2mla
-  # The library: the example of docs/library.md finds, compiles and runs.
+  # The library: a program finds it, compiles and runs.
   enter "$system" sh -c "apt-get -q install -y --no-install-recommends g++ cmake make /check/libmha2mla-dev_*.deb"
   root cp -r tests/packages/library "$system/check"
   enter "$system" sh -c "cmake -S /check/library -B /check/built && cmake --build /check/built && /check/built/example /check/examples/kjv-1.8M"
