@@ -74,7 +74,9 @@ void MappedFile::will_need(std::span<const std::byte> part) const {
     if (holds(part)) advise(part, MADV_WILLNEED);
 }
 void MappedFile::done_with(std::span<const std::byte> part) const {
-    if (holds(part)) advise(part, MADV_DONTNEED);
+    if (!holds(part)) return;
+    note_lost_page(*mapping_);
+    advise(part, MADV_DONTNEED);
 }
 
 MappedFile::MappedFile(MappedFile&& other) noexcept

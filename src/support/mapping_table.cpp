@@ -57,12 +57,12 @@ void on_bus_error(int /*signal*/, siginfo_t* info, void* /*context*/) {
     const auto address = reinterpret_cast<std::uintptr_t>(info->si_addr);
     Mapping* mapping = find(address);
     const std::uintptr_t start = address - address % page;
+    // Before the zeros are there: another thread may read them, finish what it does with them and ask.
+    if (mapping != nullptr) mapping->lost.store(true);
     if (mapping == nullptr || ::mmap(reinterpret_cast<void*>(start), mapping->end.load() - start, PROT_READ,
                                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0) == MAP_FAILED) {
         (void)::sigaction(SIGBUS, &before, nullptr);  // the instruction runs again, and fails again
-        return;
     }
-    mapping->lost.store(true);
 }
 
 /// Whether the page is in the process's memory: then something has read it. Without the system's word for it: no.
@@ -135,6 +135,12 @@ std::optional<std::string> take_shortened_file() {
         return text;
     }
     return std::nullopt;
+}
+
+void note_lost_page(Mapping& mapping) {
+    struct stat status {};
+    if (::fstat(mapping.descriptor, &status) != 0) return;
+    if (last_page_lost(mapping, static_cast<std::size_t>(status.st_size))) mapping.lost.store(true);
 }
 
 bool touch_pages(std::span<const std::byte> bytes) {

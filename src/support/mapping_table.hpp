@@ -14,6 +14,9 @@ struct Mapping;
 /// To be called before the memory is unmapped.
 void leave_mapping(Mapping& mapping) noexcept;
 
+/// Notes that zeros behind the file's end may have been read, which a page that is given back no longer tells.
+void note_lost_page(Mapping& mapping);
+
 /// What check_mapped_files() would throw, if anything. Each is told once for a file that was closed since then.
 [[nodiscard]] std::optional<std::string> take_shortened_file();
 

@@ -91,6 +91,15 @@ TEST_F(MappedFiles, TheEndOfTheLastPageIsMissedToo) {
     expect_lost(file_);
 }
 
+TEST_F(MappedFiles, TheEndOfTheLastPageIsMissedWhenThePageWasGivenBack) {
+    if (::access("/proc/self/pagemap", R_OK) != 0) GTEST_SKIP() << "the system does not tell which pages were read";
+    const MappedFile file(file_);
+    shorten(file_, kBytes - 50);
+    EXPECT_EQ(at(file, kBytes - 1), '\0');
+    file.done_with(file.bytes());
+    expect_lost(file_);
+}
+
 TEST_F(MappedFiles, OnlyTheFileThatWasShortenedIsNamed) {
     std::vector<std::unique_ptr<MappedFile>> files;
     for (int i = 0; i < 40; ++i) {
