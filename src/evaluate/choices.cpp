@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "log_softmax.hpp"
+#include "../linalg/elementwise.hpp"
 #include "mha2mla/error.hpp"
 #include "mha2mla/runtime.hpp"
 
@@ -118,7 +118,7 @@ std::vector<double> score(const Model& model, const Question& question, const Kv
         const Matrix scores = logits(model, states);
         double sum = 0;
         for (Eigen::Index t = question.unscored[i]; t < scores.rows(); ++t) {
-            sum += scores(t, rest[static_cast<std::size_t>(t)]) - log_sum_exp(scores.row(t));
+            sum += scores(t, rest[static_cast<std::size_t>(t)]) - log_sum_exp(scores.row(t).data(), scores.cols());
         }
         sums.push_back(sum);
     }

@@ -4,8 +4,8 @@
 #include <cmath>
 #include <functional>
 
+#include "../linalg/elementwise.hpp"
 #include "../support/parallel.hpp"
-#include "log_softmax.hpp"
 #include "mha2mla/error.hpp"
 
 namespace mha2mla {
@@ -69,7 +69,8 @@ EvalResult evaluate_batches(const Model& model, std::span<const TokenId> windows
                 const std::int64_t position = first + row;
                 if (!is_scored(position, context)) return;
                 const TokenId next = batch[static_cast<std::size_t>(position + 1)];
-                losses[static_cast<std::size_t>(position)] = log_sum_exp(block.row(row)) - block(row, next);
+                losses[static_cast<std::size_t>(position)] =
+                    log_sum_exp(block.row(row).data(), block.cols()) - block(row, next);
             });
         }
         for (const double loss : losses) sum += loss;
@@ -136,8 +137,8 @@ VerifyResult verify(const Model& original, const Model& converted, std::span<con
             parallel_for(rows, [&](std::int64_t row, std::vector<float>&) {
                 const std::int64_t position = first + row;
                 if (!is_scored(position, context)) return;
-                const double norm_p = log_sum_exp(p.row(row));
-                const double norm_q = log_sum_exp(q.row(row));
+                const double norm_p = log_sum_exp(p.row(row).data(), p.cols());
+                const double norm_q = log_sum_exp(q.row(row).data(), q.cols());
                 Row& out = scored[static_cast<std::size_t>(position)];
                 const auto log_p = p.row(row).cast<double>().array() - norm_p;
                 const auto log_q = q.row(row).cast<double>().array() - norm_q;

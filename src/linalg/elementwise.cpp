@@ -70,6 +70,33 @@ float softmax_piece(float* row, std::int64_t count, float& maximum, float& sum) 
     return factor;
 }
 
+double log_sum_exp(const float* x, std::int64_t count) {
+    constexpr float kNothing = -std::numeric_limits<float>::infinity();
+    constexpr std::int64_t kBlock = 8 * kLanes;  // whose sum float32 holds well enough
+    auto largest = hn::Set(kFloats, kNothing);
+    const std::int64_t whole = count - count % kLanes;
+    for (std::int64_t i = 0; i < whole; i += kLanes) largest = hn::Max(hn::LoadU(kFloats, x + i), largest);
+    if (whole < count) largest = hn::Max(load_some(x + whole, count - whole, kNothing), largest);
+    float lanes[kLanes];
+    hn::StoreU(largest, kFloats, lanes);
+    float top = kNothing;
+    for (const float lane : lanes) top = lane > top ? lane : top;
+    const auto all = hn::Set(kFloats, top);
+    double sum = 0;
+    for (std::int64_t first = 0; first < count; first += kBlock) {
+        const std::int64_t end = std::min(count, first + kBlock);
+        auto total = hn::Zero(kFloats);
+        std::int64_t i = first;
+        for (; i + kLanes <= end; i += kLanes) {
+            total = hn::Add(total, exp(kFloats, hn::Sub(hn::LoadU(kFloats, x + i), all)));
+        }
+        if (i < end) total = hn::Add(total, exp(kFloats, hn::Sub(load_some(x + i, end - i, kNothing), all)));
+        hn::StoreU(total, kFloats, lanes);
+        for (const float lane : lanes) sum += static_cast<double>(lane);
+    }
+    return static_cast<double>(top) + std::log(sum);
+}
+
 void silu_multiply(float* gate, const float* up, std::int64_t count) {
     const auto result = [](auto g, auto u) HWY_ATTR {
         return hn::Mul(hn::Div(g, hn::Add(exp(kFloats, hn::Neg(g)), hn::Set(kFloats, 1.0F))), u);
@@ -111,10 +138,12 @@ namespace mha2mla {
 
 HWY_EXPORT(exp_in_place);
 HWY_EXPORT(softmax_piece);
+HWY_EXPORT(log_sum_exp);
 HWY_EXPORT(silu_multiply);
 HWY_EXPORT(rms_norm_row);
 
 void exp_in_place(float* x, std::int64_t count) { HWY_DYNAMIC_DISPATCH(exp_in_place)(x, count); }
+double log_sum_exp(const float* x, std::int64_t count) { return HWY_DYNAMIC_DISPATCH(log_sum_exp)(x, count); }
 float softmax_piece(float* row, std::int64_t count, float& maximum, float& sum) {
     return HWY_DYNAMIC_DISPATCH(softmax_piece)(row, count, maximum, sum);
 }

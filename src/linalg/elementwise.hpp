@@ -15,6 +15,9 @@ void exp_in_place(float* x, std::int64_t count);
 /// @return exp(maximum before - maximum now): what results of earlier pieces are to be multiplied by.
 float softmax_piece(float* row, std::int64_t count, float& maximum, float& sum);
 
+/// log Σ exp(x[i]): exponentials as exp_in_place(), their sum in double.
+[[nodiscard]] double log_sum_exp(const float* x, std::int64_t count);
+
 /// gate[i] = silu(gate[i]) * up[i], where silu(x) = x / (1 + exp(-x)).
 void silu_multiply(float* gate, const float* up, std::int64_t count);
 

@@ -69,6 +69,23 @@ TEST_P(Elementwise, EveryLengthAndNothingBeyondIt) {
     }
 }
 
+TEST_P(Elementwise, LogOfASumOfExponentials) {
+    std::vector<float> x;
+    for (int i = 0; i < 5000; ++i) x.push_back(static_cast<float>(20 * std::sin(0.7 * i) - 100 + 0.001 * i));
+    for (const std::size_t count : {1U, 3U, 7U, 8U, 9U, 63U, 64U, 65U, 100U, 5000U}) {
+        double sum = 0;
+        for (std::size_t i = 0; i < count; ++i) sum += std::exp(static_cast<double>(x[i]));
+        EXPECT_NEAR(log_sum_exp(x.data(), static_cast<std::int64_t>(count)), std::log(sum), 2e-7) << count;
+    }
+    for (const std::size_t bad : {0U, 63U, 4999U}) {
+        std::vector<float> broken = x;
+        broken[bad] = std::numeric_limits<float>::quiet_NaN();
+        EXPECT_TRUE(std::isnan(log_sum_exp(broken.data(), 5000))) << bad;
+        broken[bad] = -kInfinity;
+        EXPECT_TRUE(std::isfinite(log_sum_exp(broken.data(), 5000))) << bad;
+    }
+}
+
 TEST_P(Elementwise, SoftmaxInPiecesIsTheSoftmax) {
     std::vector<float> logits;
     for (int i = 0; i < 101; ++i) logits.push_back(static_cast<float>(30 * std::sin(0.7 * i) + 0.3 * i));
