@@ -328,9 +328,10 @@ namespace mha2mla {
 
 const TileArithmetic* bf16_tiles() {
 #if HWY_ARCH_X86
-    if ((hwy::SupportedTargets() & HWY_AVX3) != 0 && __builtin_cpu_supports("avx512bf16")) {
-        return &N_AVX3::kBf16Tiles;
-    }
+    // Asked once: a virtual machine answers only through its host.
+    static const bool supported =
+        (hwy::SupportedTargets() & HWY_AVX3) != 0 && __builtin_cpu_supports("avx512bf16") != 0;
+    if (supported) return &N_AVX3::kBf16Tiles;
 #endif
     return nullptr;
 }

@@ -9,7 +9,7 @@
 namespace mha2mla {
 namespace {
 
-constexpr std::int64_t kChunk = 512;     // tokens per work item if the cache is split
+constexpr std::int64_t kChunk = 256;     // tokens per work item if the cache is split
 constexpr std::int64_t kFewQueries = 8;  // largest number of queries for which the cache is split
 constexpr std::int64_t kRows = 512;      // queries times heads per work item if the queries are split
 

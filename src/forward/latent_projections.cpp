@@ -5,11 +5,17 @@
 
 namespace mha2mla {
 
-void project_latent_queries(const LatentAttentionView& view, const Matrix& input, Matrix& low, Matrix& q) {
-    if (view.q_down.weight == nullptr) return project(view.q, input, q);
-    project(view.q_down, input, low);
-    if (view.q_norm) norm(view.q_norm, low, low);
-    project(view.q, low, q);
+void project_latent_input(const LatentAttentionView& view, const Matrix& input, const LatentProjections& to) {
+    const bool low_rank = view.q_down.weight != nullptr, latent_keys = view.down_k.weight != nullptr;
+    std::vector<Projected> maps = {{low_rank ? view.q_down : view.q, low_rank ? to.low : to.q},
+                                   {view.k_rope, to.k_rope}};
+    if (latent_keys) maps.push_back({view.down_k, to.latent});
+    project(input, maps);
+    if (low_rank) {
+        if (view.q_norm) norm(view.q_norm, to.low, to.low);
+        project(view.q, to.low, to.q);
+    }
+    if (latent_keys && view.latent_norm) norm(view.latent_norm, to.latent, to.latent);
 }
 
 void project_latent(const LatentAttentionView& view, const LinearView& down, const Matrix& input, Matrix& latent) {

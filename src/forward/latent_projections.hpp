@@ -4,9 +4,15 @@
 
 namespace mha2mla {
 
-/// Queries of a layer in MLA form before RoPE, [tokens, num_heads * (rope_dim + nope_dim)].
-/// @param input normed hidden states. @param low where the queries' own latent goes, if they have one.
-void project_latent_queries(const LatentAttentionView& view, const Matrix& input, Matrix& low, Matrix& q);
+/// What a layer in MLA form makes of its input.
+struct LatentProjections {
+    Matrix& q;       ///< before RoPE, [tokens, num_heads * (rope_dim + nope_dim)]
+    Matrix& low;     ///< the queries' own latent, if they have one
+    Matrix& k_rope;  ///< before RoPE
+    Matrix& latent;  ///< the normed latent of keys, if they have one
+};
+/// @param input normed hidden states
+void project_latent_input(const LatentAttentionView& view, const Matrix& input, const LatentProjections& to);
 
 /// What is cached of keys and values: the normed latent. @param down down_k or down_v of the view.
 void project_latent(const LatentAttentionView& view, const LinearView& down, const Matrix& input, Matrix& latent);

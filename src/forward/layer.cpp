@@ -26,12 +26,16 @@ MatrixIn rows_of(const Matrix& matrix, const HeadRows& heads = {}) {
     return {matrix.data() + heads.first, matrix.cols()};
 }
 
+void norm_queries_and_keys(const AttentionView& view, Matrix& q, Matrix& k) {
+    if (view.q_norm) norm(view.q_norm, q, q);
+    if (view.k_norm) norm(view.k_norm, k, k);
+}
+
 void original_attention(const ModelConfig& config, const AttentionView& view, std::int64_t layer,
                         const RotaryTable& rotary, std::int64_t seq_len, LayerWorkspace& work,
                         const AttentionTap& tap) {
-    project_queries_and_keys(view, work.normed, work.q, work.k);
+    project_original(view, work.normed, work.q, work.k, work.v);
     if (tap) tap(layer, {work.normed, work.q, work.k});
-    project(view.v, work.normed, work.v);
     const std::int64_t tokens = work.q.rows();
     rotate_heads(rotary, Turn::forward, seq_len, tokens,
                  {work.q.data(), work.q.cols(), config.num_attention_heads, config.head_dim});
@@ -52,14 +56,14 @@ void expanded_latent_attention(const ModelConfig& config, const LatentAttentionV
     const LatentRows rows = shape.layout->rows(shape);
     const auto pairs = config.latent->layer_pairs(layer);
     const auto up = [&](const LinearView& down, const LinearView& projection, Matrix& y) {
-        if (down.weight == nullptr) return project(projection, work.normed, y);
-        project_latent(view, down, work.normed, work.latent);
-        project(projection, work.latent, y);
+        project(projection, down.weight == nullptr ? work.normed : work.latent, y);
     };
-    project_latent_queries(view, work.normed, work.latent, work.q);
-    project(view.k_rope, work.normed, work.k_rope);
+    project_latent_input(view, work.normed, {work.q, work.low, work.k_rope, work.latent});
     up(view.down_k, view.up_k, work.k);
-    if (!view.one_up()) up(view.down_v, view.up_v, work.v);
+    if (!view.one_up()) {
+        if (view.down_v.weight != nullptr) project_latent(view, view.down_v, work.normed, work.latent);
+        up(view.down_v, view.up_v, work.v);
+    }
     const Matrix& values = view.one_up() ? work.k : work.v;
     const std::int64_t tokens = work.q.rows();
     const auto norm_heads = [&] {
@@ -142,10 +146,13 @@ std::uint64_t workspace_bytes(const ModelConfig& config, std::int64_t tokens, in
 }
 
 void project_queries_and_keys(const AttentionView& view, const Matrix& input, Matrix& q, Matrix& k) {
-    project(view.q, input, q);
-    project(view.k, input, k);
-    if (view.q_norm) norm(view.q_norm, q, q);
-    if (view.k_norm) norm(view.k_norm, k, k);
+    project(input, {{view.q, q}, {view.k, k}});
+    norm_queries_and_keys(view, q, k);
+}
+
+void project_original(const AttentionView& view, const Matrix& input, Matrix& q, Matrix& k, Matrix& v) {
+    project(input, {{view.q, q}, {view.k, k}, {view.v, v}});
+    norm_queries_and_keys(view, q, k);
 }
 
 void forward_to_tap(const Model& model, std::int64_t layer, Eigen::Ref<const Matrix> hidden, LayerWorkspace& work,

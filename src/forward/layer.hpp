@@ -9,7 +9,7 @@ namespace mha2mla {
 
 /// Buffers that a layer reuses from block to block.
 struct LayerWorkspace {
-    Matrix normed, q, k, k_rope, v, latent, attention, down;
+    Matrix normed, q, low, k, k_rope, v, latent, attention, down;
     MlpWorkspace mlp;
     MixtureWorkspace mixture;
 };
@@ -36,6 +36,8 @@ void around_attention(const Model& model, std::int64_t layer, Eigen::Ref<Matrix>
                       const std::function<void()>& mix);
 /// Queries and keys before RoPE, with their norms. @param input normed hidden states, [tokens, hidden]
 void project_queries_and_keys(const AttentionView& view, const Matrix& input, Matrix& q, Matrix& k);
+/// The same with values.
+void project_original(const AttentionView& view, const Matrix& input, Matrix& q, Matrix& k, Matrix& v);
 /// As far as the tap: queries and keys before RoPE, and nothing else. Original checkpoints only.
 void forward_to_tap(const Model& model, std::int64_t layer, Eigen::Ref<const Matrix> hidden, LayerWorkspace& work,
                     const AttentionTap& tap);

@@ -39,35 +39,54 @@ const float* weight_rows(const TensorView& weight, std::int64_t first, std::int6
 
 // A decoding step uses each weight for few tokens, so converting a tile in memory would cost more than the product.
 constexpr std::int64_t kFewTokens = 8;
-constexpr std::int64_t kFewTokensRows = 64;
+constexpr std::int64_t kFewTokensRows = 32;
 
-void linear_of_few(const LinearView& view, std::int64_t tokens, const float* x, float* y) {
-    const std::int64_t in = view.in_features();
-    const std::int64_t out = view.out_features();
-    std::vector<float> bias(view.bias != nullptr ? static_cast<std::size_t>(out) : 0);
-    if (view.bias != nullptr) to_float(*view.bias, 0, bias);
-    parallel_for((out + kFewTokensRows - 1) / kFewTokensRows, [&](std::int64_t tile, std::vector<float>& scratch) {
-        const std::int64_t row = tile * kFewTokensRows;
-        const std::int64_t rows = std::min(kFewTokensRows, out - row);
-        const MatrixOut target{y + row, out};
-        if (view.weight->dtype == Dtype::bf16) {
-            narrow_abt_bf16(tokens, rows, in, {x, in}, view.weight->data.data() + 2 * row * in, target);
-        } else {
-            narrow_abt(tokens, rows, in, {x, in}, {weight_rows(*view.weight, row, rows, scratch), in}, false, target);
+/// Rows [first, first + rows) of y = x·Wᵀ + b.
+void rows_of_few(const LinearProduct& product, std::int64_t tokens, const float* x, std::int64_t first,
+                 std::int64_t rows, std::vector<float>& scratch) {
+    const LinearView& view = *product.view;
+    const TensorView& weight = *view.weight;
+    const std::int64_t in = view.in_features(), out = view.out_features();
+    const std::byte* stored =
+        weight.data.data() + static_cast<std::uint64_t>(first * in) * dtype_bits(weight.dtype) / 8;
+    const MatrixOut target{product.y + first, out};
+    if (weight.dtype == Dtype::bf16) {
+        narrow_abt_bf16(tokens, rows, in, {x, in}, stored, target);
+    } else if (weight.dtype == Dtype::f16) {
+        narrow_abt_f16(tokens, rows, in, {x, in}, stored, target);
+    } else {
+        const float* floats = weight_rows(weight, first, rows, scratch);
+        narrow_abt_f32(tokens, rows, in, {x, in}, reinterpret_cast<const std::byte*>(floats), target);
+    }
+    if (view.bias == nullptr) return;
+    scratch.resize(static_cast<std::size_t>(rows));
+    to_float(*view.bias, static_cast<std::uint64_t>(first), scratch);
+    for (std::int64_t t = 0; t < tokens; ++t) {
+        for (std::int64_t i = 0; i < rows; ++i) product.y[t * out + first + i] += scratch[static_cast<std::size_t>(i)];
+    }
+}
+
+/// All products in one loop: a layer's maps are too small for the threads to be woken for each.
+void linear_of_few(std::span<const LinearProduct> products, std::int64_t tokens, const float* x) {
+    struct Tile {
+        const LinearProduct* product;
+        std::int64_t first;
+    };
+    std::vector<Tile> tiles;
+    for (const LinearProduct& product : products) {
+        for (std::int64_t row = 0; row < product.view->out_features(); row += kFewTokensRows) {
+            tiles.push_back({&product, row});
         }
-        for (std::int64_t t = 0; t < tokens && view.bias != nullptr; ++t) {
-            for (std::int64_t i = row; i < row + rows; ++i) y[t * out + i] += bias[static_cast<std::size_t>(i)];
-        }
+    }
+    parallel_for(std::ssize(tiles), [&](std::int64_t i, std::vector<float>& scratch) {
+        const Tile& tile = tiles[static_cast<std::size_t>(i)];
+        const std::int64_t rows = std::min(kFewTokensRows, tile.product->view->out_features() - tile.first);
+        rows_of_few(*tile.product, tokens, x, tile.first, rows, scratch);
     });
 }
 
-}  // namespace
-
-std::int64_t linear_scratch(std::int64_t in_features) { return kMostRows * in_features; }
-
-void linear(const LinearView& view, std::int64_t tokens, const float* x, float* y) {
+void linear_of_many(const LinearView& view, std::int64_t tokens, const float* x, float* y) {
     if (view.out_features() == 0) return;  // no RoPE rows, or no others
-    if (tokens <= kFewTokens) return linear_of_few(view, tokens, x, y);
     const std::int64_t in = view.in_features();
     const std::int64_t out = view.out_features();
     std::vector<float> bias(static_cast<std::size_t>(out));
@@ -86,6 +105,20 @@ void linear(const LinearView& view, std::int64_t tokens, const float* x, float* 
         for (std::int64_t t = 0; t < count; ++t) std::copy_n(bias.data() + row, rows, target + t * out);
         multiply_abt(count, rows, in, 1.0F, {x + token * in, in}, {weight, in}, 1.0F, {target, out});
     });
+}
+
+}  // namespace
+
+std::int64_t linear_scratch(std::int64_t in_features) { return kMostRows * in_features; }
+
+void linear(std::span<const LinearProduct> products, std::int64_t tokens, const float* x) {
+    if (tokens <= kFewTokens) return linear_of_few(products, tokens, x);
+    for (const LinearProduct& product : products) linear_of_many(*product.view, tokens, x, product.y);
+}
+
+void linear(const LinearView& view, std::int64_t tokens, const float* x, float* y) {
+    const LinearProduct product{&view, y};
+    linear({&product, 1}, tokens, x);
 }
 
 void linear_back(const LinearView& view, std::int64_t tokens, const float* dy, bool add, float* dx) {

@@ -1,4 +1,6 @@
 #pragma once
+#include <span>
+
 #include "mha2mla/model.hpp"
 
 namespace mha2mla {
@@ -6,6 +8,14 @@ namespace mha2mla {
 /// y = x·Wᵀ + b. Weights that are not float32 are converted tile by tile.
 /// @param x [tokens, in_features], y [tokens, out_features], both contiguous.
 void linear(const LinearView& view, std::int64_t tokens, const float* x, float* y);
+
+/// One of several maps of the same x. @param y [tokens, out_features], contiguous
+struct LinearProduct {
+    const LinearView* view;
+    float* y;
+};
+/// linear() of each of them; for few tokens all at once.
+void linear(std::span<const LinearProduct> products, std::int64_t tokens, const float* x);
 
 /// dx = dy·W, or dx += dy·W if `add`: the gradient of linear() with respect to x from that with respect to y.
 /// @param dy [tokens, out_features], dx [tokens, in_features], both contiguous.

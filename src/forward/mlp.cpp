@@ -117,8 +117,8 @@ void mlp(const MlpRule& rule, const MlpView& view, const Matrix& x, MlpWorkspace
     for (std::int64_t first = 0; first < tokens; first += kMlpTokens) {
         const std::int64_t count = std::min(kMlpTokens, tokens - first);
         const float* rows = x.data() + first * x.cols();
-        if (rule.gated) linear(view.gate, count, rows, work.gate.data());
-        linear(view.up, count, rows, work.up.data());
+        const std::array<LinearProduct, 2> products = {{{&view.up, work.up.data()}, {&view.gate, work.gate.data()}}};
+        linear(std::span(products).first(rule.gated ? 2 : 1), count, rows);
         activate(rule, count, width, work.gate.data(), work.up.data());
         linear(view.down, count, (rule.gated ? work.gate : work.up).data(), out.data() + first * out.cols());
     }

@@ -19,6 +19,15 @@ void project(const LinearView& view, const Matrix& x, Matrix& y) {
     linear(view, x.rows(), x.data(), y.data());
 }
 
+void project(const Matrix& x, const std::vector<Projected>& projections) {
+    std::vector<LinearProduct> products;
+    for (const Projected& projection : projections) {
+        projection.y.resize(x.rows(), projection.view.out_features());
+        products.push_back({&projection.view, projection.y.data()});
+    }
+    linear(products, x.rows(), x.data());
+}
+
 void project_gradient(const Matrix& x, const Matrix& dy, const LinearGradient& to) {
     if (to.weight != nullptr) add_product(dy, x, 1.0F, to.weight);
     if (to.bias != nullptr) {

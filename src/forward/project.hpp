@@ -1,4 +1,6 @@
 #pragma once
+#include <vector>
+
 #include "linear.hpp"
 #include "mha2mla/matrix.hpp"
 
@@ -6,6 +8,12 @@ namespace mha2mla {
 
 /// y = x·Wᵀ + b by linear().
 void project(const LinearView& view, const Matrix& x, Matrix& y);
+/// Several maps of the same x; for few tokens all at once.
+struct Projected {
+    const LinearView& view;
+    Matrix& y;
+};
+void project(const Matrix& x, const std::vector<Projected>& projections);
 
 /// Where derivatives by the weight and the bias of a linear map are added; null: not computed.
 struct LinearGradient {

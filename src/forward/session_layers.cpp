@@ -50,8 +50,7 @@ void Session::Impl::rotate(std::int64_t layer, std::span<const Run> runs, const 
 
 NewRows Session::Impl::original_rows(const AttentionView& view, std::int64_t layer, std::span<const Run> runs) {
     NewRows added(work.normed.rows(), layout);
-    project_queries_and_keys(view, work.normed, work.q, work.k);
-    project(view.v, work.normed, work.v);
+    project_original(view, work.normed, work.q, work.k, work.v);
     rotate(layer, runs, {work.q.data(), work.q.cols(), config.num_attention_heads, config.head_dim});
     rotate(layer, runs, {work.k.data(), work.k.cols(), config.num_key_value_heads, config.head_dim});
     added.rows << work.k, work.v;
@@ -63,10 +62,9 @@ NewRows Session::Impl::latent_rows(const LatentAttentionView& view, std::int64_t
     NewRows added(work.normed.rows(), layout);
     const std::int64_t heads = latent.num_heads;
     const auto pairs = config.latent->layer_pairs(layer);
-    project_latent_queries(view, work.normed, work.latent, work.q);
+    project_latent_input(view, work.normed, {work.q, work.low, work.k_rope, work.latent});
     const HeadRows query_rope = latent_heads.query_rope, query_nope = latent_heads.query_nope;
     const auto norms = head_norms(view.head_q_norm, view.head_k_norm, latent, pairs);
-    if (latent.rope_dim > 0) project(view.k_rope, work.normed, work.k_rope);
     const auto rotate_both = [&] {
         rotate(layer, runs, {work.q.data() + query_rope.first, work.q.cols(), heads, query_rope.stride}, pairs);
         if (latent.rope_dim == 0) return;
@@ -90,10 +88,10 @@ NewRows Session::Impl::latent_rows(const LatentAttentionView& view, std::int64_t
         added.queries[segment++] = gather_heads(work.q, query_rope, heads, latent.rope_dim);
     }
     const auto cache_columns = [&](const LinearView& down, const LinearView& up) {
-        if (down.weight != nullptr) {
-            project_latent(view, down, work.normed, work.latent);
-        } else {
+        if (down.weight == nullptr) {
             project(up, work.normed, work.latent);
+        } else if (&down != &view.down_k) {
+            project_latent(view, down, work.normed, work.latent);
         }
         added.rows.middleCols(column, work.latent.cols()) = work.latent;
         column += work.latent.cols();
@@ -123,7 +121,6 @@ NewRows Session::Impl::latent_rows(const LatentAttentionView& view, std::int64_t
 Matrix Session::Impl::norm_keys(const LatentAttentionView& view, const HeadNorms& norms) {
     Matrix nope(work.normed.rows(), 0);
     if (latent.nope_dim() > 0 && view.down_k.weight != nullptr) {
-        project_latent(view, view.down_k, work.normed, work.latent);
         project(view.up_k, work.latent, nope);
     } else if (latent.nope_dim() > 0) {
         project(view.up_k, work.normed, nope);

@@ -20,16 +20,7 @@ constexpr Floats kFloats;
 using Vector = hn::Vec<Floats>;
 constexpr std::int64_t kLanes = hn::MaxLanes(kFloats);
 constexpr hn::RebindToUnsigned<Floats> kWords;
-constexpr hn::Rebind<std::uint16_t, Floats> kHalves;
 constexpr hn::Rebind<std::uint8_t, Floats> kBytes;
-
-/// Exponent and mantissa moved to where a float32 has them; the product corrects the exponent's bias, and subnormal
-/// numbers with it. Infinity and NaN do not occur in a cache.
-HWY_INLINE float f16_value(std::uint16_t half) {
-    const std::uint32_t magnitude = (half & 0x7FFFU) << 13U;
-    const std::uint32_t sign = (half & 0x8000U) << 16U;
-    return std::bit_cast<float>(std::bit_cast<std::uint32_t>(std::bit_cast<float>(magnitude) * 0x1p112F) | sign);
-}
 
 void bf16(const std::byte* from, std::int64_t count, float* to) {
     std::int64_t i = 0;
@@ -39,17 +30,12 @@ void bf16(const std::byte* from, std::int64_t count, float* to) {
     for (; i < count; ++i) to[i] = bf16_value(load_half(from + 2 * i));
 }
 
+/// Infinity and NaN do not occur in a cache.
 void f16(const std::byte* from, std::int64_t count, float* to) {
+    const auto* numbers = reinterpret_cast<const hwy::float16_t*>(from);
     std::int64_t i = 0;
-    for (; i + kLanes <= count; i += kLanes) {
-        const auto halves = hn::LoadU(kHalves, reinterpret_cast<const std::uint16_t*>(from + 2 * i));
-        const auto words = hn::PromoteTo(kWords, halves);
-        const auto moved = hn::ShiftLeft<13>(hn::And(words, hn::Set(kWords, 0x7FFFU)));
-        const auto magnitude = hn::Mul(hn::BitCast(kFloats, moved), hn::Set(kFloats, 0x1p112F));
-        const auto sign = hn::ShiftLeft<16>(hn::And(words, hn::Set(kWords, 0x8000U)));
-        hn::StoreU(hn::Or(magnitude, hn::BitCast(kFloats, sign)), kFloats, to + i);
-    }
-    for (; i < count; ++i) to[i] = f16_value(load_half(from + 2 * i));
+    for (; i + kLanes <= count; i += kLanes) hn::StoreU(load(kFloats, numbers + i), kFloats, to + i);
+    for (; i < count; ++i) to[i] = value(numbers + i);
 }
 
 template <int kBits, int kPart = 0>

@@ -34,8 +34,19 @@ constexpr std::int64_t kLanes = hn::MaxLanes(kFloats);
 constexpr int kDotRows = kLanes == 16 ? 4 : 2;
 constexpr int kSums = kLanes == 16 ? 16 : 8;
 
+/// Where the numbers of b come from: a cache, or memory, row after row, for which rows of a model's width are too short
+/// a stream for the processor to read ahead of them.
+enum class From { cache, memory };
+constexpr std::int64_t kReadAhead = 4096;  // bytes
+
+/// Prefetches what is read while the next `bytes` are.
+HWY_INLINE void read_ahead(const void* from, std::int64_t bytes) {
+    const auto* ahead = static_cast<const std::byte*>(from) + kReadAhead;
+    for (std::int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(ahead + i);
+}
+
 /// c[M, N] = a[M, k] * b[N, k]ᵀ in registers, N <= 4.
-template <int M, int N, typename B>
+template <int M, int N, From kFrom, typename B>
 HWY_INLINE void dots(std::int64_t k, const float* a, std::int64_t a_stride, const B* b, std::int64_t b_stride, bool add,
                      float* c, std::int64_t c_stride) {
     Vector sums[M][4];
@@ -46,6 +57,7 @@ HWY_INLINE void dots(std::int64_t k, const float* a, std::int64_t a_stride, cons
     }
     std::int64_t i = 0;
     for (; i + kLanes <= k; i += kLanes) {
+        if constexpr (kFrom == From::memory) read_ahead(b + N * i, N * kLanes * static_cast<std::int64_t>(sizeof(B)));
         Vector columns[N];
         MHA2MLA_UNROLL
         for (int n = 0; n < N; ++n) columns[n] = load(kFloats, b + n * b_stride + i);
@@ -69,26 +81,26 @@ HWY_INLINE void dots(std::int64_t k, const float* a, std::int64_t a_stride, cons
     }
 }
 
-template <int M, typename B>
+template <int M, From kFrom, typename B>
 HWY_INLINE void dots_of_rows(std::int64_t n, std::int64_t k, const float* a, std::int64_t a_stride, const B* b,
                              std::int64_t b_stride, bool add, float* c, std::int64_t c_stride) {
     std::int64_t j = 0;
     for (; j + 4 <= n; j += 4) {
-        dots<M, 4>(k, a, a_stride, b + j * b_stride, b_stride, add, c + j, c_stride);
+        dots<M, 4, kFrom>(k, a, a_stride, b + j * b_stride, b_stride, add, c + j, c_stride);
     }
     switch (n - j) {
         case 3:
-            return dots<M, 3>(k, a, a_stride, b + j * b_stride, b_stride, add, c + j, c_stride);
+            return dots<M, 3, kFrom>(k, a, a_stride, b + j * b_stride, b_stride, add, c + j, c_stride);
         case 2:
-            return dots<M, 2>(k, a, a_stride, b + j * b_stride, b_stride, add, c + j, c_stride);
+            return dots<M, 2, kFrom>(k, a, a_stride, b + j * b_stride, b_stride, add, c + j, c_stride);
         case 1:
-            return dots<M, 1>(k, a, a_stride, b + j * b_stride, b_stride, add, c + j, c_stride);
+            return dots<M, 1, kFrom>(k, a, a_stride, b + j * b_stride, b_stride, add, c + j, c_stride);
         default:
             return;
     }
 }
 
-template <typename B>
+template <From kFrom, typename B>
 HWY_INLINE void abt_of(std::int64_t m, std::int64_t n, std::int64_t k, MatrixIn a, const B* b, std::int64_t b_stride,
                        bool add, MatrixOut c) {
     for (std::int64_t first = 0; first < n; first += kRowsInCache) {
@@ -96,12 +108,12 @@ HWY_INLINE void abt_of(std::int64_t m, std::int64_t n, std::int64_t k, MatrixIn 
         const B* part = b + first * b_stride;
         std::int64_t i = 0;
         for (; i + kDotRows <= m; i += kDotRows) {
-            dots_of_rows<kDotRows>(rows, k, a.data + i * a.stride, a.stride, part, b_stride, add,
-                                   c.data + i * c.stride + first, c.stride);
+            dots_of_rows<kDotRows, kFrom>(rows, k, a.data + i * a.stride, a.stride, part, b_stride, add,
+                                          c.data + i * c.stride + first, c.stride);
         }
         for (; i < m; ++i) {
-            dots_of_rows<1>(rows, k, a.data + i * a.stride, a.stride, part, b_stride, add,
-                            c.data + i * c.stride + first, c.stride);
+            dots_of_rows<1, kFrom>(rows, k, a.data + i * a.stride, a.stride, part, b_stride, add,
+                                   c.data + i * c.stride + first, c.stride);
         }
     }
 }
@@ -175,10 +187,16 @@ void ab(std::int64_t m, std::int64_t k, std::int64_t n, Weights a, MatrixIn b, M
 }
 
 void abt(std::int64_t m, std::int64_t n, std::int64_t k, MatrixIn a, MatrixIn b, bool add, MatrixOut c) {
-    abt_of(m, n, k, a, b.data, b.stride, add, c);
+    abt_of<From::cache>(m, n, k, a, b.data, b.stride, add, c);
+}
+void abt_f32(std::int64_t m, std::int64_t n, std::int64_t k, MatrixIn a, const std::byte* b, MatrixOut c) {
+    abt_of<From::memory>(m, n, k, a, reinterpret_cast<const float*>(b), k, false, c);
 }
 void abt_bf16(std::int64_t m, std::int64_t n, std::int64_t k, MatrixIn a, const std::byte* b, MatrixOut c) {
-    abt_of(m, n, k, a, reinterpret_cast<const std::uint16_t*>(b), k, false, c);
+    abt_of<From::memory>(m, n, k, a, reinterpret_cast<const std::uint16_t*>(b), k, false, c);
+}
+void abt_f16(std::int64_t m, std::int64_t n, std::int64_t k, MatrixIn a, const std::byte* b, MatrixOut c) {
+    abt_of<From::memory>(m, n, k, a, reinterpret_cast<const hwy::float16_t*>(b), k, false, c);
 }
 void product_ab(std::int64_t m, std::int64_t k, std::int64_t n, MatrixIn a, MatrixIn b, MatrixOut c) {
     ab(m, k, n, {a.data, a.stride, 1}, b, c);
@@ -196,15 +214,23 @@ HWY_AFTER_NAMESPACE();
 namespace mha2mla {
 
 HWY_EXPORT(abt);
+HWY_EXPORT(abt_f32);
 HWY_EXPORT(abt_bf16);
+HWY_EXPORT(abt_f16);
 HWY_EXPORT(product_ab);
 HWY_EXPORT(product_atb);
 
 void narrow_abt(std::int64_t m, std::int64_t n, std::int64_t k, MatrixIn a, MatrixIn b, bool add, MatrixOut c) {
     HWY_DYNAMIC_DISPATCH(abt)(m, n, k, a, b, add, c);
 }
+void narrow_abt_f32(std::int64_t m, std::int64_t n, std::int64_t k, MatrixIn a, const std::byte* b, MatrixOut c) {
+    HWY_DYNAMIC_DISPATCH(abt_f32)(m, n, k, a, b, c);
+}
 void narrow_abt_bf16(std::int64_t m, std::int64_t n, std::int64_t k, MatrixIn a, const std::byte* b, MatrixOut c) {
     HWY_DYNAMIC_DISPATCH(abt_bf16)(m, n, k, a, b, c);
+}
+void narrow_abt_f16(std::int64_t m, std::int64_t n, std::int64_t k, MatrixIn a, const std::byte* b, MatrixOut c) {
+    HWY_DYNAMIC_DISPATCH(abt_f16)(m, n, k, a, b, c);
 }
 void narrow_ab(std::int64_t m, std::int64_t k, std::int64_t n, MatrixIn a, MatrixIn b, MatrixOut c) {
     HWY_DYNAMIC_DISPATCH(product_ab)(m, k, n, a, b, c);

@@ -25,6 +25,14 @@ namespace hn = hwy::HWY_NAMESPACE;
 HWY_INLINE float bf16_value(std::uint16_t half) {
     return std::bit_cast<float>(static_cast<std::uint32_t>(half) << 16U);
 }
+/// Exponent and mantissa moved to where a float32 has them; the product corrects the exponent's bias, and subnormal
+/// numbers with it.
+HWY_INLINE float f16_value(std::uint16_t half) {
+    const std::uint32_t magnitude = (half & 0x7FFFU) << 13U;
+    const std::uint32_t sign = (half & 0x8000U) << 16U;
+    if (magnitude >= 0x0F800000U) return std::bit_cast<float>(magnitude | sign | 0x7F800000U);  // infinity, NaN
+    return std::bit_cast<float>(std::bit_cast<std::uint32_t>(std::bit_cast<float>(magnitude) * 0x1p112F) | sign);
+}
 HWY_INLINE std::uint16_t load_half(const std::byte* from) {
     std::uint16_t half = 0;
     std::memcpy(&half, from, 2);
@@ -42,7 +50,17 @@ HWY_INLINE hn::Vec<D> load(D d, const std::uint16_t* from) {
     const hn::Rebind<std::uint16_t, D> halves;
     return hn::BitCast(d, hn::ShiftLeft<16>(hn::PromoteTo(words, hn::LoadU(halves, from))));
 }
+/// F16 of any alignment.
+template <class D>
+HWY_INLINE hn::Vec<D> load(D d, const hwy::float16_t* from) {
+    const hn::Rebind<std::uint16_t, D> halves;
+    const hn::Rebind<hwy::float16_t, D> numbers;
+    return hn::PromoteTo(d, hn::BitCast(numbers, hn::LoadU(halves, reinterpret_cast<const std::uint16_t*>(from))));
+}
 HWY_INLINE float value(const float* from) { return *from; }
+HWY_INLINE float value(const hwy::float16_t* from) {
+    return f16_value(load_half(reinterpret_cast<const std::byte*>(from)));
+}
 HWY_INLINE float value(const std::uint16_t* from) {
     return bf16_value(load_half(reinterpret_cast<const std::byte*>(from)));
 }

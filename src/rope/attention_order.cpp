@@ -166,9 +166,8 @@ LayerPairs attention_order(const Model& model, std::int64_t layer, std::int64_t 
     const HeadOrder order = head_order(model, layer);
     const RotaryTable rotary(ordered_rule(model.rules(layer).rotary, dim), seq_len);
     Matrix q, k, v;
-    project_queries_and_keys(view, input, q, k);
+    project_original(view, input, q, k, v);
     q = order.query_columns(q), k = order.columns(k);
-    project(view.v, input, v);
     Matrix o(view.o.out_features(), view.o.in_features());
     to_float(*view.o.weight, 0, {o.data(), static_cast<std::size_t>(o.size())});
     LayerPairs orders(static_cast<std::size_t>(config.num_key_value_heads));

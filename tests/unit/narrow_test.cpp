@@ -3,12 +3,14 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cmath>
 #include <cstring>
 #include <random>
 #include <vector>
 
 #include "forward/linear.hpp"
+#include "forward/quantize.hpp"
 #include "forward/unpack.hpp"
 #include "mha2mla/matrix.hpp"
 #include "support/every_target.hpp"
@@ -22,19 +24,18 @@ Matrix normal(std::int64_t rows, std::int64_t columns, unsigned seed) {
     return Matrix::NullaryExpr(rows, columns, [&] { return distribution(random); });
 }
 
-/// The numbers as BF16, behind one byte, so that none is aligned; and what they are.
-struct Bf16 {
+/// The numbers as BF16 or F16, behind one byte, so that none is aligned; and what they are.
+struct Halves {
     std::vector<std::byte> bytes;
     Matrix values;
 
-    explicit Bf16(const Matrix& numbers)
+    Halves(const Matrix& numbers, Dtype dtype)
         : bytes(static_cast<std::size_t>(1 + 2 * numbers.size())), values(numbers.rows(), numbers.cols()) {
         for (std::int64_t i = 0; i < numbers.size(); ++i) {
-            const std::uint16_t half = to_bf16(numbers.data()[i]);
-            const std::uint32_t word = static_cast<std::uint32_t>(half) << 16U;
+            const std::uint16_t half = (dtype == Dtype::f16 ? to_f16 : to_bf16)(numbers.data()[i]);
             std::memcpy(bytes.data() + 1 + 2 * i, &half, 2);
-            std::memcpy(values.data() + i, &word, 4);
         }
+        (dtype == Dtype::f16 ? decode_f16 : decode_bf16)(data(), numbers.size(), values.data());
     }
     [[nodiscard]] const std::byte* data() const { return bytes.data() + 1; }
 };
@@ -73,14 +74,20 @@ TEST_P(Narrow, DotProductsOfRows) {
                 const Matrix before = normal(m, n, 3);
                 const MatrixD left = a.leftCols(k).cast<double>();
                 const MatrixD product = left * b.leftCols(k).cast<double>().transpose();
-                Result set(before), added(before), of_halves(before);
+                Result set(before), added(before), of_bf16(before), of_f16(before), of_floats(before);
                 narrow_abt(m, n, k, {a.data(), a.cols()}, {b.data(), b.cols()}, false, set.out());
                 set.expect(product);
                 narrow_abt(m, n, k, {a.data(), a.cols()}, {b.data(), b.cols()}, true, added.out());
                 added.expect(product + before.cast<double>());
-                const Bf16 halves(b.leftCols(k));
-                narrow_abt_bf16(m, n, k, {a.data(), a.cols()}, halves.data(), of_halves.out());
-                of_halves.expect(left * halves.values.cast<double>().transpose());
+                const Matrix dense = b.leftCols(k);
+                const Halves bf16(dense, Dtype::bf16), f16(dense, Dtype::f16);
+                narrow_abt_bf16(m, n, k, {a.data(), a.cols()}, bf16.data(), of_bf16.out());
+                of_bf16.expect(left * bf16.values.cast<double>().transpose());
+                narrow_abt_f16(m, n, k, {a.data(), a.cols()}, f16.data(), of_f16.out());
+                of_f16.expect(left * f16.values.cast<double>().transpose());
+                narrow_abt_f32(m, n, k, {a.data(), a.cols()}, reinterpret_cast<const std::byte*>(dense.data()),
+                               of_floats.out());
+                of_floats.expect(product);
             }
         }
     }
@@ -107,20 +114,20 @@ TEST_P(Narrow, WeightedSumsOfRows) {
     }
 }
 
-/// A weight and a bias of a linear map in either dtype, and its values.
+/// A weight and a bias of a linear map in any dtype, and its values.
 struct Linear {
     Matrix weight_numbers;
-    Bf16 halves;
+    Halves halves;
     Matrix bias_numbers;
     TensorView weight, bias;
     LinearView view;
 
     Linear(std::int64_t out, std::int64_t in, Dtype dtype)
-        : weight_numbers(normal(out, in, 4)), halves(weight_numbers), bias_numbers(normal(1, out, 5)) {
+        : weight_numbers(normal(out, in, 4)), halves(weight_numbers, dtype), bias_numbers(normal(1, out, 5)) {
         weight.dtype = dtype;
         weight.shape = {out, in};
         weight.data = std::as_bytes(std::span(weight_numbers.data(), static_cast<std::size_t>(out * in)));
-        if (dtype == Dtype::bf16) {
+        if (dtype != Dtype::f32) {
             weight.data = {halves.data(), static_cast<std::size_t>(2 * out * in)};
             weight_numbers = halves.values;
         }
@@ -132,7 +139,7 @@ struct Linear {
 };
 
 TEST_P(Narrow, LinearMapsOfOneAndOfSeveralTiles) {
-    for (const Dtype dtype : {Dtype::f32, Dtype::bf16}) {
+    for (const Dtype dtype : {Dtype::f32, Dtype::bf16, Dtype::f16}) {
         for (const std::int64_t out : {1, 65, 1100}) {
             const Linear map(out, 40, dtype);
             for (const std::int64_t tokens : {1, 8, 9, 1030}) {
@@ -155,6 +162,26 @@ TEST_P(Narrow, LinearMapsOfOneAndOfSeveralTiles) {
                 EXPECT_LT((dx.cast<double>() - 2 * gradient).cwiseAbs().maxCoeff(), 6e-4);
             }
         }
+    }
+}
+
+TEST_P(Narrow, SeveralMapsOfTheSameInput) {
+    const Linear wide(70, 40, Dtype::bf16), narrow(3, 40, Dtype::f32);
+    Linear none(0, 40, Dtype::f32);
+    none.view.bias = nullptr;
+    for (const std::int64_t tokens : {1, 8, 9}) {
+        const Matrix x = normal(tokens, 40, 6);
+        const auto alone = [&](const Linear& map) {
+            Matrix y(tokens, map.view.out_features());
+            linear(map.view, tokens, x.data(), y.data());
+            return y;
+        };
+        Matrix first(tokens, 70), second(tokens, 3), third(tokens, 0);
+        const std::array<LinearProduct, 3> maps = {
+            {{&wide.view, first.data()}, {&none.view, third.data()}, {&narrow.view, second.data()}}};
+        linear(maps, tokens, x.data());
+        EXPECT_EQ(first, alone(wide)) << tokens;
+        EXPECT_EQ(second, alone(narrow)) << tokens;
     }
 }
 
