@@ -34,10 +34,10 @@ constexpr std::int64_t kLanes = hn::MaxLanes(kFloats);
 constexpr int kDotRows = kLanes == 16 ? 4 : 2;
 constexpr int kSums = kLanes == 16 ? 16 : 8;
 
-/// Where the numbers of b come from: a cache, or memory, row after row, for which rows of a model's width are too short
-/// a stream for the processor to read ahead of them.
-enum class From { cache, memory };
-constexpr std::int64_t kReadAhead = 4096;  // bytes
+/// Whether b is prefetched: if it comes from memory, row after row, and rows are too short a stream for the processor
+/// to read ahead of them itself.
+enum class Ahead { no, yes };
+constexpr std::int64_t kReadAhead = 4096;  // bytes, and the longest row for which that helps
 
 /// Prefetches what is read while the next `bytes` are.
 HWY_INLINE void read_ahead(const void* from, std::int64_t bytes) {
@@ -46,7 +46,7 @@ HWY_INLINE void read_ahead(const void* from, std::int64_t bytes) {
 }
 
 /// c[M, N] = a[M, k] * b[N, k]ᵀ in registers, N <= 4.
-template <int M, int N, From kFrom, typename B>
+template <int M, int N, Ahead kAhead, typename B>
 HWY_INLINE void dots(std::int64_t k, const float* a, std::int64_t a_stride, const B* b, std::int64_t b_stride, bool add,
                      float* c, std::int64_t c_stride) {
     Vector sums[M][4];
@@ -57,7 +57,7 @@ HWY_INLINE void dots(std::int64_t k, const float* a, std::int64_t a_stride, cons
     }
     std::int64_t i = 0;
     for (; i + kLanes <= k; i += kLanes) {
-        if constexpr (kFrom == From::memory) read_ahead(b + N * i, N * kLanes * static_cast<std::int64_t>(sizeof(B)));
+        if constexpr (kAhead == Ahead::yes) read_ahead(b + N * i, N * kLanes * static_cast<std::int64_t>(sizeof(B)));
         Vector columns[N];
         MHA2MLA_UNROLL
         for (int n = 0; n < N; ++n) columns[n] = load(kFloats, b + n * b_stride + i);
@@ -81,26 +81,26 @@ HWY_INLINE void dots(std::int64_t k, const float* a, std::int64_t a_stride, cons
     }
 }
 
-template <int M, From kFrom, typename B>
+template <int M, Ahead kAhead, typename B>
 HWY_INLINE void dots_of_rows(std::int64_t n, std::int64_t k, const float* a, std::int64_t a_stride, const B* b,
                              std::int64_t b_stride, bool add, float* c, std::int64_t c_stride) {
     std::int64_t j = 0;
     for (; j + 4 <= n; j += 4) {
-        dots<M, 4, kFrom>(k, a, a_stride, b + j * b_stride, b_stride, add, c + j, c_stride);
+        dots<M, 4, kAhead>(k, a, a_stride, b + j * b_stride, b_stride, add, c + j, c_stride);
     }
     switch (n - j) {
         case 3:
-            return dots<M, 3, kFrom>(k, a, a_stride, b + j * b_stride, b_stride, add, c + j, c_stride);
+            return dots<M, 3, kAhead>(k, a, a_stride, b + j * b_stride, b_stride, add, c + j, c_stride);
         case 2:
-            return dots<M, 2, kFrom>(k, a, a_stride, b + j * b_stride, b_stride, add, c + j, c_stride);
+            return dots<M, 2, kAhead>(k, a, a_stride, b + j * b_stride, b_stride, add, c + j, c_stride);
         case 1:
-            return dots<M, 1, kFrom>(k, a, a_stride, b + j * b_stride, b_stride, add, c + j, c_stride);
+            return dots<M, 1, kAhead>(k, a, a_stride, b + j * b_stride, b_stride, add, c + j, c_stride);
         default:
             return;
     }
 }
 
-template <From kFrom, typename B>
+template <Ahead kAhead, typename B>
 HWY_INLINE void abt_of(std::int64_t m, std::int64_t n, std::int64_t k, MatrixIn a, const B* b, std::int64_t b_stride,
                        bool add, MatrixOut c) {
     for (std::int64_t first = 0; first < n; first += kRowsInCache) {
@@ -108,12 +108,12 @@ HWY_INLINE void abt_of(std::int64_t m, std::int64_t n, std::int64_t k, MatrixIn 
         const B* part = b + first * b_stride;
         std::int64_t i = 0;
         for (; i + kDotRows <= m; i += kDotRows) {
-            dots_of_rows<kDotRows, kFrom>(rows, k, a.data + i * a.stride, a.stride, part, b_stride, add,
-                                          c.data + i * c.stride + first, c.stride);
+            dots_of_rows<kDotRows, kAhead>(rows, k, a.data + i * a.stride, a.stride, part, b_stride, add,
+                                           c.data + i * c.stride + first, c.stride);
         }
         for (; i < m; ++i) {
-            dots_of_rows<1, kFrom>(rows, k, a.data + i * a.stride, a.stride, part, b_stride, add,
-                                   c.data + i * c.stride + first, c.stride);
+            dots_of_rows<1, kAhead>(rows, k, a.data + i * a.stride, a.stride, part, b_stride, add,
+                                    c.data + i * c.stride + first, c.stride);
         }
     }
 }
@@ -187,16 +187,26 @@ void ab(std::int64_t m, std::int64_t k, std::int64_t n, Weights a, MatrixIn b, M
 }
 
 void abt(std::int64_t m, std::int64_t n, std::int64_t k, MatrixIn a, MatrixIn b, bool add, MatrixOut c) {
-    abt_of<From::cache>(m, n, k, a, b.data, b.stride, add, c);
+    abt_of<Ahead::no>(m, n, k, a, b.data, b.stride, add, c);
+}
+template <typename B>
+HWY_INLINE void abt_stored(std::int64_t m, std::int64_t n, std::int64_t k, MatrixIn a, const std::byte* b,
+                           MatrixOut c) {
+    const auto* numbers = reinterpret_cast<const B*>(b);
+    if (k * static_cast<std::int64_t>(sizeof(B)) <= kReadAhead) {
+        abt_of<Ahead::yes>(m, n, k, a, numbers, k, false, c);
+    } else {
+        abt_of<Ahead::no>(m, n, k, a, numbers, k, false, c);
+    }
 }
 void abt_f32(std::int64_t m, std::int64_t n, std::int64_t k, MatrixIn a, const std::byte* b, MatrixOut c) {
-    abt_of<From::memory>(m, n, k, a, reinterpret_cast<const float*>(b), k, false, c);
+    abt_stored<float>(m, n, k, a, b, c);
 }
 void abt_bf16(std::int64_t m, std::int64_t n, std::int64_t k, MatrixIn a, const std::byte* b, MatrixOut c) {
-    abt_of<From::memory>(m, n, k, a, reinterpret_cast<const std::uint16_t*>(b), k, false, c);
+    abt_stored<std::uint16_t>(m, n, k, a, b, c);
 }
 void abt_f16(std::int64_t m, std::int64_t n, std::int64_t k, MatrixIn a, const std::byte* b, MatrixOut c) {
-    abt_of<From::memory>(m, n, k, a, reinterpret_cast<const hwy::float16_t*>(b), k, false, c);
+    abt_stored<hwy::float16_t>(m, n, k, a, b, c);
 }
 void product_ab(std::int64_t m, std::int64_t k, std::int64_t n, MatrixIn a, MatrixIn b, MatrixOut c) {
     ab(m, k, n, {a.data, a.stride, 1}, b, c);
