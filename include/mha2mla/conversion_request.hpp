@@ -105,8 +105,11 @@ void check_request(const ConversionRequest& request);
 [[nodiscard]] const MethodRow& method_of(const ConversionPlan& plan);
 
 /// The plan for a model of this shape. Where no layout is asked for and the model has a rule that DeepSeek's block has
-/// not, the method aligned takes layout mha2mla. @throws Error{usage} as check_request(), and for a budget that leaves
-/// too little.
-[[nodiscard]] ConversionPlan decide(const ConversionRequest& asked, const ModelConfig& config);
+/// not, the method aligned takes layout mha2mla. Where the output is F16, which cannot hold the numbers of latent-norm
+/// identity, it takes `trained` if none is asked for and queries have no biases.
+/// @param source dtype of the model's projections; absent: not known
+/// @throws Error{usage} as check_request(), and for a budget that leaves too little.
+[[nodiscard]] ConversionPlan decide(const ConversionRequest& asked, const ModelConfig& config,
+                                    std::optional<Dtype> source = std::nullopt);
 
 }  // namespace mha2mla

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "layout.hpp"
 #include "mha2mla/error.hpp"
 
 namespace mha2mla {
@@ -215,10 +216,16 @@ const MethodRow& method_of(const ConversionPlan& plan) {
     return *std::find_if(kMethods.begin(), kMethods.end(), same);
 }
 
-ConversionPlan decide(const ConversionRequest& asked, const ModelConfig& config) {
+ConversionPlan decide(const ConversionRequest& asked, const ModelConfig& config, std::optional<Dtype> source) {
     ConversionRequest request = asked;
-    const bool chooses = request.method_row().method == Method::aligned && !request.layout;
-    if (chooses && !deepseek_obstacle(config).empty()) request.layout = reference_layout().name;
+    if (is_refined(request) && !request.layout && !deepseek_obstacle(config).empty()) {
+        request.layout = reference_layout().name;
+    }
+    if (!request.latent_norm && is_refined(request) && has_shared_key(request) && source &&
+        output_dtype(*source, request.dtype) == Dtype::f16) {
+        const bool biased_queries = config.rules.layers.front().attention.qkv_bias && !request.without_bias;
+        if (!biased_queries) request.latent_norm = LatentNorm::trained;
+    }
     check_request(request);
     if (request.aligned()) return {align_request(request, config), request.dtype, request.reference_config};
     const Split split = split_of(request, config);

@@ -180,6 +180,45 @@ TEST(ConvertCli, DtypeAndShardsChangeTheFilesButNotTheModel) {
     EXPECT_NEAR(values[0], values[1], 2e-2);  // BF16 rounds the factors
 }
 
+TEST(ConvertCli, F16TakesTheNormThatItCanHold) {
+    const TemporaryDirectory directory;
+    const auto converted = [&](const char* name, std::vector<std::string> more) {
+        const fs::path out = directory.path() / name;
+        std::vector<std::string> arguments = {"convert",
+                                              kModel,
+                                              out.string(),
+                                              "--quality",
+                                              "none",
+                                              "--rope-dim",
+                                              "16",
+                                              "--kv-rank",
+                                              "44",
+                                              "--samples",
+                                              "32",
+                                              "--seq-len",
+                                              "128",
+                                              "--calibration-text",
+                                              example("kjv-calibration.txt").string()};
+        arguments.insert(arguments.end(), more.begin(), more.end());
+        const auto result = run_program(arguments);
+        EXPECT_EQ(result.exit_code, 0) << result.err;
+        return std::pair(out, result.err);
+    };
+    const auto [automatic, said] = converted("automatic", {"--dtype", "f16"});
+    EXPECT_NE(said.find("--latent-norm trained"), std::string::npos) << said;
+    const auto [asked, silent] = converted("asked", {"--dtype", "f16", "--latent-norm", "trained"});
+    EXPECT_EQ(silent.find("--latent-norm trained"), std::string::npos) << silent;
+    EXPECT_EQ(read_text(automatic / "model.safetensors"), read_text(asked / "model.safetensors"));
+    EXPECT_EQ(read_json(automatic / "mha2mla.json").at("method").at("latent_norm"), "trained");
+    const auto [wide, nothing] = converted("wide", {"--dtype", "bf16"});
+    EXPECT_EQ(read_json(wide / "mha2mla.json").at("method").at("latent_norm"), "identity");
+    const auto refused =
+        run_program({"convert", kModel, (directory.path() / "no").string(), "--dtype", "f16", "--latent-norm",
+                     "identity", "--dry-run", "--calibration-text", example("kjv-calibration.txt").string()});
+    EXPECT_NE(refused.exit_code, 0);
+    EXPECT_NE(refused.err.find("F16"), std::string::npos) << refused.err;
+}
+
 TEST(ConvertCli, DryRunWritesNothing) {
     const TemporaryDirectory directory;
     const fs::path out = directory.path() / "out";

@@ -93,15 +93,27 @@ ConversionRequest ConvertFlags::asked() const {
     return whole;
 }
 
+/// Absent for a model that is converted already, which is refused later.
+std::optional<Dtype> dtype_of_projections(const Model& model) {
+    const LayerView& layer = model.layers.front();
+    if (layer.latent()) return std::nullopt;
+    return layer.original_attention().k.weight->dtype;
+}
+
 Conversion prepare(const ConvertFlags& flags, Context& context, const fs::path& shared) {
     Conversion conversion{open_model(flags.source, flags.ignore_unused, context), {}, {}, {}, {}, {}, {}};
     check_method(flags);
     const ModelConfig& config = conversion.model.config;
-    conversion.plan = plan_of(flags, config);
+    conversion.plan = plan_of(flags, config, dtype_of_projections(conversion.model));
     if (const std::string rule = deepseek_obstacle(config);
         !rule.empty() && !flags.request.layout && conversion.plan.aligned() != nullptr) {
         spdlog::info("model_type {} has {}, which layout {} has no place for: layout {}", config.model_type, rule,
                      deepseek_layout().name, conversion.plan.layout().name);
+    }
+    if (const AlignRequest* aligned = conversion.plan.aligned();
+        aligned != nullptr && !flags.request.latent_norm && aligned->options.latent_norm != LatentNorm::identity) {
+        spdlog::info("F16 cannot hold the numbers of --latent-norm identity: --latent-norm {}; --dtype bf16 or f32 can",
+                     kLatentNorms.at(static_cast<std::size_t>(aligned->options.latent_norm)).name);
     }
     if (conversion.plan.reference_config && config.model_type == "qwen3") {
         context.observer.warn(

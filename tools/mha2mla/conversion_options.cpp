@@ -79,7 +79,7 @@ void add_conversion_options(CLI::App& command, ConvertFlags& flags) {
     std::string norms = "What the norm on the latent of layout deepseek does:";
     for (const auto& row : kLatentNorms) norms += "\n  " + std::string(row.name) + ": " + std::string(row.what);
     add_choice(command, "--latent-norm", flags.request.latent_norm, kLatentNorms, &LatentNormRow::norm, norms)
-        ->default_str(std::string(kLatentNorms.front().name));
+        ->default_str(std::string(kLatentNorms.front().name) + "; trained if the output is F16");
     command.add_flag("--pad", flags.request.pad,
                      "Pad to rope-dim 64 and kv-rank 512, the widths that kernels of vLLM and SGLang are made for; the "
                      "whole width is used where keys and values fill it");

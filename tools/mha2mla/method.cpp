@@ -88,9 +88,9 @@ void check_method(const ConvertFlags& flags) {
     }
 }
 
-ConversionPlan plan_of(const ConvertFlags& flags, const ModelConfig& config) {
+ConversionPlan plan_of(const ConvertFlags& flags, const ModelConfig& config, std::optional<Dtype> source) {
     ConversionPlan plan;
-    with_option_names({}, [&] { plan = decide(flags.asked(), config); });
+    with_option_names({}, [&] { plan = decide(flags.asked(), config, source); });
     return plan;
 }
 

@@ -11,7 +11,8 @@ namespace mha2mla::tool {
 /// @throws Error{usage} for options that do not belong together or to the method.
 void check_method(const ConvertFlags& flags);
 /// The plan that the options ask for: decide() of the library, whose errors here name options.
-[[nodiscard]] ConversionPlan plan_of(const ConvertFlags& flags, const ModelConfig& config);
+[[nodiscard]] ConversionPlan plan_of(const ConvertFlags& flags, const ModelConfig& config,
+                                     std::optional<Dtype> source = std::nullopt);
 
 /// Runs `body`, whose errors name settings, such that they name options: "kv-rank" -> "--kv-rank".
 /// @param file with which a message may begin; its name is left as it is. May be empty.
