@@ -81,8 +81,9 @@ inline constexpr std::int64_t kAlignOrderTokens = 1024;
 /// One way to spend the budget on rotated and latent dimensions.
 struct Split {
     std::int64_t rope_dim = 0, kv_rank = 0;  // see LatentShape
-    double error = 0;                        // mean over layers of AlignedLayer::error before any refinement
-    std::int64_t fold = 1;                   // neighbouring pairs in a block of a shared rotated key
+    /// AlignedLayer::error before any refinement: mean over layers, geometric where layers correct those before them.
+    double error = 0;
+    std::int64_t fold = 1;  // neighbouring pairs in a block of a shared rotated key
 };
 
 /// The widths that attention kernels of vLLM and SGLang are made for: those of DeepSeek-V2 and V3.

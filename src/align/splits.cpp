@@ -11,6 +11,7 @@ namespace {
 constexpr std::int64_t kMostSplits = 8;
 constexpr std::array<std::int64_t, 3> kFolds = {1, 2, 4};
 constexpr std::array<double, 5> kRopeShares = {0.2, 0.27, 0.33, 0.4, 0.45};  // of the budget, docs/study.md
+constexpr double kNear = 0.2;
 
 std::int64_t left_of(std::int64_t numbers, double kv_reduction) {
     return static_cast<std::int64_t>(std::floor(static_cast<double>(numbers) * (1 - kv_reduction) + 1e-9));
@@ -28,21 +29,25 @@ std::vector<Split> evenly_spaced(const std::vector<Split>& all) {
 }
 
 /// Of splits that share a budget with one rotated key, those that give it about as much as was best on other models,
-/// each with every fold.
-std::vector<Split> with_folds(const std::vector<Split>& all, std::int64_t budget, std::int64_t pairs) {
+/// each with every fold. A key as wide as a head or a whole part of it turns at frequencies that the model has too
+/// (θ^(-2j/d_r)), which leaves up to half the error: such a width is taken for one that is near it.
+std::vector<Split> with_folds(const std::vector<Split>& all, std::int64_t budget, const ModelConfig& config) {
     std::vector<Split> some;
     for (const double share : kRopeShares) {
         const auto wanted = static_cast<double>(budget) * share;
-        const Split& nearest = *std::min_element(all.begin(), all.end(), [&](const Split& a, const Split& b) {
-            return std::abs(static_cast<double>(a.rope_dim) - wanted) <
-                   std::abs(static_cast<double>(b.rope_dim) - wanted);
-        });
-        if (some.empty() || some.back().rope_dim != nearest.rope_dim) some.push_back(nearest);
+        const auto distance = [&](const Split& split) {
+            const double away = std::abs(static_cast<double>(split.rope_dim) / wanted - 1);
+            return config.head_dim % split.rope_dim == 0 && away < kNear ? away - kNear : away;
+        };
+        const Split& nearest = *std::min_element(
+            all.begin(), all.end(), [&](const Split& a, const Split& b) { return distance(a) < distance(b); });
+        const auto same = [&](const Split& split) { return split.rope_dim == nearest.rope_dim; };
+        if (std::none_of(some.begin(), some.end(), same)) some.push_back(nearest);
     }
     std::vector<Split> result;
     for (const Split& split : some) {
         for (const std::int64_t fold : kFolds) {
-            if (fold > pairs) continue;
+            if (fold > config.num_pairs()) continue;
             result.push_back(split);
             result.back().fold = fold;
         }
@@ -87,7 +92,7 @@ std::vector<Split> padded_splits(const ModelConfig& config) {
         throw Error(ErrorCode::usage, "pad needs keys of " + std::to_string(kKernelSplit.rope_dim) +
                                           " numbers or more; this model's are " + std::to_string(keys));
     }
-    return with_folds({kKernelSplit}, kKernelSplit.rope_dim + kKernelSplit.kv_rank, config.num_pairs());
+    return with_folds({kKernelSplit}, kKernelSplit.rope_dim + kKernelSplit.kv_rank, config);
 }
 
 /// Nothing is saved: all rotated pairs and a latent as wide as the values.
@@ -146,7 +151,7 @@ std::vector<Split> possible_splits(const ModelConfig& config, const AlignOptions
                                           : ", with which there is no split into rotated and latent dimensions; the "
                                             "least is 3"));
     }
-    return shared ? with_folds(all, budget, config.num_pairs()) : evenly_spaced(all);
+    return shared ? with_folds(all, budget, config) : evenly_spaced(all);
 }
 
 }  // namespace mha2mla
