@@ -24,7 +24,7 @@ constexpr std::array<double, 3> kBalances = {0.5, 1.0, 2.0};
 constexpr std::array<double, 1> kEqualBalance = {1.0};
 
 constexpr std::int64_t kNarrow = 512;         // hidden dimensions below which a layer is fitted in twice the steps
-constexpr double kRefinedAway = 1.5;          // of expected_error()
+constexpr double kRefinedAway = 1.0;          // of expected_error()
 constexpr std::int64_t kComparedLayers = 10;  // that splits are compared on, at least, where they share a key
 constexpr std::int64_t kRefitTokens = 32768;  // on which W_o is fitted before and behind a layer's steps
 
