@@ -24,7 +24,6 @@ constexpr std::array<double, 3> kBalances = {0.5, 1.0, 2.0};
 constexpr std::array<double, 1> kEqualBalance = {1.0};
 
 constexpr std::int64_t kNarrow = 512;         // hidden dimensions below which a layer is fitted in twice the steps
-constexpr double kRefinedAway = 1.0;          // of expected_error()
 constexpr std::int64_t kComparedLayers = 10;  // that splits are compared on, at least, where they share a key
 constexpr std::int64_t kRefitTokens = 32768;  // on which W_o is fitted before and behind a layer's steps
 
@@ -148,7 +147,7 @@ struct Aligner::State {
     [[nodiscard]] double expected_error(const Split& split) const {
         if (!shared_key() || steps_of_layer() == 0) return split.error;
         const auto rotated = static_cast<double>(split.rope_dim);
-        return split.error * (1 + kRefinedAway * rotated / (rotated + static_cast<double>(split.kv_rank)));
+        return split.error * (1 + rotated / (rotated + static_cast<double>(split.kv_rank)));
     }
 
     /// Ranks the pairs of every layer, where it has a key for each KV head, and chooses the split with the least error.

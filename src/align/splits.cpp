@@ -11,7 +11,7 @@ namespace {
 constexpr std::int64_t kMostSplits = 8;
 constexpr std::array<std::int64_t, 3> kFolds = {1, 2, 4};
 constexpr std::array<double, 5> kRopeShares = {0.2, 0.27, 0.33, 0.4, 0.45};  // of the budget, docs/study.md
-constexpr double kNear = 0.2;
+constexpr double kNear = 0.2;  // relative distance within which a width of the model's frequencies is preferred
 
 std::int64_t left_of(std::int64_t numbers, double kv_reduction) {
     return static_cast<std::int64_t>(std::floor(static_cast<double>(numbers) * (1 - kv_reduction) + 1e-9));

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <random>
+#include <set>
 
 #include "forward/layer.hpp"
 #include "forward/norm.hpp"
@@ -296,6 +297,22 @@ TEST_F(Align, ImpossibleRequestsSayWhatIsPossible) {
     narrow.hidden_size = narrow.num_key_value_heads * narrow.head_dim / 2;
     const AlignOptions all{0.01, {}, {}, align_qualities().front(), &deepseek_layout()};
     expect_error(ErrorCode::usage, {"more than the 24", "save more"}, [&] { (void)possible_splits(narrow, all); });
+}
+
+TEST_F(Align, KeysThatTurnAtFrequenciesOfTheModelArePreferred) {
+    ModelConfig config = model().config;
+    config.hidden_size = 576;
+    config.num_attention_heads = 9;
+    config.num_key_value_heads = 3;
+    config.head_dim = 64;
+    const auto widths = [&](double reduction) {
+        std::set<std::int64_t> found;
+        const AlignOptions options{reduction, {}, {}, align_qualities().front(), &deepseek_layout()};
+        for (const Split& split : possible_splits(config, options)) found.insert(split.rope_dim);
+        return found;
+    };
+    EXPECT_EQ(widths(0.8125), (std::set<std::int64_t>{16, 24, 32}));      // of 72 numbers
+    EXPECT_EQ(widths(0.6875), (std::set<std::int64_t>{24, 32, 48, 64}));  // of 120
 }
 
 TEST_F(Align, SplitsKeepToTheBudgetWhateverElseIsGiven) {
