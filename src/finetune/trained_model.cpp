@@ -105,6 +105,15 @@ void TrainedModel::choose_latent(TrainedPart part, std::int64_t layer) {
     latent.gradient.biases = true;
     for (Parameter& parameter : mha2mla::parameters(latent.stored.layer, latent.gradient)) {
         if (parameter.value.empty() || (part == TrainedPart::kv && !is_of_latent(parameter.name))) continue;
+        if (parameter.name == "down") {
+            const auto [first, count] = latent.stored.made_rows();
+            const auto columns = static_cast<std::size_t>(latent.stored.layer.weights.down.cols());
+            const std::size_t offset = static_cast<std::size_t>(first) * columns;
+            const std::size_t size = static_cast<std::size_t>(count) * columns;
+            if (size == 0) continue;
+            parameter.value = parameter.value.subspan(offset, size);
+            parameter.gradient = parameter.gradient.subspan(offset, size);
+        }
         parameter.decays = !parameter.name.ends_with("bias");
         parameter.name.insert(0, layer_prefix(layer) + "self_attn.");
         latent_parameters_.push_back(std::move(parameter));
@@ -157,6 +166,7 @@ void TrainedModel::go_back(std::int64_t layer, Matrix& d_hidden) {
     if (auto& latent = latents_[static_cast<std::size_t>(layer)]) {
         differentiate_block({model, layer, latent->stored.layer, seq_len_}, at.latent, d_hidden, added_, around(view),
                             floats_.gradient(view.latent_attention().o.bias));
+        latent->stored.keep_parts(added_.weights);
         const auto to = matrices(latent->gradient.weights), from = matrices(added_.weights);
         for (std::size_t i = 0; i < to.size(); ++i) *to[i] += *from[i];
         const auto to_biases = biases(latent->gradient.weights), from_biases = biases(added_.weights);
@@ -227,7 +237,7 @@ const Model& TrainedModel::stored() {
         };
         for (const LatentTensor& tensor : shape.layout->tensors(shape)) {
             const TensorContent of = content_of(tensor, content);
-            put(prefix + std::string(tensor.name) + ".weight", of.weight.data());
+            put(prefix + std::string(tensor.name) + ".weight", stored.part_of(tensor.role, of.weight).data());
             if (of.bias.size() > 0) put(prefix + std::string(tensor.name) + ".bias", of.bias.data());
         }
     }

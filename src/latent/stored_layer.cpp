@@ -61,17 +61,26 @@ std::pair<LatentNorm, Disarmed> norm_of(const Matrix& weight, const Matrix& bias
     return {LatentNorm::trained, {1, 1, 1, 0, 0}};
 }
 
+StoredLayer read_per_head_layer(const Model& converted, std::int64_t at, std::int64_t positions) {
+    const LatentAttentionView& view = converted.layer(at).latent_attention();
+    StoredLayer result;
+    result.layer = layer_of_converted(converted, at, positions);
+    const auto part = [&](const LinearView& down) {
+        const bool made = down.weight != nullptr;
+        return LatentPart{0, made ? down.out_features() : converted.config.hidden_size, made};
+    };
+    result.keys = part(view.down_k);
+    result.values = part(view.down_v);
+    if (view.down_k.weight != view.down_v.weight) result.values.first = result.keys.count;
+    return result;
+}
+
 }  // namespace
 
 StoredLayer read_stored_layer(const Model& converted, std::int64_t at, std::int64_t positions) {
     const LatentShape shape = converted.config.latent_shape();
     const LatentAttentionView& view = converted.layer(at).latent_attention();
-    if (!shape.layout->shared_rope_key) {
-        if (shares_latent(shape.factorization)) return {layer_of_converted(converted, at, positions)};
-        throw Error(ErrorCode::unsupported,
-                    converted.checkpoint.directory().string() + ": keys and values do not share a latent (" +
-                        std::string(row_of(shape.factorization).name) + "), which cannot be trained; convert jointly");
-    }
+    if (!shape.layout->shared_rope_key) return read_per_head_layer(converted, at, positions);
     RotaryRule rotary = converted.rules(at).rotary;
     rotary.interleaved = false;
     StoredLayer result;
@@ -108,7 +117,31 @@ StoredLayer read_stored_layer(const Model& converted, std::int64_t at, std::int6
     w.up_k = gather_heads(shape, up, rows.up_key, shape.up_heads(), shape.nope_dim(), false);
     w.up_v = gather_heads(shape, up, rows.up_value, shape.up_heads(), shape.head_dim, false);
     w.o = all_rows(*view.o.weight);
+    result.keys.count = result.values.count = w.down.rows();
     return result;
+}
+
+std::pair<std::int64_t, std::int64_t> StoredLayer::made_rows() const {
+    const std::int64_t first = keys.made ? keys.first : values.first;
+    const std::int64_t end = values.made ? values.first + values.count : keys.first + keys.count;
+    return {first, keys.made || values.made ? end - first : 0};
+}
+
+void StoredLayer::keep_parts(LatentWeights& gradient) const {
+    const auto keep = [](const LatentPart& part, Matrix& of) {
+        of.leftCols(part.first).setZero();
+        of.rightCols(of.cols() - part.first - part.count).setZero();
+    };
+    keep(keys, gradient.up_k);
+    keep(values, gradient.up_v);
+}
+
+Matrix StoredLayer::part_of(LatentRole role, const Matrix& weights) const {
+    if (role == LatentRole::down_key) return weights.middleRows(keys.first, keys.count);
+    if (role == LatentRole::down_value) return weights.middleRows(values.first, values.count);
+    if (role == LatentRole::up_key) return weights.middleCols(keys.first, keys.count);
+    if (role == LatentRole::up_value) return weights.middleCols(values.first, values.count);
+    return weights;
 }
 
 }  // namespace mha2mla

@@ -24,7 +24,12 @@ struct Form {
     const char* layout;  // empty: not converted
     LatentNorm norm = LatentNorm::identity;
     bool biased = false;
+    std::optional<Factorization> factorization = std::nullopt;  // a conversion in stages
 };
+
+constexpr Form in_stages(const char* name, Factorization factorization, bool biased = false) {
+    return {name, "mha2mla", LatentNorm::identity, biased, factorization};
+}
 
 /// A tiny model in one of the forms that can be trained.
 class Trainable : public testing::TestWithParam<Form> {
@@ -35,6 +40,7 @@ protected:
         vocab_ = source.config.vocab_size;
         const std::string layout = GetParam().layout;
         if (layout.empty()) return model_.emplace(Model::open(directory_ / "source")), void();
+        if (GetParam().factorization) return convert_in_stages(source, *GetParam().factorization);
         const auto ids = pseudo_text(vocab_, 8 * kLength);
         AlignOptions options{0, 4, layout == "deepseek" ? 12 : 6, {"", 0, 4 * kLength, ""}, &find_layout(layout)};
         options.latent_norm = GetParam().norm;
@@ -42,6 +48,16 @@ protected:
         const AlignRequest request{options, 8, kLength};
         Aligner aligner(source, ids, kLength, options, observer);
         (void)convert(source, directory_ / "out", {request, Dtype::f32}, {nullptr, nullptr, &aligner}, observer);
+        model_.emplace(Model::open(directory_ / "out"));
+    }
+
+    void convert_in_stages(const Model& source, Factorization factorization) {
+        StagedPlan stages;
+        stages.rope = {"uniform", 4, 0};
+        stages.kv_rank = 4;
+        stages.factorization = factorization;
+        Observer observer;
+        (void)convert(source, directory_ / "out", {stages, Dtype::f32}, {}, observer);
         model_.emplace(Model::open(directory_ / "out"));
     }
 
@@ -99,16 +115,18 @@ TEST_P(Trainable, HasTheGradientOfItsLoss) {
     }
 }
 
-INSTANTIATE_TEST_SUITE_P(Forms, Trainable,
-                         testing::Values(Form{"original", ""}, Form{"original_biased", "", LatentNorm::identity, true},
-                                         Form{"per_head", "mha2mla"},
-                                         Form{"per_head_biased", "mha2mla", LatentNorm::identity, true},
-                                         Form{"deepseek", "deepseek"},
-                                         Form{"deepseek_constant", "deepseek", LatentNorm::constant},
-                                         Form{"deepseek_trained", "deepseek", LatentNorm::trained},
-                                         Form{"deepseek_biased", "deepseek", LatentNorm::identity, true},
-                                         Form{"deepseek_constant_biased", "deepseek", LatentNorm::constant, true}),
-                         [](const auto& info) { return std::string(info.param.name); });
+INSTANTIATE_TEST_SUITE_P(
+    Forms, Trainable,
+    testing::Values(Form{"original", ""}, Form{"original_biased", "", LatentNorm::identity, true},
+                    Form{"per_head", "mha2mla"}, Form{"per_head_biased", "mha2mla", LatentNorm::identity, true},
+                    in_stages("joint", Factorization::joint), in_stages("split", Factorization::split),
+                    in_stages("split_biased", Factorization::split, true), in_stages("key_alone", Factorization::key),
+                    in_stages("value_alone", Factorization::value), in_stages("partial_rope", Factorization::none),
+                    Form{"deepseek", "deepseek"}, Form{"deepseek_constant", "deepseek", LatentNorm::constant},
+                    Form{"deepseek_trained", "deepseek", LatentNorm::trained},
+                    Form{"deepseek_biased", "deepseek", LatentNorm::identity, true},
+                    Form{"deepseek_constant_biased", "deepseek", LatentNorm::constant, true}),
+    [](const auto& info) { return std::string(info.param.name); });
 
 class FinetuneTest : public testing::Test {
 protected:
