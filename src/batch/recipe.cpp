@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <charconv>
+#include <set>
 
 #include "../support/json_file.hpp"
 #include "mha2mla/batch.hpp"
@@ -14,6 +15,7 @@ using Json = nlohmann::ordered_json;
 
 constexpr std::size_t kMostJobs = 10'000;
 constexpr std::size_t kMostBytes = 16'000'000;
+constexpr std::size_t kMostEvaluations = 1'000;  // of a job
 
 [[noreturn]] void fail(const std::string& where, const std::string& problem) {
     throw Error(ErrorCode::format, where + ": " + problem);
@@ -35,6 +37,25 @@ void check_value(const Json& value, const std::string& where) {
     if (!value.is_string() && !value.is_number() && !value.is_boolean()) {
         fail(where, "must be a string, a number, true or false, not " + value.dump());
     }
+}
+
+std::vector<std::string> names_of(std::vector<std::string> keys, std::span<const RecipeSetting> settings) {
+    for (const auto& setting : settings) keys.push_back(setting.name);
+    return keys;
+}
+
+/// Of an evaluation that has none: after its data and the format of its cache.
+std::string evaluation_name(const Json& settings) {
+    const auto text_at = [&](const char* key) {
+        const auto found = settings.find(key);
+        return found != settings.end() && found->is_string() ? found->get<std::string>() : std::string();
+    };
+    std::string name = text_at("longbench").empty() ? text_at("task") : "longbench";
+    for (const char* key : {"choices", "text", "tokens"}) {
+        if (name.empty()) name = fs::path(text_at(key)).stem().string();
+    }
+    const std::string cache = text_at("kv-cache");
+    return cache.empty() ? name : name + "-" + cache;
 }
 
 /// One choice of a value for every key of a grid.
@@ -65,19 +86,18 @@ std::vector<Choice> combinations(const Json& grid, const std::string& where) {
 /// Reads one recipe; see docs/batch.md for what it may hold.
 class Reader {
 public:
-    Reader(const Json& recipe, const fs::path& path, std::span<const RecipeSetting> settings)
+    Reader(const Json& recipe, const fs::path& path, const RecipeSettings& settings)
         : recipe_(recipe),
           file_(path.string()),
           directory_(path.parent_path()),
           settings_(settings),
-          variables_(file_) {
-        for (const auto& setting : settings) names_.push_back(setting.name);
-    }
+          variables_(file_) {}
 
-    Recipe read() {
+    Recipe read(const std::map<std::string, std::string>& given) {
         check_keys(recipe_, {"variables", "defaults", "output", "jobs"}, file_);
-        const Json variables = recipe_.value("variables", Json::object());
+        Json variables = recipe_.value("variables", Json::object());
         if (!variables.is_object()) fail(file_ + ": variables", "must be an object");
+        replace(variables, given);
         for (const auto& [name, value] : variables.items()) {
             check_value(value, file_ + ": variable '" + name + "'");
             variables_.set(name, value);
@@ -94,6 +114,19 @@ public:
     }
 
 private:
+    /// Numbers and truth values stay what they are.
+    void replace(Json& variables, const std::map<std::string, std::string>& given) const {
+        std::vector<std::string> known;
+        for (const auto& [name, value] : variables.items()) known.push_back(name);
+        for (const auto& [name, text] : given) {
+            if (!variables.contains(name)) {
+                throw Error(ErrorCode::usage, file_ + ": has no variable '" + name + "'" + did_you_mean(name, known));
+            }
+            const Json value = Json::parse(text, nullptr, false);
+            variables[name] = value.is_number() || value.is_boolean() ? value : Json(text);
+        }
+    }
+
     fs::path path_of(const Json& value, const std::string& where) const {
         if (!value.is_string() || value.get<std::string>().empty()) fail(where, "must be a path");
         return (directory_ / value.get<std::string>()).lexically_normal();
@@ -102,16 +135,16 @@ private:
     void add_jobs(const Json& job, const std::string& number, Recipe& result) const {
         const std::string where = file_ + ": " + number;
         const Json defaults = recipe_.value("defaults", Json::object());
-        auto keys = names_;
-        keys.insert(keys.begin(), {"source", "destination", "grid"});
+        auto keys = names_of({"source", "destination", "convert", "finetune", "evaluate", "grid"}, settings_.convert);
         check_keys(job, keys, where);
         check_keys(defaults, keys, file_ + ": defaults");
         Json merged = defaults;
         merged.update(job);
         const Json grid = merged.value("grid", Json::object());
         merged.erase("grid");
-        keys.erase(std::find(keys.begin(), keys.end(), "grid"));
-        check_keys(grid, keys, where + ", grid");
+        const bool converts = merged.value("convert", Json(true)) != Json(false);
+        const std::span<const RecipeSetting> in_grid(settings_.convert.data(), converts ? settings_.convert.size() : 0);
+        check_keys(grid, names_of({"source", "destination"}, in_grid), where + ", grid");
         for (const auto& choice : combinations(grid, where + ", grid")) {
             Json values = merged;
             for (const auto& [key, value] : choice) values[key] = value;
@@ -128,16 +161,20 @@ private:
         job.source = path_of(variables.expand(values.at("source")), where + ", source");
         const std::string source_name = fs::absolute(job.source / "").parent_path().filename().string();
         variables.set("source-name", source_name);
+        variables.set("source", fs::absolute(job.source).lexically_normal().string());
+        const Json converts = values.value("convert", Json(true));
+        if (!converts.is_boolean()) fail(where + ", convert", "must be true or false");
+        job.converts = converts.get<bool>();
         job.settings = Json::object();
-        for (const auto& setting : settings_) {
-            if (!values.contains(setting.name)) continue;
+        for (const auto& setting : settings_.convert) {
+            if (!job.converts || !values.contains(setting.name)) continue;
             const std::string place = where + ", " + setting.name;
             check_value(values.at(setting.name), place);
             const Json value = variables.expand(values.at(setting.name));
             job.settings[setting.name] = setting.is_path ? Json(path_of(value, place).string()) : value;
             variables.set(setting.name, value);
         }
-        std::string standard = source_name + "-mla";
+        std::string standard = source_name + (job.converts ? "-mla" : "");
         for (const auto& [key, value] : choice) {
             if (key != "source" && key != "destination") standard += "-" + key + "-" + text_of(variables.expand(value));
         }
@@ -146,7 +183,64 @@ private:
                               : output / standard;
         if (job.destination.filename().empty()) job.destination = job.destination.parent_path();
         job.name = job.destination.filename().string();
+        variables.set("destination", fs::absolute(job.destination).lexically_normal().string());
+        add_stages(values, variables, where, job);
         return job;
+    }
+
+    /// Reads what follows the conversion.
+    void add_stages(const Json& values, const Variables& variables, const std::string& where, BatchJob& job) const {
+        if (const Json finetune = values.value("finetune", Json()); !finetune.is_null()) {
+            job.finetune = stage_settings(finetune, {}, settings_.finetune, variables, where + ", finetune");
+        }
+        const Json evaluations = values.value("evaluate", Json::array());
+        if (!evaluations.is_array() || evaluations.size() > kMostEvaluations) {
+            fail(where + ", evaluate",
+                 "must be a list of at most " + std::to_string(kMostEvaluations) + " evaluations");
+        }
+        std::set<std::string> names;
+        for (const auto& evaluation : evaluations) {
+            const std::string place = where + ", evaluation " + std::to_string(names.size() + 1);
+            Json settings = stage_settings(evaluation, {"name"}, settings_.evaluate, variables, place);
+            const Json given = variables.expand(evaluation.value("name", Json("")));
+            std::string name = given.is_string() ? given.get<std::string>() : given.dump();
+            if (name.empty()) name = evaluation_name(settings);
+            if (name.empty() || name.starts_with(".") || name.find('/') != std::string::npos) {
+                fail(place, "has no name that a file can have; give it one with 'name'");
+            }
+            if (!names.insert(name).second) {
+                fail(place, "has the same name as another of this job, '" + name + "'; give it one with 'name'");
+            }
+            job.evaluations.push_back({name, std::move(settings)});
+        }
+        if (!job.converts && job.finetune.is_null() && job.evaluations.empty()) {
+            fail(where, "does nothing: it has neither a conversion nor 'finetune' nor 'evaluate'");
+        }
+    }
+
+    /// The settings of another command than convert, where a value may be a list.
+    Json stage_settings(const Json& values, const std::vector<std::string>& more_keys,
+                        std::span<const RecipeSetting> known, const Variables& variables,
+                        const std::string& where) const {
+        check_keys(values, names_of(more_keys, known), where);
+        Json settings = Json::object();
+        for (const auto& setting : known) {
+            if (!values.contains(setting.name)) continue;
+            const std::string place = where + ", " + setting.name;
+            const auto one = [&](const Json& value) {
+                check_value(value, place);
+                const Json expanded = variables.expand(value);
+                return setting.is_path ? Json(path_of(expanded, place).string()) : expanded;
+            };
+            const Json& value = values.at(setting.name);
+            if (!value.is_array()) {
+                settings[setting.name] = one(value);
+                continue;
+            }
+            settings[setting.name] = Json::array();
+            for (const auto& each : value) settings[setting.name].push_back(one(each));
+        }
+        return settings;
     }
 
     /// Of a value in the name of a directory.
@@ -156,31 +250,35 @@ private:
     }
 
     void check_destinations(const Recipe& result) const {
-        std::map<fs::path, std::size_t> seen;
-        for (std::size_t i = 0; i < result.jobs.size(); ++i) {
-            const fs::path destination = fs::weakly_canonical(result.jobs[i].destination);
-            const auto [it, inserted] = seen.emplace(destination, i);
-            if (inserted) continue;
-            fail(file_, "two jobs have one destination, " + destination.string() + ": from " +
-                            result.jobs[it->second].source.string() + " with " +
-                            result.jobs[it->second].settings.dump() + ", and from " + result.jobs[i].source.string() +
-                            " with " + result.jobs[i].settings.dump());
+        std::map<fs::path, const BatchJob*> seen;
+        const auto add = [&](const fs::path& path, const BatchJob& job) {
+            const fs::path destination = fs::weakly_canonical(path);
+            const auto [it, inserted] = seen.emplace(destination, &job);
+            if (inserted) return;
+            const BatchJob& other = *it->second;
+            fail(file_, "two jobs have one destination, " + destination.string() + ": from " + other.source.string() +
+                            " with " + other.settings.dump() + ", and from " + job.source.string() + " with " +
+                            job.settings.dump());
+        };
+        for (const BatchJob& job : result.jobs) {
+            add(job.destination, job);
+            if (!job.finetune.is_null()) add(job.finetuned(), job);
         }
     }
 
     const Json& recipe_;
     std::string file_;
     fs::path directory_;
-    std::span<const RecipeSetting> settings_;
-    std::vector<std::string> names_;
+    const RecipeSettings& settings_;
     Variables variables_;
 };
 
 }  // namespace
 
-Recipe read_recipe(const fs::path& path, std::span<const RecipeSetting> settings) {
+Recipe read_recipe(const fs::path& path, const RecipeSettings& settings,
+                   const std::map<std::string, std::string>& variables) {
     const auto recipe = read_json_file<Json>(path, kMostBytes, RepeatedKeys::refused);
-    return Reader(recipe, path, settings).read();
+    return Reader(recipe, path, settings).read(variables);
 }
 
 Shard parse_shard(std::string_view text) {

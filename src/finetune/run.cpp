@@ -250,9 +250,11 @@ Found look_at_destination(const Model& model, const FinetuneRun& run, const Json
     if (run.resume && begun.is_object()) {
         const std::string different = differences(begun.value("fingerprint", Json()), fingerprint);
         if (different.empty()) return {{}, true};
-        throw Error(ErrorCode::usage,
-                    run.destination.string() + ": holds an unfinished run of other settings: " + different,
-                    Remedy::start_over);
+        if (!run.overwrite) {
+            throw Error(ErrorCode::usage,
+                        run.destination.string() + ": holds an unfinished run of other settings: " + different,
+                        Remedy::start_over);
+        }
     }
     if (run.overwrite) return {};
     if (begun.is_object()) {

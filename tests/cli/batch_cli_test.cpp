@@ -117,6 +117,123 @@ TEST(BatchCli, MistakesInTheRecipeRunNothing) {
     EXPECT_EQ(result.out, "");
 }
 
+/// The original, and a conversion that is fine-tuned for two steps; both evaluated on text and on multiple choice.
+std::string recipe_with_stages() {
+    return R"({"defaults": {"source": ")" + kModel + R"(",
+            "evaluate": [{"text": "eval.txt", "context": 64, "max-windows": 4}, {"choices": "q.jsonl"}]},
+        "jobs": [{"convert": false},
+                 {"method": "mha2mla", "rope": "uniform", "rope-dim": 8, "kv-rank": 16,
+                  "finetune": {"text": ")" +
+           kText + R"(", "teacher": "${source}", "seq-len": 64, "batch": 2, "steps": 2}}]})";
+}
+
+TEST(BatchCli, FineTunesAndEvaluatesEveryJobOnce) {
+    const TemporaryDirectory directory;
+    const auto recipe = directory / "recipe.json", out = directory / "out";
+    write_text(recipe, recipe_with_stages());
+    const auto missing = run_program({"batch", recipe.string(), "--dry-run"});
+    EXPECT_EQ(missing.exit_code, 1);
+    EXPECT_NE(missing.out.find("eval.txt"), std::string::npos) << missing.out;
+    write_text(directory / "eval.txt", read_text(kText).substr(0, 4000));
+    write_text(directory / "q.jsonl", R"({"query":"And God","choices":[" said"," whale"],"gold":0})");
+    const auto plan = run_program({"batch", recipe.string(), "--dry-run"});
+    EXPECT_EQ(plan.exit_code, 0) << plan.err;
+    EXPECT_NE(plan.out.find("then fine-tuned and evaluated 2 times"), std::string::npos) << plan.out;
+    EXPECT_FALSE(fs::exists(out));
+
+    const auto first = run_program({"batch", recipe.string()});
+    ASSERT_EQ(first.exit_code, 0) << first.err;
+    EXPECT_NE(first.out.find("eval nll"), std::string::npos) << first.out;
+    const auto summary = read_json(out / "summary.json");
+    EXPECT_EQ(states(summary), (nlohmann::json{"done", "done"}));
+    const auto& original = summary.at("jobs")[0];
+    const auto& trained = summary.at("jobs")[1];
+    EXPECT_FALSE(original.contains("finetuned"));
+    EXPECT_EQ(trained.at("finetuned").at("steps"), 2);
+    // The same as by hand.
+    const auto nll = [&](const fs::path& model) {
+        const auto result = run_program(
+            {"eval", model, "--text", directory / "eval.txt", "--context", "64", "--max-windows", "4", "--json"});
+        EXPECT_EQ(result.exit_code, 0) << result.err;
+        return nlohmann::json::parse(result.out).at("nll");
+    };
+    EXPECT_EQ(original.at("evaluations").at("eval").at("nll"), nll(kModel));
+    EXPECT_EQ(trained.at("evaluations").at("eval").at("nll"), nll(out / "kjv-1.8M-mla-ft"));
+    EXPECT_EQ(original.at("evaluations").at("q").at("accuracy"), 1);
+
+    ASSERT_EQ(run_program({"batch", recipe.string()}).exit_code, 0);
+    auto again = read_json(out / "summary.json");
+    EXPECT_EQ(states(again), (nlohmann::json{"skipped", "skipped"}));
+    EXPECT_EQ(again.at("jobs")[1].at("evaluations"), trained.at("evaluations"));
+
+    // Another text is another evaluation, and nothing else is done again.
+    write_text(directory / "eval.txt", read_text(kText).substr(4000, 4000));
+    ASSERT_EQ(run_program({"batch", recipe.string()}).exit_code, 0);
+    again = read_json(out / "summary.json");
+    EXPECT_EQ(states(again), (nlohmann::json{"done", "done"}));
+    EXPECT_NE(again.at("jobs")[1].at("evaluations").at("eval"), trained.at("evaluations").at("eval"));
+    EXPECT_EQ(again.at("jobs")[1].at("finetuned"), trained.at("finetuned"));
+}
+
+/// The recipes of the paper's experiments with a small model in the place of each of theirs, and an item of each task.
+TEST(BatchCli, TheRecipesOfThePaperRun) {
+    const TemporaryDirectory directory;
+    for (const char* name : {"SmolLM-135M", "SmolLM-360M", "SmolLM-1.7B", "Llama-2-7b-hf"}) {
+        fs::create_directories(directory / "models");
+        fs::create_directory_symlink(fs::absolute(kModel), directory / "models" / name);
+    }
+    const std::map<std::string, std::string> items = {
+        {"arc", R"({"question":"Why?","choices":{"text":["x","y"],"label":["1","2"]},"answerKey":"2"})"},
+        {"hellaswag", R"({"activity_label":"Baking","ctx_a":"A man.","ctx_b":"He","endings":["a.","b."],"label":"1"})"},
+        {"mmlu", R"({"subject":"physics","question":"g?","choices":["1","9.8"],"answer":1})"},
+        {"openbookqa", R"({"question_stem":"The sun","choices":{"text":["x","y"],"label":["A","B"]},"answerKey":"B"})"},
+        {"piqa", R"({"goal":"Open it","sol1":"Push","sol2":"Pull","label":0})"},
+        {"winogrande", R"({"sentence":"Ann saw _ go.","option1":"Bo","option2":"Cy","answer":"2"})"}};
+    fs::create_directories(directory / "data");
+    for (const auto& [name, line] : items) write_text(directory / "data" / (name + ".jsonl"), line + "\n");
+    write_text(directory / "data/corpus.jsonl",
+               nlohmann::json{{"text", read_text(kText).substr(0, 50'000)}}.dump() + "\n");
+    const std::map<std::string, std::size_t> jobs = {{"commonsense", 16}, {"ablation", 18}, {"longbench", 1}};
+    for (const auto& [name, count] : jobs) {
+        fs::copy_file(example("recipes/" + name + ".json"), directory / (name + ".json"));
+        std::vector<std::string> command = {
+            "batch", directory / (name + ".json"), "--set", "steps=2", "--set", "batch=1", "--set", "seq-len=64",
+            "--json"};
+        if (name == "longbench") {
+            command.insert(command.end(), {"--set", "longbench=" + fs::absolute(example("longbench")).string(), "--set",
+                                           "max-items=1", "--set", "context=700", "--shard", "2/4"});
+        }
+        const auto result = run_program(command);
+        ASSERT_EQ(result.exit_code, 0) << result.err;
+        const auto summary = nlohmann::json::parse(result.out);
+        EXPECT_EQ(summary.at("jobs").size(), count);
+        EXPECT_EQ(summary.at("done"), count);
+        for (const auto& job : summary.at("jobs")) {
+            EXPECT_EQ(job.at("evaluations").size(), name == "longbench" ? 5U : 6U) << job;
+        }
+    }
+    const auto wrong = run_program({"batch", directory / "ablation.json", "--set", "step=1", "--dry-run"});
+    EXPECT_EQ(wrong.exit_code, 2);
+    EXPECT_NE(wrong.err.find("did you mean 'steps'?"), std::string::npos) << wrong.err;
+}
+
+TEST(BatchCli, OtherTrainingNeedsLeaveToReplaceWhatWasTrained) {
+    const TemporaryDirectory directory;
+    const auto recipe = directory / "recipe.json";
+    const auto write = [&](int steps) {
+        write_text(recipe, R"({"jobs": [{"source": ")" + kModel + R"(", "convert": false, "finetune": {"text": ")" +
+                               kText + R"(", "seq-len": 64, "batch": 1, "steps": )" + std::to_string(steps) + "}}]}");
+    };
+    write(1);
+    ASSERT_EQ(run_program({"batch", recipe.string()}).exit_code, 0);
+    write(2);
+    const auto refused = run_program({"batch", recipe.string()});
+    EXPECT_EQ(refused.exit_code, 1);
+    EXPECT_NE(refused.err.find("--overwrite"), std::string::npos) << refused.err;
+    ASSERT_EQ(run_program({"batch", recipe.string(), "--overwrite"}).exit_code, 0);
+    EXPECT_EQ(read_json(directory / "out/summary.json").at("jobs")[0].at("finetuned").at("steps"), 2);
+}
+
 TEST(BatchCli, AnInterruptEndsWith130AndTheSameCommandGoesOn) {
     const TemporaryDirectory directory;
     const auto recipe = directory / "recipe.json";

@@ -10,7 +10,9 @@
 #include "support/temporary.hpp"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-    static const std::vector<mha2mla::RecipeSetting> settings = {{"rope", false}, {"rope-dim", false}, {"stats", true}};
+    static const mha2mla::RecipeSettings settings = {.convert = {{"rope", false}, {"rope-dim", false}, {"stats", true}},
+                                                     .finetune = {{"text", true}, {"steps", false}},
+                                                     .evaluate = {{"text", true}, {"task", false}}};
     const mha2mla::test::MemoryFile file({reinterpret_cast<const char*>(data), size});
     try {
         const auto recipe = mha2mla::read_recipe(file.path(), settings);

@@ -7,7 +7,10 @@
 namespace mha2mla::test {
 namespace {
 
-const std::vector<RecipeSetting> kSettings = {{"rope", false}, {"rope-dim", false}, {"stats", true}};
+const RecipeSettings kSettings = {
+    .convert = {{"rope", false}, {"rope-dim", false}, {"stats", true}},
+    .finetune = {{"text", true}, {"teacher", true}, {"steps", false}},
+    .evaluate = {{"text", true}, {"choices", true}, {"task", false}, {"kv-cache", false}}};
 
 Recipe read(const TemporaryDirectory& directory, const std::string& text) {
     write_text(directory / "recipe.json", text);
@@ -67,6 +70,69 @@ TEST(Recipe, MistakesAreNamedWithTheirPlace) {
     std::string many = "1";
     for (int i = 2; i < 102; ++i) many += "," + std::to_string(i);
     expect_refused(R"({"jobs": [{"grid": {"rope": [)" + many + R"(], "rope-dim": [)" + many + "]}}]}", {"10000"});
+}
+
+TEST(Recipe, FineTuningAndEvaluationsAreReadForEveryJob) {
+    const TemporaryDirectory directory;
+    const Recipe recipe = read(directory, R"({
+        "defaults": {"finetune": {"text": ["a.txt", "/abs/b.txt"], "teacher": "${source}", "steps": 3},
+                     "evaluate": [{"text": "wiki.txt"}, {"choices": "x.jsonl", "task": "${t}"},
+                                  {"text": "wiki.txt", "kv-cache": "int4"}, {"name": "again", "text": "wiki.txt"}]},
+        "variables": {"t": "piqa"},
+        "jobs": [{"source": "m", "rope": "high", "grid": {"rope-dim": [4, 8]}},
+                 {"source": "m", "convert": false, "finetune": null}]})");
+    ASSERT_EQ(recipe.jobs.size(), 3U);
+    const BatchJob& first = recipe.jobs[0];
+    EXPECT_TRUE(first.converts);
+    EXPECT_EQ(first.finetune.at("text"), (nlohmann::json{(directory / "a.txt").string(), "/abs/b.txt"}));
+    EXPECT_EQ(first.finetune.at("teacher"), (directory / "m").string());
+    EXPECT_EQ(first.finetune.at("steps"), 3);
+    EXPECT_EQ(first.converted(), directory / "out/m-mla-rope-dim-4");
+    EXPECT_EQ(first.result(), directory / "out/m-mla-rope-dim-4-ft");
+    std::vector<std::string> names;
+    for (const auto& evaluation : first.evaluations) names.push_back(evaluation.name);
+    EXPECT_EQ(names, (std::vector<std::string>{"wiki", "piqa", "wiki-int4", "again"}));
+    EXPECT_EQ(first.evaluations[1].settings.at("choices"), (directory / "x.jsonl").string());
+    EXPECT_FALSE(first.evaluations[3].settings.contains("name"));
+    const BatchJob& original = recipe.jobs[2];
+    EXPECT_FALSE(original.converts);
+    EXPECT_EQ(original.name, "m");
+    EXPECT_EQ(original.result(), directory / "m");
+    EXPECT_EQ(original.evaluations.size(), 4U);
+}
+
+TEST(Recipe, MistakesInFineTuningAndEvaluationsAreNamed) {
+    const auto refused = [](const std::string& job, const std::vector<std::string_view>& needles) {
+        expect_refused(R"({"jobs": [{"source": "a", )" + job + "}]}", needles);
+    };
+    refused(R"("finetune": {"txt": "b"})", {"job 1, finetune", "'txt'", "did you mean 'text'?"});
+    refused(R"("finetune": {"steps": [[1]]})", {"finetune, steps", "string"});
+    refused(R"("finetune": [])", {"finetune", "object"});
+    refused(R"("evaluate": {})", {"evaluate", "list"});
+    refused(R"("evaluate": [{"text": "w.txt"}, {"texts": "w.txt"}])", {"evaluation 2", "'texts'"});
+    refused(R"("evaluate": [{"text": "a/w.txt"}, {"text": "b/w.txt"}])", {"evaluation 2", "'w'", "name"});
+    refused(R"("evaluate": [{"text": "w.txt", "name": "../w"}])", {"evaluation 1", "name"});
+    refused(R"("evaluate": [{}])", {"evaluation 1", "name"});
+    refused(R"("convert": "no")", {"convert", "true or false"});
+    refused(R"("convert": false)", {"job 1", "does nothing"});
+    refused(R"("convert": false, "evaluate": [{"text": "w.txt"}], "grid": {"rope": ["high"]})", {"grid", "'rope'"});
+    expect_refused(R"({"jobs": [{"source": "a", "destination": "o", "finetune": {"text": "t"}},
+                                {"source": "b", "destination": "o-ft"}]})",
+                   {"two jobs", "o-ft"});
+}
+
+TEST(Recipe, AnEvaluationIsKeptUntilItsInputChanges) {
+    const TemporaryDirectory directory;
+    const auto file = directory / "job/wiki.json";
+    const nlohmann::ordered_json fingerprint = {{"model", "x"}}, result = {{"nll", 2.5}};
+    EXPECT_TRUE(saved_evaluation(file, fingerprint).is_null());
+    save_evaluation(file, fingerprint, result);
+    EXPECT_EQ(saved_evaluation(file, fingerprint), result);
+    EXPECT_TRUE(saved_evaluation(file, {{"model", "y"}}).is_null());
+    for (const char* damaged : {"", "[", "[]", "{\"result\": 1}"}) {
+        write_text(file, damaged);
+        EXPECT_TRUE(saved_evaluation(file, fingerprint).is_null()) << damaged;
+    }
 }
 
 TEST(Recipe, VariablesAreBounded) {

@@ -6,8 +6,8 @@
 #include <map>
 #include <memory>
 
+#include "batch_stages.hpp"
 #include "commands.hpp"
-#include "convert_settings.hpp"
 #include "mha2mla/atomic_file.hpp"
 #include "mha2mla/calibration.hpp"
 #include "mha2mla/error.hpp"
@@ -17,6 +17,7 @@
 #include "mha2mla/record.hpp"
 #include "mha2mla/threads.hpp"
 #include "output.hpp"
+#include "recipe_settings.hpp"
 #include "remedies.hpp"
 
 namespace mha2mla::tool {
@@ -26,9 +27,11 @@ namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
 constexpr int kFailed = 1;
+constexpr const char* kGoOn = "go on";
 
 struct BatchFlags {
     fs::path recipe;
+    std::map<std::string, std::string> variables;
     Shard shard;
     bool overwrite = false, dry_run = false, json = false;
 };
@@ -36,7 +39,9 @@ struct BatchFlags {
 /// A job with what is known of it before it runs, and what came of it.
 struct Entry {
     BatchJob job;
-    std::string state;  // done, convert, resume, evaluate, replace; then done, skipped, failed or not run
+    // done, convert, resume, evaluate, replace, or go on where only its stages are left; then done, skipped, failed or
+    // not run
+    std::string state;
     std::string error;
     Plan plan;
     std::uint64_t output_bytes = 0, memory = 0;
@@ -45,6 +50,7 @@ struct Entry {
     bool aligns = false;      // so that the split, and with it the parameters, are not known yet
     double seconds = 0;
     bool planned = false, writes = false;
+    StagesReport stages;
 };
 
 ConvertFlags flags_for(const BatchJob& job, bool overwrite) {
@@ -61,6 +67,12 @@ using SharedNeeds = std::map<fs::path, StatisticSet>;
 
 /// Fills in what can be known. @throws whatever keeps the job from running.
 void look_at(Entry& entry, const Recipe& recipe, const BatchFlags& batch, SharedNeeds& shared, Context& context) {
+    check_stages(entry.job);
+    if (!entry.job.converts) {
+        (void)open_model(entry.job.source, context.ignore_unused, context);
+        entry.state = kGoOn;
+        return;
+    }
     const ConvertFlags flags = flags_for(entry.job, batch.overwrite);
     const Conversion conversion = prepare(flags, context, statistics_directory(recipe));
     entry.plan = conversion.cost;
@@ -69,7 +81,7 @@ void look_at(Entry& entry, const Recipe& recipe, const BatchFlags& batch, Shared
     entry.planned = true;
     entry.aligns = conversion.plan.aligned() != nullptr;
     if (is_done(conversion, flags)) {
-        entry.state = "done";
+        entry.state = stages_text(entry.job).empty() ? "done" : kGoOn;
         return;
     }
     if (finished_conversion(flags.destination, conversion.fingerprint)) {
@@ -127,8 +139,11 @@ std::string free_disk(const fs::path& path) {
 }
 
 std::string notes(const Entry& entry) {
-    if (entry.calibrates) return "calibrates";
-    return entry.aligns ? "aligned; parameter count approximate" : "";
+    if (!entry.error.empty()) return entry.error;
+    std::string text = entry.calibrates ? "calibrates" : entry.aligns ? "aligned; parameter count approximate" : "";
+    const std::string stages = stages_text(entry.job);
+    if (!text.empty() && !stages.empty()) text += "; ";
+    return text + stages;
 }
 
 void print_plan(const Recipe& recipe, const std::vector<Entry>& entries) {
@@ -138,7 +153,7 @@ void print_plan(const Recipe& recipe, const std::vector<Entry>& entries) {
     for (const auto& entry : entries) {
         if (entry.writes) needed += entry.output_bytes;
         if (!entry.planned) {
-            rows.push_back({entry.job.name, entry.state, "", "", "", "", entry.error});
+            rows.push_back({entry.job.name, entry.state, "", "", "", "", notes(entry)});
             continue;
         }
         rows.push_back(
@@ -147,8 +162,7 @@ void print_plan(const Recipe& recipe, const std::vector<Entry>& entries) {
              human_bytes(entry.plan.original_bytes_per_token) + " -> " +
                  human_bytes(entry.plan.converted_bytes_per_token) + " (" + human_reduction(entry.plan.reduction()) +
                  ")",
-             memory_text(entry.output_bytes), memory_text(entry.memory),
-             entry.error.empty() ? notes(entry) : entry.error});
+             memory_text(entry.output_bytes), memory_text(entry.memory), notes(entry)});
     }
     print_columns(rows);
     std::printf("%zu %s, %s to write; %s free in %s, %s of memory available\n", entries.size(),
@@ -164,6 +178,8 @@ Json entry_json(const Entry& entry) {
     json["destination"] = entry.job.destination.string();
     json["settings"] = entry.job.settings;
     if (!entry.error.empty()) json["error"] = entry.error;
+    if (!entry.stages.finetuned.is_null()) json["finetuned"] = entry.stages.finetuned;
+    if (!entry.stages.evaluations.is_null()) json["evaluations"] = entry.stages.evaluations;
     if (!entry.planned) return json;
     json.update(plan_json(entry.plan, 16));
     json["output_bytes"] = entry.output_bytes;
@@ -205,7 +221,7 @@ void try_to_save_summary(const Recipe& recipe, const BatchFlags& flags, const st
 void print_summary(const std::vector<Entry>& entries) {
     std::vector<std::vector<std::string>> rows = {{"job", "result", "seconds", "NLL", "note"}};
     for (const auto& entry : entries) {
-        const bool whole = entry.state == "done" || entry.state == "skipped";
+        const bool whole = entry.job.converts && (entry.state == "done" || entry.state == "skipped");
         const Json measured = whole ? measurement_at(entry.job.destination) : Json();
         const std::string nll =
             measured.is_null() ? "" : fixed(measured.at("nll_original")) + " -> " + fixed(measured.at("nll_converted"));
@@ -215,7 +231,33 @@ void print_summary(const std::vector<Entry>& entries) {
     print_columns(rows);
 }
 
-void run_job(Entry& entry, const Recipe& recipe, const BatchFlags& batch, const SharedNeeds& shared, Context& context) {
+/// One row for each job that was evaluated, one column for each evaluation of any.
+void print_evaluations(const std::vector<Entry>& entries) {
+    std::vector<std::string> header = {"job"};
+    for (const auto& entry : entries) {
+        for (const auto& [name, result] : entry.stages.evaluations.items()) {
+            const std::string title = name + " " + result.begin().key();
+            if (std::ranges::find(header, title) == header.end()) header.push_back(title);
+        }
+    }
+    if (header.size() == 1) return;
+    std::vector<std::vector<std::string>> rows = {header};
+    for (const auto& entry : entries) {
+        if (entry.stages.evaluations.is_null()) continue;
+        std::vector<std::string> row(header.size());
+        row.front() = entry.job.name;
+        for (const auto& [name, result] : entry.stages.evaluations.items()) {
+            const auto column = std::ranges::find(header, name + " " + result.begin().key()) - header.begin();
+            row.at(static_cast<std::size_t>(column)) = fixed(result.begin().value());
+        }
+        rows.push_back(row);
+    }
+    std::printf("\n");
+    print_columns(rows);
+}
+
+void convert_job(Entry& entry, const Recipe& recipe, const BatchFlags& batch, const SharedNeeds& shared,
+                 Context& context) {
     const ConvertFlags flags = flags_for(entry.job, batch.overwrite);
     Conversion conversion = prepare(flags, context, statistics_directory(recipe));
     if (const auto needs = shared.find(entry.statistics); needs != shared.end()) {
@@ -231,6 +273,13 @@ void run_job(Entry& entry, const Recipe& recipe, const BatchFlags& batch, const 
     (void)run_conversion(conversion, flags, context);
 }
 
+void run_job(Entry& entry, const Recipe& recipe, const BatchFlags& batch, const SharedNeeds& shared, Context& context) {
+    const bool converted = entry.state == kGoOn;
+    if (!converted) convert_job(entry, recipe, batch, shared, context);
+    entry.stages = run_stages(entry.job, recipe.output / "evaluations", batch.overwrite, context);
+    entry.state = converted && !entry.stages.worked ? "skipped" : "done";
+}
+
 void run_jobs(const Recipe& recipe, const BatchFlags& flags, const SharedNeeds& shared, std::vector<Entry>& entries,
               Context& context) {
     for (std::size_t i = 0; i < entries.size(); ++i) {
@@ -244,7 +293,6 @@ void run_jobs(const Recipe& recipe, const BatchFlags& flags, const SharedNeeds& 
         const auto start = std::chrono::steady_clock::now();
         try {
             run_job(entry, recipe, flags, shared, context);
-            entry.state = "done";
         } catch (...) {
             const Error error = as_error(std::current_exception());
             entry.error = message_of(error);
@@ -268,8 +316,7 @@ void run_jobs(const Recipe& recipe, const BatchFlags& flags, const SharedNeeds& 
 
 void run(const BatchFlags& flags, Context& context) {
     const ThreadScope threads(context.threads);
-    const auto settings = convert_settings();
-    const Recipe recipe = read_recipe(flags.recipe, settings);
+    const Recipe recipe = read_recipe(flags.recipe, recipe_settings(), flags.variables);
     SharedNeeds shared;
     auto entries = plan_jobs(recipe, flags, shared, context);
     const bool any_failed =
@@ -287,6 +334,7 @@ void run(const BatchFlags& flags, Context& context) {
         print_json(summary_json(flags, entries));
     } else {
         print_summary(entries);
+        print_evaluations(entries);
     }
     flush_stdout();
     with_errors([&] { save_summary(recipe, flags, entries); });
@@ -299,10 +347,25 @@ void run(const BatchFlags& flags, Context& context) {
 
 void add_batch(CLI::App& app, Context& context) {
     auto flags = std::make_shared<BatchFlags>();
-    auto* command = app.add_subcommand("batch", "Run the conversions of a recipe, each at most once");
+    auto* command =
+        app.add_subcommand("batch", "Run the conversions, fine-tunings and evaluations of a recipe, each at most once");
     command->add_option("recipe", flags->recipe, "JSON file: sources and settings, see docs/batch.md")
         ->required()
         ->type_name("FILE");
+    command
+        ->add_option_function<std::string>(
+            "--set",
+            [flags](const std::string& text) {
+                const auto equals = text.find('=');
+                if (equals == 0 || equals == std::string::npos) {
+                    throw CLI::ValidationError("--set", "'" + text + "' is not a variable and its value, NAME=VALUE");
+                }
+                flags->variables[text.substr(0, equals)] = text.substr(equals + 1);
+            },
+            "Value of a variable of the recipe, instead of its own; can be given several times")
+        ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
+        ->trigger_on_parse()
+        ->type_name("NAME=VALUE");
     command->add_flag("--dry-run", flags->dry_run,
                       "Print what would be done, the memory and disk it takes, and the resulting sizes");
     command
@@ -327,7 +390,8 @@ void add_batch(CLI::App& app, Context& context) {
         "the same command again.\n"
         "Exit code 1 if any job failed.",
         {{"what would be done, and what it takes", "mha2mla batch recipe.json --dry-run"},
-         {"the second of four shares, on one of four machines", "mha2mla batch recipe.json --shard 2/4"}});
+         {"the second of four shares, on one of four machines", "mha2mla batch recipe.json --shard 2/4"},
+         {"checkpoints that are somewhere else", "mha2mla batch recipe.json --set models=/data/models"}});
     command->callback([flags, &context] { run(*flags, context); });
 }
 

@@ -3,12 +3,12 @@
 
 #include "commands.hpp"
 #include "conversion.hpp"
-#include "convert_settings.hpp"
 #include "gguf_source.hpp"
 #include "mha2mla/memory.hpp"
 #include "mha2mla/record.hpp"
 #include "mha2mla/threads.hpp"
 #include "output.hpp"
+#include "recipe_settings.hpp"
 
 namespace mha2mla::tool {
 namespace {

@@ -3,8 +3,7 @@
 #include <memory>
 
 #include "commands.hpp"
-#include "eval_longbench.hpp"
-#include "kv_cache_options.hpp"
+#include "evaluation.hpp"
 #include "mha2mla/choices.hpp"
 #include "mha2mla/error.hpp"
 #include "mha2mla/evaluate.hpp"
@@ -17,17 +16,6 @@
 
 namespace mha2mla::tool {
 namespace {
-
-struct EvalFlags {
-    std::filesystem::path model;
-    TextSource tokens;
-    WindowFlags windows;
-    KvCacheFlags cache;
-    std::filesystem::path choices;
-    std::vector<std::string> tasks;
-    LongbenchFlags longbench;
-    bool json = false;
-};
 
 bool runs_model(const EvalFlags& flags) { return flags.longbench.score.empty(); }
 bool of_text(const EvalFlags& flags) { return flags.choices.empty() && !flags.longbench.given(); }
@@ -79,7 +67,7 @@ void run_choices(const EvalFlags& flags, const Model& model, Context& context) {
     } catch (const Error& error) {
         throw error.with_prefix(flags.choices.string() + ": ");
     }
-    if (flags.json) {
+    if (flags.json.asked) {
         nlohmann::ordered_json json;
         json["summed"] = accuracy_json(result.summed);
         json["normalized"] = accuracy_json(result.normalized);
@@ -88,7 +76,7 @@ void run_choices(const EvalFlags& flags, const Model& model, Context& context) {
         json["tokens"] = result.tokens;
         json["truncated"] = result.truncated;
         json["log_likelihoods"] = result.log_likelihoods;
-        print_json(json);
+        flags.json.put(json);
         return;
     }
     print_table({
@@ -99,10 +87,16 @@ void run_choices(const EvalFlags& flags, const Model& model, Context& context) {
     });
 }
 
-void run(const EvalFlags& flags, Context& context) {
+}  // namespace
+
+void check_evaluation_flags(const EvalFlags& flags) {
     check_rules(kEvalRules, flags);
     check_kv_cache_flags(flags.cache);
     check_longbench_flags(flags.longbench);
+}
+
+void run_evaluation(const EvalFlags& flags, Context& context) {
+    check_evaluation_flags(flags);
     const LongbenchSettings settings{flags.tasks, flags.tokens.tokenizer, flags.windows.context, flags.json};
     if (!runs_model(flags)) return eval_predictions(flags.longbench, settings);
     if (flags.model.empty()) throw CLI::RequiredError("model");
@@ -118,7 +112,7 @@ void run(const EvalFlags& flags, Context& context) {
     const int bits = flags.cache.format ? row_of(cache.format).bits : 16;
     const double cache_bytes = bits / 8.0 * static_cast<double>(cache_numbers_per_token(model.config));
     const std::string format = flags.cache.format ? std::string(row_of(cache.format).name) : "16 bit";
-    if (flags.json) {
+    if (flags.json.asked) {
         nlohmann::ordered_json json;
         json["nll"] = result.nll;
         json["perplexity"] = result.perplexity();
@@ -127,7 +121,7 @@ void run(const EvalFlags& flags, Context& context) {
         json["context"] = result.context;
         json["kv_cache_bytes_per_token"] = number(cache_bytes);
         if (flags.cache.format) json["kv_cache_format"] = format;
-        print_json(json);
+        flags.json.put(json);
         return;
     }
     print_table({
@@ -138,6 +132,8 @@ void run(const EvalFlags& flags, Context& context) {
         {"KV cache per token", human_bytes(cache_bytes) + " bytes at " + format},
     });
 }
+
+namespace {
 
 /// Names of both kinds of data sets; which of them fit is known when all options are.
 void add_task_option(CLI::App& command, std::vector<std::string>& names) {
@@ -164,16 +160,12 @@ void add_task_option(CLI::App& command, std::vector<std::string>& names) {
 
 }  // namespace
 
-void add_eval(CLI::App& app, Context& context) {
-    auto flags = std::make_shared<EvalFlags>();
-    auto* command = app.add_subcommand(
-        "eval", "NLL and perplexity of a checkpoint on a text, or its score on multiple choice or LongBench");
-    add_checkpoint_option(*command, flags->model);
-    add_ignore_unused_option(*command, context.ignore_unused);
-    command->get_option("model")->required(false);  // predictions are scored without one
-    add_token_options(*command, flags->tokens);
-    add_window_options(*command, flags->windows);
-    command->get_option("--context")
+void add_evaluation_options(CLI::App& command, EvalFlags& flags) {
+    add_checkpoint_option(command, flags.model);
+    command.get_option("model")->required(false);  // predictions are scored without one
+    add_token_options(command, flags.tokens);
+    add_window_options(command, flags.windows);
+    command.get_option("--context")
         ->description(
             "Tokens of a window, BOS included; default: 2048 or max_position_embeddings if less. With --longbench: of "
             "a "
@@ -181,27 +173,35 @@ void add_eval(CLI::App& app, Context& context) {
             "and "
             "its new tokens; default: 2048");
     add_kv_cache_options(
-        *command, flags->cache,
+        command, flags.cache,
         "none, all of a window at once in float32; with --choices and --longbench that of the weights");
     command
-        ->add_option("--choices", flags->choices,
-                     "Multiple choice instead of a text: JSON Lines with query, choices and gold, or see --task")
+        .add_option("--choices", flags.choices,
+                    "Multiple choice instead of a text: JSON Lines with query, choices and gold, or see --task")
         ->type_name("FILE")
         ->excludes("--text")
         ->excludes("--tokens");
-    command->get_option("--tokenizer")->remove_needs(command->get_option("--text"));  // others read text too
-    add_task_option(*command, flags->tasks);
-    add_longbench_options(*command, flags->longbench);
-    document_rules(*command, kEvalRules);
+    command.get_option("--tokenizer")->remove_needs(command.get_option("--text"));  // others read text too
+    add_task_option(command, flags.tasks);
+    add_longbench_options(command, flags.longbench);
+    document_rules(command, kEvalRules);
+}
+
+void add_eval(CLI::App& app, Context& context) {
+    auto flags = std::make_shared<EvalFlags>();
+    auto* command = app.add_subcommand(
+        "eval", "NLL and perplexity of a checkpoint on a text, or its score on multiple choice or LongBench");
+    add_ignore_unused_option(*command, context.ignore_unused);
+    add_evaluation_options(*command, *flags);
     add_threads_option(*command, context);
-    add_json_option(*command, flags->json);
+    add_json_option(*command, flags->json.asked);
     set_footer(*command, "",
                {{"", "mha2mla eval ./model --text wiki.txt --context 2048"},
                 {"quicker, for scripts", "mha2mla eval ./model-mla --text wiki.txt --max-windows 16 --json"},
                 {"multiple choice", "mha2mla eval ./model --choices hellaswag_val.jsonl --task hellaswag"},
                 {"LongBench with a quantised cache; the same command goes on where it was interrupted",
                  "mha2mla eval ./model --longbench LongBench/data --kv-cache int4-hqq --predictions pred/model-int4"}});
-    command->callback([flags, &context] { run(*flags, context); });
+    command->callback([flags, &context] { run_evaluation(*flags, context); });
 }
 
 }  // namespace mha2mla::tool

@@ -9,14 +9,14 @@
 namespace mha2mla::tool {
 namespace {
 
-constexpr std::size_t kIndent = 16, kColumns = 100;
+constexpr std::size_t kIndent = 16, kFamilyColumns = 100;
 
-void print_line(const std::string& text) { std::printf("%s", wrap(text, kIndent, kColumns).c_str()); }
+void print_line(const std::string& text) { std::printf("%s", wrap(text, kIndent, kFamilyColumns).c_str()); }
 
-void print_all() {
+void print_families() {
     for (const FamilyRow& row : family_rows()) {
         const std::string name(row.model_type);
-        const std::string body = wrap(std::string(row.covers), kIndent, kColumns);
+        const std::string body = wrap(std::string(row.covers), kIndent, kFamilyColumns);
         std::printf("%-*s%s", static_cast<int>(kIndent), (name + " ").c_str(),
                     name.size() < kIndent ? body.substr(kIndent).c_str() : ("\n" + body).c_str());
         print_line("needs " + joined(row.needs));
@@ -27,7 +27,7 @@ void print_all() {
     }
 }
 
-void print_all_as_json() {
+void print_families_as_json() {
     auto json = nlohmann::ordered_json::array();
     for (const FamilyRow& row : family_rows()) {
         nlohmann::ordered_json entry = {{"model_type", row.model_type}, {"models", row.covers}, {"needs", row.needs}};
@@ -56,7 +56,7 @@ void add_families(CLI::App& app, Context&) {
                {{"", "mha2mla families"},
                 {"those that convert to layout deepseek",
                  "mha2mla families --json | jq -r '.[] | select(.layouts.deepseek.converts) | .model_type'"}});
-    command->callback([json] { *json ? print_all_as_json() : print_all(); });
+    command->callback([json] { *json ? print_families_as_json() : print_families(); });
 }
 
 }  // namespace mha2mla::tool

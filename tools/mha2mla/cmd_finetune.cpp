@@ -5,8 +5,8 @@
 #include <memory>
 
 #include "commands.hpp"
+#include "finetuning.hpp"
 #include "mha2mla/error.hpp"
-#include "mha2mla/finetune.hpp"
 #include "mha2mla/memory.hpp"
 #include "mha2mla/threads.hpp"
 #include "mha2mla/windows.hpp"
@@ -17,22 +17,6 @@
 
 namespace mha2mla::tool {
 namespace {
-
-struct FinetuneFlags {
-    std::filesystem::path model, output, teacher;
-    std::vector<std::string> texts, token_files;
-    std::filesystem::path tokenizer;
-    std::string text_field;
-    TextSource evaluation;
-    double eval_fraction = 0;
-    std::optional<std::int64_t> seq_len, epochs, warmup, decay_start, decay_steps, steps, micro_batch;
-    std::optional<double> teacher_weight;
-    double hidden_weight = 0, minimum_rate = 0;
-    FinetuneOptions options;
-    FinetuneRun run;
-    std::optional<double> save_minutes;
-    bool no_shuffle = false, dry_run = false, json = false;
-};
 
 struct MomentFormatRow {
     bool bf16;
@@ -131,11 +115,17 @@ void print_result(const FinetuneFlags& flags, const FinetuneReport& report) {
     print_table(rows);
 }
 
-void run(FinetuneFlags& flags, Context& context) {
+}  // namespace
+
+void check_training_flags(const FinetuneFlags& flags) {
     check_rules(kRules, flags);
     if (flags.texts.empty() && flags.token_files.empty()) {
         throw Error(ErrorCode::usage, "nothing to train on", Remedy::give_text);
     }
+}
+
+std::optional<FinetuneReport> run_training(FinetuneFlags& flags, Context& context) {
+    check_training_flags(flags);
     const ThreadScope threads(context.threads);
     const Model model = open_model(flags.model, context.ignore_unused, context);
     std::optional<Model> teacher;
@@ -166,16 +156,18 @@ void run(FinetuneFlags& flags, Context& context) {
     }
     check_memory(finetune_memory(model, options), context, options);
     if (flags.dry_run) {
-        return print_table({{"would train", std::to_string(options.steps) + " steps of " +
-                                                std::to_string(options.batch * options.seq_len) + " tokens"}});
+        print_table({{"would train", std::to_string(options.steps) + " steps of " +
+                                         std::to_string(options.batch * options.seq_len) + " tokens"}});
+        return std::nullopt;
     }
     const auto report = [&](const StepReport& step) {
         spdlog::debug("step {}: loss {:.4f}, gradient norm {:.3f}, learning rate {:.2e}, {:.0f} tokens/s", step.step,
                       step.loss, step.gradient_norm, step.rate, static_cast<double>(step.tokens) / step.seconds);
     };
-    print_result(flags,
-                 finetune(model, teacher ? &*teacher : nullptr, text, options, flags.run, context.observer, report));
+    return finetune(model, teacher ? &*teacher : nullptr, text, options, flags.run, context.observer, report);
 }
+
+namespace {
 
 void add_data_options(CLI::App& command, FinetuneFlags& flags) {
     command.option_defaults()->group(kText);
@@ -307,6 +299,24 @@ void add_training_options(CLI::App& command, FinetuneFlags& flags) {
 
 }  // namespace
 
+void add_training_settings(CLI::App& command, FinetuneFlags& flags) {
+    add_data_options(command, flags);
+    add_training_options(command, flags);
+    command.option_defaults()->group(kOutput);
+    add_dtype_option(command, flags.run.dtype, "dtype of the output; auto keeps each tensor's");
+    command.add_option("--save-every", flags.run.save_every, "Steps between checkpoints of the run; default: by time")
+        ->check(in_range(1, 1 << 30))
+        ->type_name("N");
+    command.add_option("--save-minutes", flags.save_minutes, "Minutes between checkpoints of the run; default: 10")
+        ->check(unnamed(CLI::NonNegativeNumber))
+        ->excludes("--save-every")
+        ->type_name("T");
+    command.option_defaults()->group(kRunning);
+    add_choice(command, "--moments", flags.options.bf16_moments, kMomentFormats, &MomentFormatRow::bf16,
+               "Format of AdamW's moments; bf16 halves their memory");
+    document_rules(command, kRules);
+}
+
 void add_finetune(CLI::App& app, Context& context) {
     auto flags = std::make_shared<FinetuneFlags>();
     auto* command = app.add_subcommand(
@@ -314,28 +324,16 @@ void add_finetune(CLI::App& app, Context& context) {
     add_checkpoint_option(*command, flags->model);
     command->add_option("output", flags->output, "Directory for the trained checkpoint")->type_name("DIR")->required();
     add_ignore_unused_option(*command, context.ignore_unused);
-    add_data_options(*command, *flags);
-    add_training_options(*command, *flags);
+    add_training_settings(*command, *flags);
     command->option_defaults()->group(kOutput);
-    add_dtype_option(*command, flags->run.dtype, "dtype of the output; auto keeps each tensor's");
     command->add_flag("--overwrite", flags->run.overwrite, "Replace what the output directory holds");
     command->add_flag("--resume", flags->run.resume,
                       "Go on with an unfinished run of the same settings, to the same bytes");
-    command->add_option("--save-every", flags->run.save_every, "Steps between checkpoints of the run; default: by time")
-        ->check(in_range(1, 1 << 30))
-        ->type_name("N");
-    command->add_option("--save-minutes", flags->save_minutes, "Minutes between checkpoints of the run; default: 10")
-        ->check(unnamed(CLI::NonNegativeNumber))
-        ->excludes("--save-every")
-        ->type_name("T");
     command->option_defaults()->group(kRunning);
-    add_choice(*command, "--moments", flags->options.bf16_moments, kMomentFormats, &MomentFormatRow::bf16,
-               "Format of AdamW's moments; bf16 halves their memory");
     command->add_flag("--dry-run", flags->dry_run, "Only say how many steps it would be, and what memory they take");
     add_threads_option(*command, context);
     add_max_memory_option(*command, context);
     add_json_option(*command, flags->json);
-    document_rules(*command, kRules);
     set_footer(
         *command, "",
         {{"distillation from the original",
@@ -343,7 +341,9 @@ void add_finetune(CLI::App& app, Context& context) {
          {"next tokens, attention only", "mha2mla finetune ./model-mla ./model-ft --text corpus.txt --train attention"},
          {"go on after an interruption",
           "mha2mla finetune ./model-mla ./model-ft --text corpus.txt --train attention --resume"}});
-    command->callback([flags, &context] { run(*flags, context); });
+    command->callback([flags, &context] {
+        if (const auto report = run_training(*flags, context)) print_result(*flags, *report);
+    });
 }
 
 }  // namespace mha2mla::tool

@@ -151,7 +151,7 @@ void eval_longbench(const LongbenchFlags& flags, const LongbenchSettings& settin
     spdlog::info("predictions are written to {}", options.predictions.string());
     const LongbenchRun run = run_or_say_how_to_go_on(model, options, context);
     const LongbenchScores scores = score_longbench(run.predictions);
-    if (!settings.json) {
+    if (!settings.json.asked) {
         print_scores(scores);
         const auto known = static_cast<std::int64_t>(run.predictions.size()) - run.computed;
         std::printf("%lld predictions computed, %lld of them with shortened prompts; %lld were there\n",
@@ -165,7 +165,7 @@ void eval_longbench(const LongbenchFlags& flags, const LongbenchSettings& settin
     json["truncated"] = run.truncated;
     json["protocol"] = kLongbenchProtocols.at(static_cast<std::size_t>(options.protocol)).name;
     json["kv_cache_format"] = row_of(options.cache.format).name;
-    print_json(json);
+    settings.json.put(json);
 }
 
 void eval_predictions(const LongbenchFlags& flags, const LongbenchSettings& settings) {
@@ -180,7 +180,7 @@ void eval_predictions(const LongbenchFlags& flags, const LongbenchSettings& sett
         }
     }
     const LongbenchScores scores = score_longbench(predictions);
-    if (settings.json) return print_json(scores_json(scores));
+    if (settings.json.asked) return settings.json.put(scores_json(scores));
     print_scores(scores);
 }
 

@@ -10,6 +10,7 @@
 #include "context.hpp"
 #include "kv_cache_options.hpp"
 #include "mha2mla/longbench.hpp"
+#include "output.hpp"
 
 namespace mha2mla::tool {
 
@@ -28,7 +29,7 @@ struct LongbenchSettings {
     std::vector<std::string> tasks;
     std::filesystem::path tokenizer;
     std::optional<std::int64_t> context;
-    bool json = false;
+    JsonOutput json;
 };
 
 void add_longbench_options(CLI::App& command, LongbenchFlags& flags);

@@ -5,9 +5,9 @@
 #include <algorithm>
 #include <array>
 
-#include "convert_settings.hpp"
 #include "mha2mla/error.hpp"
 #include "option_rules.hpp"
+#include "recipe_settings.hpp"
 
 namespace mha2mla::tool {
 namespace {

@@ -36,6 +36,11 @@ void print_json(const nlohmann::ordered_json& json) {
     std::printf("%s\n", json_text(json, 2).c_str());
 }
 
+void JsonOutput::put(const nlohmann::ordered_json& json) const {
+    if (into == nullptr) return print_json(json);
+    *into = json;
+}
+
 nlohmann::ordered_json verify_json(const VerifyResult& result) {
     return {{"nll_original", result.nll_original},
             {"nll_converted", result.nll_converted},

@@ -33,6 +33,13 @@ struct ExitWith {
 /// short.
 void print_json(const nlohmann::ordered_json& json);
 
+/// The document of --json: whether it is asked for, and where it goes instead of stdout.
+struct JsonOutput {
+    bool asked = false;
+    nlohmann::ordered_json* into = nullptr;
+    void put(const nlohmann::ordered_json& json) const;
+};
+
 /// What both models make of the same text, as `verify --json` and the record of a conversion say it.
 [[nodiscard]] nlohmann::ordered_json verify_json(const VerifyResult& result);
 

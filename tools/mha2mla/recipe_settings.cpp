@@ -1,4 +1,4 @@
-#include "convert_settings.hpp"
+#include "recipe_settings.hpp"
 
 #include <algorithm>
 
@@ -11,7 +11,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-bool is_path(const CLI::Option& option) { return option.get_type_name() == "FILE"; }
+bool is_path(const CLI::Option& option) { return option.get_type_name() == "FILE" || option.get_type_name() == "DIR"; }
 bool is_flag(const CLI::Option& option) { return option.get_items_expected_max() == 0; }
 
 /// The value of an option in JSON: flags as true or false, numbers as numbers.
@@ -36,18 +36,52 @@ std::string absolute_text(const fs::path& path) { return fs::absolute(path).lexi
 
 std::string value_text(const Json& value) { return value.is_string() ? value.get<std::string>() : value.dump(); }
 
-}  // namespace
-
-std::vector<RecipeSetting> convert_settings() {
+/// The options that `add` adds to a command.
+/// @param of_batch those that batch gives itself
+template <typename Flags>
+std::vector<RecipeSetting> settings_of(void (*add)(CLI::App&, Flags&),
+                                       const std::vector<std::string_view>& of_batch = {}) {
     CLI::App app;
     app.set_help_flag();
-    ConvertFlags flags;
-    add_conversion_options(app, flags);
+    Flags flags;
+    add(app, flags);
     std::vector<RecipeSetting> settings;
     for (const auto* option : std::as_const(app).get_options()) {
-        settings.push_back({option->get_lnames().at(0), is_path(*option)});
+        if (option->get_lnames().empty()) continue;  // an argument
+        const std::string& name = option->get_lnames().front();
+        if (std::ranges::find(of_batch, name) == of_batch.end()) settings.push_back({name, is_path(*option)});
     }
     return settings;
+}
+
+template <typename Flags>
+Flags parsed(void (*add)(CLI::App&, Flags&), const Json& settings, const std::string& where) {
+    CLI::App app;
+    Flags flags;
+    add(app, flags);
+    std::vector<std::string> arguments;
+    for (const auto& [name, value] : settings.items()) {
+        const Json values = value.is_array() ? value : Json::array({value});
+        for (const auto& each : values) arguments.push_back("--" + name + "=" + value_text(each));
+    }
+    std::reverse(arguments.begin(), arguments.end());  // CLI11 expects them in reverse order
+    try {
+        app.parse(arguments);
+    } catch (const CLI::ParseError& error) {
+        throw Error(ErrorCode::usage, where + ": " + error.what());
+    }
+    return flags;
+}
+
+std::string where_in(const BatchJob& job) { return "job '" + job.name + "'"; }
+
+}  // namespace
+
+std::vector<RecipeSetting> convert_settings() { return settings_of(add_conversion_options); }
+
+RecipeSettings recipe_settings() {
+    return {convert_settings(), settings_of(add_training_settings),
+            settings_of(add_evaluation_options, {"longbench-score", "predictions", "overwrite"})};
 }
 
 Json recipe_of(const CLI::App& command, const ConvertFlags& flags) {
@@ -99,19 +133,23 @@ std::string command_line(const Json& recipe) {
 }
 
 ConvertFlags flags_of(const BatchJob& job) {
-    CLI::App app;
-    ConvertFlags flags;
-    add_conversion_options(app, flags);
-    std::vector<std::string> arguments;
-    for (const auto& [name, value] : job.settings.items()) arguments.push_back("--" + name + "=" + value_text(value));
-    std::reverse(arguments.begin(), arguments.end());  // CLI11 expects them in reverse order
-    try {
-        app.parse(arguments);
-    } catch (const CLI::ParseError& error) {
-        throw Error(ErrorCode::usage, "job '" + job.name + "': " + error.what());
-    }
+    ConvertFlags flags = parsed(add_conversion_options, job.settings, where_in(job));
     flags.source = job.source;
     flags.destination = job.destination;
+    return flags;
+}
+
+FinetuneFlags finetune_flags_of(const BatchJob& job) {
+    FinetuneFlags flags = parsed(add_training_settings, job.finetune, where_in(job) + ", finetune");
+    flags.model = job.converted();
+    flags.output = job.finetuned();
+    return flags;
+}
+
+EvalFlags eval_flags_of(const BatchJob& job, const BatchEvaluation& evaluation) {
+    EvalFlags flags =
+        parsed(add_evaluation_options, evaluation.settings, where_in(job) + ", evaluation " + evaluation.name);
+    flags.model = job.result();
     return flags;
 }
 

@@ -1,18 +1,22 @@
 #pragma once
-/// Recipes and the options of convert: a setting of a recipe is a long option without its dashes. The settings are read
-/// from the options, so that recipes support a new option without changes.
+/// Recipes and the options of commands: a setting of a recipe is a long option without its dashes. The settings are
+/// read from the options, so that recipes support a new option without changes.
 
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
 #include "conversion.hpp"
+#include "evaluation.hpp"
+#include "finetuning.hpp"
 #include "mha2mla/batch.hpp"
 
 namespace mha2mla::tool {
 
 /// Every option of add_conversion_options().
 [[nodiscard]] std::vector<RecipeSetting> convert_settings();
+/// Those of all commands that a recipe may run.
+[[nodiscard]] RecipeSettings recipe_settings();
 
 /// The settings that were given on the command line of `convert`, as a recipe with one job and absolute paths.
 [[nodiscard]] nlohmann::ordered_json recipe_of(const CLI::App& command, const ConvertFlags& flags);
@@ -24,7 +28,10 @@ namespace mha2mla::tool {
 /// The only job of a recipe as a command for the shell.
 [[nodiscard]] std::string command_line(const nlohmann::ordered_json& recipe);
 
-/// The options of a job of a recipe. @throws Error{usage} naming the job if a value is invalid.
+/// The options of a job of a recipe, of its fine-tuning and of one of its evaluations. @throws Error{usage} naming the
+/// job if a value is invalid.
 [[nodiscard]] ConvertFlags flags_of(const BatchJob& job);
+[[nodiscard]] FinetuneFlags finetune_flags_of(const BatchJob& job);
+[[nodiscard]] EvalFlags eval_flags_of(const BatchJob& job, const BatchEvaluation& evaluation);
 
 }  // namespace mha2mla::tool

@@ -1,0 +1,143 @@
+#include "batch_stages.hpp"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "mha2mla/error.hpp"
+#include "mha2mla/fingerprint.hpp"
+#include "recipe_settings.hpp"
+
+namespace mha2mla::tool {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
+
+const RecipeSettings& known_settings() {
+    static const RecipeSettings settings = recipe_settings();
+    return settings;
+}
+
+bool is_path(const std::vector<RecipeSetting>& known, const std::string& name) {
+    const auto found = std::ranges::find(known, name, &RecipeSetting::name);
+    return found != known.end() && found->is_path;
+}
+
+void check_paths(const BatchJob& job, const JobSettings& settings, const std::vector<RecipeSetting>& known) {
+    for (const auto& [name, value] : settings.items()) {
+        if (!is_path(known, name)) continue;
+        for (const auto& path : value.is_array() ? value : Json::array({value})) {
+            if (fs::exists(fs::path(path.get<std::string>()))) continue;
+            throw Error(ErrorCode::io, "job '" + job.name + "', " + name + ": " + path.get<std::string>() +
+                                           ": there is no such file or directory");
+        }
+    }
+}
+
+/// Hash of a file, or of the names and hashes of a directory's files.
+Json content_of(const fs::path& path) {
+    if (!fs::is_directory(path)) return file_hash(path);
+    std::vector<fs::path> files;
+    for (const auto& entry : fs::directory_iterator(path)) {
+        if (entry.is_regular_file()) files.push_back(entry.path());
+    }
+    std::ranges::sort(files);
+    Json content;
+    for (const auto& file : files) content[file.filename().string()] = file_hash(file);
+    return content;
+}
+
+/// What the result of an evaluation depends on.
+Json fingerprint_of(const Model& model, const BatchEvaluation& evaluation) {
+    Json json = {{"model", source_fingerprint(model)}, {"settings", evaluation.settings}};
+    for (auto& [name, value] : json["settings"].items()) {
+        if (is_path(known_settings().evaluate, name)) value = content_of(value.get<std::string>());
+    }
+    return json;
+}
+
+/// The number of a result that a table shows.
+struct Metric {
+    std::string name;
+    Json value;
+};
+Metric metric_of(const Json& result) {
+    if (result.contains("nll")) return {"nll", result.at("nll")};
+    if (result.contains("normalized")) return {"accuracy", result.at("normalized").at("accuracy")};
+    return {"average", result.at("average")};
+}
+
+Json summary_of(const FinetuneReport& report, const fs::path& output) {
+    Json json = {{"output", output.string()}, {"steps", report.steps}, {"best_step", report.best_step}};
+    if (report.nll_before) json["nll_before"] = *report.nll_before;
+    if (report.nll_after) json["nll_after"] = *report.nll_after;
+    return json;
+}
+
+Json evaluate_job(const BatchJob& job, const BatchEvaluation& evaluation, const fs::path& predictions,
+                  Context& context) {
+    EvalFlags flags = eval_flags_of(job, evaluation);
+    if (flags.longbench.runs()) flags.longbench.predictions = predictions;
+    Json result;
+    flags.json = {true, &result};
+    run_evaluation(flags, context);
+    return result;
+}
+
+}  // namespace
+
+void check_stages(const BatchJob& job) {
+    if (!job.finetune.is_null()) {
+        check_training_flags(finetune_flags_of(job));
+        check_paths(job, job.finetune, known_settings().finetune);
+    }
+    for (const auto& evaluation : job.evaluations) {
+        const EvalFlags flags = eval_flags_of(job, evaluation);
+        check_evaluation_flags(flags);
+        if (!flags.tokens.given() && flags.choices.empty() && !flags.longbench.given()) {
+            throw Error(ErrorCode::usage, "job '" + job.name + "', evaluation " + evaluation.name +
+                                              ": nothing to evaluate on; give text, tokens, choices or longbench");
+        }
+        check_paths(job, evaluation.settings, known_settings().evaluate);
+    }
+}
+
+std::string stages_text(const BatchJob& job) {
+    const std::string trained = job.finetune.is_null() ? "" : "fine-tuned";
+    const std::size_t count = job.evaluations.size();
+    if (count == 0) return trained.empty() ? "" : "then " + trained;
+    return "then " + (trained.empty() ? "" : trained + " and ") + "evaluated" +
+           (count == 1 ? "" : " " + std::to_string(count) + " times");
+}
+
+StagesReport run_stages(const BatchJob& job, const fs::path& directory, bool overwrite, Context& context) {
+    StagesReport report;
+    if (!job.finetune.is_null()) {
+        FinetuneFlags flags = finetune_flags_of(job);
+        flags.run.resume = true;
+        flags.run.overwrite = overwrite;
+        const FinetuneReport trained = run_training(flags, context).value();
+        report.worked = !trained.already_finished;
+        report.finetuned = summary_of(trained, flags.output);
+    }
+    if (job.evaluations.empty()) return report;
+    const Model model = open_model(job.result(), context.ignore_unused, context);
+    for (const auto& evaluation : job.evaluations) {
+        const fs::path file = directory / job.name / (evaluation.name + ".json");
+        const Json fingerprint = fingerprint_of(model, evaluation);
+        Json result = saved_evaluation(file, fingerprint);
+        if (result.is_null()) {
+            spdlog::info("evaluation {} of {}", evaluation.name, job.result().string());
+            result = evaluate_job(job, evaluation, directory / job.name / evaluation.name, context);
+            save_evaluation(file, fingerprint, result);
+            report.worked = true;
+        }
+        const auto [metric, score] = metric_of(result);
+        report.evaluations[evaluation.name] = {{metric, score}, {"file", file.string()}};
+    }
+    return report;
+}
+
+}  // namespace mha2mla::tool
