@@ -16,6 +16,7 @@ using Json = nlohmann::ordered_json;
 constexpr std::size_t kMostJobs = 10'000;
 constexpr std::size_t kMostBytes = 16'000'000;
 constexpr std::size_t kMostEvaluations = 1'000;  // of a job
+constexpr std::size_t kMostText = 64'000'000;    // of all settings, with 64 bytes for each
 
 [[noreturn]] void fail(const std::string& where, const std::string& problem) {
     throw Error(ErrorCode::format, where + ": " + problem);
@@ -132,7 +133,7 @@ private:
         return (directory_ / value.get<std::string>()).lexically_normal();
     }
 
-    void add_jobs(const Json& job, const std::string& number, Recipe& result) const {
+    void add_jobs(const Json& job, const std::string& number, Recipe& result) {
         const std::string where = file_ + ": " + number;
         const Json defaults = recipe_.value("defaults", Json::object());
         auto keys = names_of({"source", "destination", "convert", "finetune", "evaluate", "grid"}, settings_.convert);
@@ -154,7 +155,7 @@ private:
         }
     }
 
-    BatchJob one_job(const Json& values, const Choice& choice, const std::string& where, const fs::path& output) const {
+    BatchJob one_job(const Json& values, const Choice& choice, const std::string& where, const fs::path& output) {
         if (!values.contains("source")) fail(where, "has no source; give the directory of a checkpoint");
         BatchJob job;
         Variables variables = variables_;
@@ -170,7 +171,7 @@ private:
             if (!job.converts || !values.contains(setting.name)) continue;
             const std::string place = where + ", " + setting.name;
             check_value(values.at(setting.name), place);
-            const Json value = variables.expand(values.at(setting.name));
+            const Json value = counted(variables.expand(values.at(setting.name)));
             job.settings[setting.name] = setting.is_path ? Json(path_of(value, place).string()) : value;
             variables.set(setting.name, value);
         }
@@ -188,8 +189,15 @@ private:
         return job;
     }
 
+    /// The value, which counts towards kMostText: a grid repeats what `defaults` have.
+    Json counted(Json value) {
+        text_ += 64 + (value.is_string() ? value.get_ref<const std::string&>().size() : 0);
+        if (text_ > kMostText) fail(file_, "expands to more than " + std::to_string(kMostText) + " bytes of settings");
+        return value;
+    }
+
     /// Reads what follows the conversion.
-    void add_stages(const Json& values, const Variables& variables, const std::string& where, BatchJob& job) const {
+    void add_stages(const Json& values, const Variables& variables, const std::string& where, BatchJob& job) {
         if (const Json finetune = values.value("finetune", Json()); !finetune.is_null()) {
             job.finetune = stage_settings(finetune, {}, settings_.finetune, variables, where + ", finetune");
         }
@@ -220,8 +228,7 @@ private:
 
     /// The settings of another command than convert, where a value may be a list.
     Json stage_settings(const Json& values, const std::vector<std::string>& more_keys,
-                        std::span<const RecipeSetting> known, const Variables& variables,
-                        const std::string& where) const {
+                        std::span<const RecipeSetting> known, const Variables& variables, const std::string& where) {
         check_keys(values, names_of(more_keys, known), where);
         Json settings = Json::object();
         for (const auto& setting : known) {
@@ -229,7 +236,7 @@ private:
             const std::string place = where + ", " + setting.name;
             const auto one = [&](const Json& value) {
                 check_value(value, place);
-                const Json expanded = variables.expand(value);
+                const Json expanded = counted(variables.expand(value));
                 return setting.is_path ? Json(path_of(expanded, place).string()) : expanded;
             };
             const Json& value = values.at(setting.name);
@@ -271,6 +278,7 @@ private:
     fs::path directory_;
     const RecipeSettings& settings_;
     Variables variables_;
+    std::size_t text_ = 0;
 };
 
 }  // namespace

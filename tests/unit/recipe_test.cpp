@@ -70,6 +70,10 @@ TEST(Recipe, MistakesAreNamedWithTheirPlace) {
     std::string many = "1";
     for (int i = 2; i < 102; ++i) many += "," + std::to_string(i);
     expect_refused(R"({"jobs": [{"grid": {"rope": [)" + many + R"(], "rope-dim": [)" + many + "]}}]}", {"10000"});
+    const std::string long_text(50'000, 'x');
+    expect_refused(R"({"jobs": [{"source": "a", "stats": ")" + long_text + R"(", "grid": {"rope": [)" + many +
+                       R"(], "rope-dim": [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14]}}]})",
+                   {"bytes of settings"});
 }
 
 TEST(Recipe, FineTuningAndEvaluationsAreReadForEveryJob) {
