@@ -78,11 +78,12 @@ struct FinetuneOptions {
     double clip = 1;            // largest norm of all gradients together; 0: none
     bool bf16_moments = false;  // AdamW's, which halves their memory
     std::int64_t steps = 0;
-    std::int64_t batch = 32;        // sequences of a step
-    std::int64_t micro_batch = 4;   // sequences whose activations are held at once
-    std::int64_t seq_len = 2048;    // tokens of a sequence
-    bool keep_activations = false;  // of all layers, instead of computing each layer a second time
-    bool shuffle = true;            // sequences, anew for each pass over them
+    std::int64_t batch = 32;          // sequences of a step
+    std::int64_t micro_batch = 4;     // sequences whose activations are held at once
+    std::int64_t seq_len = 2048;      // tokens of a sequence
+    bool keep_activations = false;    // of all layers, instead of computing each layer a second time
+    bool shuffle = true;              // sequences, anew for each pass over them
+    bool separate_documents = false;  // a token attends to its own document only, by TrainingText::starts
     std::uint64_t seed = 0;
 };
 

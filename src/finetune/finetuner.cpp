@@ -70,6 +70,7 @@ struct Finetuner::State {
         const std::int64_t length = options.seq_len, sequences = text.sequences(length);
         ids.clear();
         next.clear();
+        begins.clear();
         for (std::int64_t i = 0; i < options.batch; ++i) {
             const std::int64_t place = step * options.batch + i;
             if (place / sequences != pass || order.empty()) {
@@ -77,28 +78,51 @@ struct Finetuner::State {
                 order = order_of(sequences, pass, options);
             }
             const std::int64_t first = order[static_cast<std::size_t>(place % sequences)] * length;
+            std::int64_t begin = 0;
             for (std::int64_t t = first; t < first + length; ++t) {
                 const auto at = static_cast<std::size_t>(t);
                 ids.push_back(text.ids[at]);
+                if (begins_document(t)) begin = t - first;
+                if (options.separate_documents) begins.push_back(begin);
                 const bool last = t + 1 == first + length;
-                const bool scored = !last && (text.starts.empty() || text.starts[at + 1] == 0);
+                const bool scored = !last && !begins_document(t + 1);
                 next.push_back(scored ? text.ids[at + 1] : -1);
             }
         }
+    }
+
+    [[nodiscard]] bool begins_document(std::int64_t t) const {
+        return !text.starts.empty() && text.starts[static_cast<std::size_t>(t)] != 0;
+    }
+
+    /// The teacher's hidden states; where documents are apart, each by itself.
+    [[nodiscard]] Matrix taught(const TrainingBatch& batch) const {
+        Observer quiet;
+        if (batch.begins.empty()) return prefill(*teacher, batch.ids, options.seq_len, quiet);
+        Matrix hidden(std::ssize(batch.ids), teacher->config.hidden_size);
+        for (std::int64_t t = 0; t < std::ssize(batch.ids);) {
+            const auto at = [&](std::int64_t token) { return batch.begins[static_cast<std::size_t>(token)]; };
+            std::int64_t end = t + 1;
+            while (end % options.seq_len != 0 && at(end) == at(t)) ++end;
+            const auto ids = batch.ids.subspan(static_cast<std::size_t>(t), static_cast<std::size_t>(end - t));
+            hidden.middleRows(t, end - t) = prefill(*teacher, ids, end - t, quiet);
+            t = end;
+        }
+        return hidden;
     }
 
     void accumulate(StepReport& report) {
         const std::int64_t piece = options.micro_batch * options.seq_len;
         const auto scored = std::count_if(next.begin(), next.end(), [](TokenId id) { return id >= 0; });
         for (std::int64_t first = 0; first < std::ssize(ids); first += piece) {
+            const auto place = static_cast<std::size_t>(first);
             const auto count = static_cast<std::size_t>(std::min(piece, std::ssize(ids) - first));
-            const TrainingBatch batch{std::span(ids).subspan(static_cast<std::size_t>(first), count),
-                                      std::span(next).subspan(static_cast<std::size_t>(first), count), scored};
+            TrainingBatch batch{std::span(ids).subspan(place, count), std::span(next).subspan(place, count), scored};
+            if (!begins.empty()) batch.begins = std::span(begins).subspan(place, count);
             Matrix hidden;
             std::optional<Teacher> with;
             if (teacher != nullptr) {
-                Observer quiet;
-                hidden = prefill(*teacher, batch.ids, options.seq_len, quiet);
+                hidden = taught(batch);
                 with.emplace(Teacher{{teacher->config.rules, head_of(*teacher)}, hidden});
             }
             const auto [next_token, divergence, apart] = model.accumulate(batch, with ? &*with : nullptr, options.loss);
@@ -118,6 +142,7 @@ struct Finetuner::State {
     std::vector<std::int64_t> order;
     std::int64_t pass = 0;
     std::vector<TokenId> ids, next;
+    std::vector<std::int64_t> begins;  // where documents are apart
 };
 
 Finetuner::Finetuner(const Model& model, const Model* teacher, const TrainingText& text, const FinetuneOptions& options)

@@ -33,27 +33,29 @@ constexpr std::string_view kRunFile = "mha2mla.training-run.json", kRunLog = "mh
 Json options_json(const FinetuneOptions& options) {
     const auto name = [](const auto& rows, auto value) { return rows.at(static_cast<std::size_t>(value)).name; };
     const RateSchedule& schedule = options.schedule;
-    return {{"train", name(kTrainedParts, options.part)},
-            {"next_token_weight", options.loss.next_token},
-            {"teacher_weight", options.loss.teacher},
-            {"hidden_weight", options.loss.hidden},
-            {"learning_rate", options.rate},
-            {"lr_schedule", name(kRateDecays, schedule.decay)},
-            {"warmup_steps", schedule.warmup},
-            {"decay_start", schedule.decay_start},
-            {"decay_steps", schedule.decay_steps},
-            {"lr_floor", schedule.floor},
-            {"betas", {options.beta1, options.beta2}},
-            {"eps", options.eps},
-            {"weight_decay", options.weight_decay},
-            {"clip", options.clip},
-            {"moments", options.bf16_moments ? "bf16" : "f32"},
-            {"steps", options.steps},
-            {"batch", options.batch},
-            {"micro_batch", options.micro_batch},
-            {"seq_len", options.seq_len},
-            {"shuffle", options.shuffle},
-            {"seed", options.seed}};
+    Json json = {{"train", name(kTrainedParts, options.part)},
+                 {"next_token_weight", options.loss.next_token},
+                 {"teacher_weight", options.loss.teacher},
+                 {"hidden_weight", options.loss.hidden},
+                 {"learning_rate", options.rate},
+                 {"lr_schedule", name(kRateDecays, schedule.decay)},
+                 {"warmup_steps", schedule.warmup},
+                 {"decay_start", schedule.decay_start},
+                 {"decay_steps", schedule.decay_steps},
+                 {"lr_floor", schedule.floor},
+                 {"betas", {options.beta1, options.beta2}},
+                 {"eps", options.eps},
+                 {"weight_decay", options.weight_decay},
+                 {"clip", options.clip},
+                 {"moments", options.bf16_moments ? "bf16" : "f32"},
+                 {"steps", options.steps},
+                 {"batch", options.batch},
+                 {"micro_batch", options.micro_batch},
+                 {"seq_len", options.seq_len},
+                 {"shuffle", options.shuffle},
+                 {"seed", options.seed}};
+    if (options.separate_documents) json["separate_documents"] = true;
+    return json;
 }
 
 template <typename T>

@@ -150,13 +150,13 @@ BlockStates& TrainedModel::states(std::int64_t layer) {
     return at.original;
 }
 
-void TrainedModel::run(std::int64_t layer) {
+void TrainedModel::run(std::int64_t layer, std::span<const std::int64_t> begins) {
     Activations& at = activations_[keep_activations_ ? static_cast<std::size_t>(layer) : 0];
     const Model& model = floats_.model();
     if (const auto& latent = latents_[static_cast<std::size_t>(layer)]) {
-        return run_block(LatentBlock{model, layer, latent->stored.layer, seq_len_}, at.latent);
+        return run_block(LatentBlock{model, layer, latent->stored.layer, seq_len_, begins}, at.latent);
     }
-    run_block(OriginalBlock{model, layer, {rotary_[layer], seq_len_}}, at.original);
+    run_block(OriginalBlock{model, layer, {rotary_[layer], seq_len_, begins}}, at.original);
 }
 
 void TrainedModel::go_back(std::int64_t layer, Matrix& d_hidden) {
@@ -186,7 +186,7 @@ std::array<double, 3> TrainedModel::accumulate(const TrainingBatch& batch, const
         BlockStates& at = states(layer);
         if (!keep_activations_) inputs_[static_cast<std::size_t>(layer)] = hidden;
         at.input = std::move(hidden);
-        run(layer);
+        run(layer, batch.begins);
         hidden = at.output;
     }
     const TokenHead head{model.config.rules, head_of(model)};
@@ -204,7 +204,7 @@ std::array<double, 3> TrainedModel::accumulate(const TrainingBatch& batch, const
     for (std::int64_t layer = layers; layer-- > 0;) {
         if (!keep_activations_ && layer + 1 < layers) {
             states(layer).input = std::move(inputs_[static_cast<std::size_t>(layer)]);
-            run(layer);
+            run(layer, batch.begins);
         }
         go_back(layer, d_hidden);
     }

@@ -15,7 +15,8 @@ namespace mha2mla {
 /// Token ids of whole sequences, and what follows each of them; negative: not scored.
 struct TrainingBatch {
     std::span<const TokenId> ids, next;
-    std::int64_t scored = 0;  // what losses are divided by
+    std::int64_t scored = 0;                    // what losses are divided by
+    std::span<const std::int64_t> begins = {};  // see KeptShape::begins
 };
 
 /// A whole model that gradients are computed of, original or converted. Attention in MLA form is trained as the linear
@@ -48,7 +49,7 @@ private:
     [[nodiscard]] OriginalGradient gradient_of(const LayerView& view);
     void choose(TrainedPart part);
     void choose_latent(TrainedPart part, std::int64_t layer);
-    void run(std::int64_t layer);
+    void run(std::int64_t layer, std::span<const std::int64_t> begins);
     void go_back(std::int64_t layer, Matrix& d_hidden);
     [[nodiscard]] LinearGradient gradient(const LinearView& view) {
         return {floats_.gradient(view.weight), floats_.gradient(view.bias)};

@@ -63,13 +63,16 @@ void kept_attention(const AttentionRule& rule, const KeptShape& shape, const Kep
         float* k = q + n * dim;
         gather(shape, input.k_first, input.k_rest, token, kv_head, k);
         const MatrixIn v{input.v.data + token * input.v.stride + kv_head * value_dim, input.v.stride};
+        const auto begins = shape.begins.empty()
+                                ? shape.begins
+                                : shape.begins.subspan(static_cast<std::size_t>(token), static_cast<std::size_t>(n));
         for (std::int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {
             float* p = probabilities.data() + (token * shape.heads + head * n) * n;
             gather(shape, input.q_first, input.q_rest, token, head, q);
             for_each_block(n, [&](std::int64_t row, std::int64_t rows, std::int64_t seen) {
                 multiply_abt(rows, seen, dim, rule.scale, {q + row * dim, dim}, {k, dim}, 0.0F, {p + row * n, n});
             });
-            causal_softmax(rule, n, p);
+            causal_softmax(rule, n, p, begins);
             for_each_block(n, [&](std::int64_t row, std::int64_t rows, std::int64_t seen) {
                 multiply_ab(rows, value_dim, seen, 1.0F, {p + row * n, n}, v, 0.0F,
                             {out + ((token + row) * shape.heads + head) * value_dim, shape.heads * value_dim});

@@ -13,6 +13,8 @@ struct KeptShape {
     std::int64_t sequences = 0, seq_len = 0;
     std::int64_t heads = 0, kv_heads = 0;
     std::int64_t first_dim = 0, rest_dim = 0, value_dim = 0;
+    /// Of each token the first of its sequence that it attends to, counted from the sequence's; empty: 0.
+    std::span<const std::int64_t> begins = {};
 
     [[nodiscard]] std::int64_t key_dim() const { return first_dim + rest_dim; }
     [[nodiscard]] std::size_t probabilities() const {

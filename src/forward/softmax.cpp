@@ -34,11 +34,15 @@ float attention_weights(const AttentionRule& rule, std::int64_t position, float*
     return sum;
 }
 
-void causal_softmax(const AttentionRule& rule, std::int64_t seq_len, float* logits) {
+void causal_softmax(const AttentionRule& rule, std::int64_t seq_len, float* logits,
+                    std::span<const std::int64_t> begins) {
     for (std::int64_t t = 0; t < seq_len; ++t) {
         float* row = logits + t * seq_len;
-        const float share = 1.0F / attention_weights(rule, t, row);
-        for (std::int64_t s = first_visible(rule, t); s <= t; ++s) row[s] *= share;
+        const std::int64_t begin = begins.empty() ? 0 : begins[static_cast<std::size_t>(t)];
+        float* seen = row + begin;
+        std::fill(row, seen, 0.0F);
+        const float share = 1.0F / attention_weights(rule, t - begin, seen);
+        for (std::int64_t s = first_visible(rule, t - begin); s <= t - begin; ++s) seen[s] *= share;
         std::fill(row + t + 1, row + seq_len, 0.0F);
     }
 }

@@ -1,5 +1,6 @@
 #pragma once
 #include <cstdint>
+#include <span>
 
 #include "mha2mla/architecture.hpp"
 
@@ -22,7 +23,9 @@ float attention_weights(const AttentionRule& rule, std::int64_t position, float*
 
 /// Logits of a sequence's queries, scaled but not capped, become their soft-capped softmax over the keys that each
 /// query sees, zeros beyond. @param logits [seq_len, seq_len]
-void causal_softmax(const AttentionRule& rule, std::int64_t seq_len, float* logits);
+/// @param begins the first key that each query may see, such as that of its document, [seq_len]; empty: 0
+void causal_softmax(const AttentionRule& rule, std::int64_t seq_len, float* logits,
+                    std::span<const std::int64_t> begins = {});
 
 /// d, the derivative by causal_softmax()'s result p, becomes that by the capped logits: p ∘ (d − Σ p·d); where the rule
 /// has a soft-cap, soft_cap_gradient() is the rest of the way. @param probabilities, d [seq_len, seq_len]

@@ -85,7 +85,8 @@ void bias_gradient(const Vector& bias, const Matrix& dy, Vector& to) {
 
 }  // namespace
 
-void run_latent(const LatentLayer& layer, std::int64_t seq_len, const Matrix& input, LatentActivations& to) {
+void run_latent(const LatentLayer& layer, std::int64_t seq_len, const Matrix& input, LatentActivations& to,
+                std::span<const std::int64_t> begins) {
     const LatentWeights& w = layer.weights;
     const LatentShape& shape = layer.shape;
     project(input, w.q, w.q_bias, to.q);
@@ -103,7 +104,8 @@ void run_latent(const LatentLayer& layer, std::int64_t seq_len, const Matrix& in
     rotate(layer, seq_len, shape.rope_keys(), Turn::forward, to.k_rope);
     if (layer.head_norms && rotates_first) norm_heads(layer, to);
     copy_to_heads(shape, to.k_rope);
-    const KeptShape kept = kept_shape(shape, input.rows(), seq_len);
+    KeptShape kept = kept_shape(shape, input.rows(), seq_len);
+    kept.begins = begins;
     to.attention.resize(kept.probabilities());
     to.mixed.resize(input.rows(), shape.num_heads * shape.head_dim);
     kept_attention(layer.rule, kept, input_of(layer, to), to.attention, to.mixed.data());

@@ -1,6 +1,7 @@
 #pragma once
 #include <array>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "../forward/head_norms.hpp"
@@ -37,7 +38,9 @@ struct LatentActivations {
 
 /// MLA in its expanded form (MHA2MLA, eq. 8-10).
 /// @param input normed hidden states of whole sequences, [sequences * seq_len, hidden], contiguous.
-void run_latent(const LatentLayer& layer, std::int64_t seq_len, const Matrix& input, LatentActivations& to);
+/// @param begins see KeptShape::begins
+void run_latent(const LatentLayer& layer, std::int64_t seq_len, const Matrix& input, LatentActivations& to,
+                std::span<const std::int64_t> begins = {});
 
 /// Derivatives of a loss by a layer's weights, and by its biases if they are asked for.
 struct LatentGradient {

@@ -14,7 +14,7 @@ Vector floats(const TensorView& tensor) {
 void run_block(const LatentBlock& block, BlockActivations& at) {
     const LayerView& view = block.model.layer(block.layer);
     run_before_attention(view, at);
-    run_latent(block.latent, block.seq_len, at.normed, at.attention);
+    run_latent(block.latent, block.seq_len, at.normed, at.attention, block.begins);
     at.attention_output = at.attention.output;
     if (const TensorView* bias = view.output_projection().bias) {
         at.attention_output.rowwise() += floats(*bias).transpose();

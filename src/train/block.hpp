@@ -10,6 +10,7 @@ struct LatentBlock {
     std::int64_t layer;
     const LatentLayer& latent;
     std::int64_t seq_len;
+    std::span<const std::int64_t> begins = {};  // see KeptShape::begins
 };
 
 /// What a block leaves for the backward pass.

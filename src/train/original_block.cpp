@@ -61,7 +61,8 @@ void run_block(const OriginalBlock& block, OriginalActivations& at) {
     optional_norm(attention.k_norm, at.k_projected, at.k);
     rotate(block, Turn::forward, at.q);
     rotate(block, Turn::forward, at.k);
-    const KeptShape shape = shape_of(block.model.config, at.input.rows(), block.sequences.seq_len);
+    KeptShape shape = shape_of(block.model.config, at.input.rows(), block.sequences.seq_len);
+    shape.begins = block.sequences.begins;
     at.probabilities.resize(shape.probabilities());
     at.mixed.resize(at.q.rows(), at.q.cols());
     kept_attention(rules.attention, shape, {in(at.q), in(at.q), in(at.k), in(at.k), in(at.v)}, at.probabilities,

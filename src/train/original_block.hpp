@@ -11,6 +11,7 @@ namespace mha2mla {
 struct Sequences {
     const RotaryTable& rotary;
     std::int64_t seq_len;
+    std::span<const std::int64_t> begins = {};  // see KeptShape::begins
 };
 
 /// A block of an original checkpoint, with everything that its rules say.

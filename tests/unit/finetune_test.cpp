@@ -115,6 +115,30 @@ TEST_P(Trainable, HasTheGradientOfItsLoss) {
     }
 }
 
+/// Two documents of half a sequence, which do not see each other, are two sequences.
+TEST_P(Trainable, DocumentsThatAreApartAreSequencesOfTheirOwn) {
+    TrainedModel together(*model_, TrainedPart::all, kLength, false);
+    TrainedModel apart(*model_, TrainedPart::all, kLength / 2, false);
+    const auto ids = pseudo_text(vocab_, 2 * kLength), next = pseudo_text(vocab_ - 1, 2 * kLength);
+    std::vector<std::int64_t> begins;
+    for (std::int64_t t = 0; t < 2 * kLength; ++t) begins.push_back(t % kLength < kLength / 2 ? 0 : kLength / 2);
+    for (TrainedModel* model : {&together, &apart}) model->clear_gradients();
+    const double loss = together.accumulate({ids, next, std::ssize(ids), begins}, nullptr, {}).front();
+    EXPECT_NEAR(loss, loss_of(apart, ids, next), 1e-6 * loss);
+    const auto seen = together.parameters(), expected = apart.parameters();
+    ASSERT_EQ(seen.size(), expected.size());
+    for (std::size_t i = 0; i < seen.size(); ++i) {
+        double difference = 0, size = 0;
+        for (std::size_t j = 0; j < seen[i].gradient.size(); ++j) {
+            difference = std::max(difference, std::abs(double(seen[i].gradient[j]) - double(expected[i].gradient[j])));
+            size = std::max(size, std::abs(double(expected[i].gradient[j])));
+        }
+        EXPECT_LE(difference, 1e-4 * size + 1e-7) << seen[i].name;
+    }
+    EXPECT_GT(std::abs(loss - together.accumulate({ids, next, std::ssize(ids)}, nullptr, {}).front()), 1e-5 * loss)
+        << "without borders it is another loss";
+}
+
 INSTANTIATE_TEST_SUITE_P(
     Forms, Trainable,
     testing::Values(Form{"original", ""}, Form{"original_biased", "", LatentNorm::identity, true},
@@ -177,6 +201,28 @@ TEST_F(FinetuneTest, GoesOnFromASavedStateToTheSameBytes) {
     Finetuner other(*model_, nullptr, text_, options_);
     EXPECT_FALSE(other.restore(directory_ / "none"));
     expect_error(ErrorCode::format, {"other tensors"}, [&] { (void)other.restore(directory_ / "state.safetensors"); });
+}
+
+/// Training on documents packed two to a sequence, and on one to a sequence of half the length, towards a teacher.
+TEST_F(FinetuneTest, PackedDocumentsThatAreApartTrainAsIfEachWereAlone) {
+    write_tiny_model(directory_ / "teacher", {.seed = 7});
+    const Model teacher = Model::open(directory_ / "teacher");
+    options_.loss = {0.5, 0.5, 0.1};
+    options_.shuffle = false;
+    options_.seq_len = kLength / 2;
+    options_.batch = 8;
+    Finetuner alone(*model_, &teacher, text_, options_);
+    options_.seq_len = kLength;
+    options_.batch = 4;
+    options_.separate_documents = true;
+    TrainingText packed_text = text_;
+    for (std::int64_t t = 0; t < std::ssize(text_.ids); ++t) packed_text.starts.push_back(t % kLength == kLength / 2);
+    Finetuner packed(*model_, &teacher, packed_text, options_);
+    for (int step = 0; step < 3; ++step) {
+        const StepReport a = alone.step(), b = packed.step();
+        EXPECT_NEAR(b.loss, a.loss, 1e-5 * a.loss) << step;
+        EXPECT_NEAR(b.gradient_norm, a.gradient_norm, 1e-3 * a.gradient_norm) << step;
+    }
 }
 
 TEST_F(FinetuneTest, ALossThatIsNotFiniteLeavesTheWeights) {

@@ -192,6 +192,8 @@ void add_data_options(CLI::App& command, FinetuneFlags& flags) {
     command.add_option("--seed", flags.options.seed, "Of the order of sequences")
         ->type_name("N")
         ->capture_default_str();
+    command.add_flag("--separate-documents", flags.options.separate_documents,
+                     "A token attends to its own document only, not to those before it in its sequence");
     command.add_flag("--no-shuffle", flags.no_shuffle, "Take sequences in the order of the text");
     add_token_options(command, flags.evaluation, "eval-");
     command
