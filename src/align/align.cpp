@@ -25,7 +25,8 @@ constexpr std::array<double, 1> kEqualBalance = {1.0};
 
 constexpr std::int64_t kNarrow = 512;         // hidden dimensions below which a layer is fitted in twice the steps
 constexpr std::int64_t kComparedLayers = 10;  // that splits are compared on, at least, where they share a key
-constexpr double kForeignFrequencies = 1.15;  // see expected_error()
+// See expected_error().
+constexpr double kBestKeyShare = 0.29, kSharePenalty = 1.5, kForeignFrequencies = 1.2;
 constexpr std::int64_t kRefitTokens = 32768;  // on which W_o is fitted before and behind a layer's steps
 
 }  // namespace
@@ -143,16 +144,17 @@ struct Aligner::State {
         }
     }
 
-    /// What is left after refinement, but for a factor (docs/study.md). Refinement makes up for rotations that were
-    /// left out better than for a narrow latent, and worst for frequencies that the model does not have: a key of a
-    /// whole part of a head's width, of which each block of pairs keeps one component, has none of those.
+    /// What is left after refinement, but for a factor. On all models that were refined the best of several keys had
+    /// two to three tenths of the budget (docs/study.md), so that other shares need a smaller error; and so do
+    /// frequencies that the model does not have: a key of a whole part of a head's width, of which each block of pairs
+    /// keeps one component, has none of those.
     [[nodiscard]] double expected_error(const Split& split) const {
         if (!shared_key() || steps_of_layer() == 0) return split.error;
-        const auto rotated = static_cast<double>(split.rope_dim);
+        const double share = static_cast<double>(split.rope_dim) / static_cast<double>(split.rope_dim + split.kv_rank);
+        const double away = std::log(share / kBestKeyShare);
         const bool own =
             options.frequencies == RopeFrequencies::free || split.fold * split.rope_dim == model.config.head_dim;
-        return split.error * (1 + rotated / (rotated + static_cast<double>(split.kv_rank))) *
-               (own ? 1 : kForeignFrequencies);
+        return split.error * std::exp(kSharePenalty * away * away) * (own ? 1 : kForeignFrequencies);
     }
 
     /// Ranks the pairs of every layer, where it has a key for each KV head, and chooses the split with the least error.

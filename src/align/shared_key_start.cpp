@@ -1,5 +1,6 @@
 #include <cmath>
 #include <limits>
+#include <optional>
 
 #include "../latent/build_layer.hpp"
 #include "../latent/fold_bias.hpp"
@@ -40,10 +41,9 @@ struct LayerBasis {
     OriginalAttention original;
     QueryKeyMoments moments;
 
-    static constexpr QueryTurn kTurn = QueryTurn::mean;
-    [[nodiscard]] MatrixD values(const std::vector<SharedKeyBlock>& blocks,
+    [[nodiscard]] MatrixD values(const std::vector<SharedKeyBlock>& blocks, QueryTurn turn,
                                  const std::vector<double>& frequencies) const {
-        return rotation_values(original, blocks, moments, stats.attention, kTurn, frequencies);
+        return rotation_values(original, blocks, moments, stats.attention, turn, frequencies);
     }
 };
 
@@ -55,14 +55,33 @@ public:
           basis_(inputs, sample_tokens),
           whitening_(centred_moment(basis_.stats)) {}
 
+    /// The first split that is asked for also decides how queries are turned: their factors become smaller the less a
+    /// layer attends at one distance, which is right for its logits; but then it looks at everything far away, and
+    /// more so the longer the text. Which error is larger depends on the model (docs/study.md).
     [[nodiscard]] StartedLayer with(const Split& split, std::span<const double> balances) override {
+        const auto middle = balances.subspan(balances.size() / 2, 1);
+        if (!turn_) {
+            const double phase = with(split, middle, QueryTurn::phase).error;
+            const double mean = with(split, middle, QueryTurn::mean).error;
+            turn_ = phase < mean ? QueryTurn::phase : QueryTurn::mean;
+        }
+        StartedLayer best = with(split, balances, *turn_);
+        if (!std::isfinite(best.error)) {
+            throw Error(ErrorCode::numeric,
+                        layer_prefix(inputs_.layer) + "self_attn: the attention's output is not finite");
+        }
+        return best;
+    }
+
+private:
+    [[nodiscard]] StartedLayer with(const Split& split, std::span<const double> balances, QueryTurn turn) {
         const auto& [model, at, target, measure, without_bias] = inputs_;
         const LatentShape shape =
             model.config.latent_shape(split.rope_dim, split.kv_rank, Factorization::whitened, deepseek_layout());
         auto& blocks = blocks_[split.fold];
         if (blocks.empty()) blocks = balanced_blocks(basis_.original, basis_.moments, split.fold);
-        const SharedKeyMap map(basis_.original, blocks, slots(blocks, split.rope_dim), basis_.stats.attention,
-                               LayerBasis::kTurn);
+        const SharedKeyMap map(basis_.original, blocks, slots(blocks, split.rope_dim, turn), basis_.stats.attention,
+                               turn);
         const LatentLayer empty = empty_shared_key_layer(model, at, shape, map.frequencies(), measure.seq_len);
         const SharedKeyFactorizer factorizer(basis_.original, map, basis_.moments, whitening_, KeyWeighting::moment);
         StartedLayer best;
@@ -73,23 +92,19 @@ public:
             candidate.error = refit_output(candidate.layer, target, measure);
             if (candidate.error < best.error) best = std::move(candidate);
         }
-        if (!std::isfinite(best.error)) {
-            throw Error(ErrorCode::numeric, layer_prefix(at) + "self_attn: the attention's output is not finite");
-        }
         return best;
     }
 
-private:
-    [[nodiscard]] std::vector<SharedKeySlot> slots(const std::vector<SharedKeyBlock>& blocks,
-                                                   std::int64_t rope_dim) const {
+    [[nodiscard]] std::vector<SharedKeySlot> slots(const std::vector<SharedKeyBlock>& blocks, std::int64_t rope_dim,
+                                                   QueryTurn turn) const {
         const auto fixed = [&](const std::vector<double>& list) {
-            return fixed_slots(blocks, basis_.values(blocks, list), list);
+            return fixed_slots(blocks, basis_.values(blocks, turn, list), list);
         };
         if (frequencies_.kind == RopeFrequencies::engine) return fixed(frequencies_.engine.at(rope_dim));
         if (!frequencies_.shared.empty()) return fixed(frequencies_.shared);
         const auto& pairs = basis_.original.pairs;
         const std::vector<double> own = frequencies_of(pairs);
-        return free_slots(pairs, blocks, basis_.values(blocks, own), own, rope_dim / 2);
+        return free_slots(pairs, blocks, basis_.values(blocks, turn, own), own, rope_dim / 2);
     }
 
     StartInputs inputs_;
@@ -97,6 +112,7 @@ private:
     LayerBasis basis_;
     Whitening whitening_;
     std::map<std::int64_t, std::vector<SharedKeyBlock>> blocks_;  // by fold
+    std::optional<QueryTurn> turn_;
 };
 
 }  // namespace
@@ -108,7 +124,8 @@ std::unique_ptr<LayerStart> shared_key_start(const StartInputs& inputs, std::int
 
 MatrixD shared_key_values(const StartInputs& inputs, std::int64_t sample_tokens, std::int64_t fold) {
     const LayerBasis basis(inputs, sample_tokens);
-    return basis.values(balanced_blocks(basis.original, basis.moments, fold), frequencies_of(basis.original.pairs));
+    return basis.values(balanced_blocks(basis.original, basis.moments, fold), QueryTurn::mean,
+                        frequencies_of(basis.original.pairs));
 }
 
 }  // namespace mha2mla
