@@ -267,7 +267,12 @@ private:
                             " with " + other.settings.dump() + ", and from " + job.source.string() + " with " +
                             job.settings.dump());
         };
+        std::set<std::string> evaluated;
         for (const BatchJob& job : result.jobs) {
+            if (!job.evaluations.empty() && !evaluated.insert(job.name).second) {
+                fail(file_, "two jobs with evaluations have one name, '" + job.name +
+                                "', by which their results are kept; end their destinations differently");
+            }
             add(job.destination, job);
             if (!job.finetune.is_null()) add(job.finetuned(), job);
         }

@@ -120,6 +120,9 @@ TEST(Recipe, MistakesInFineTuningAndEvaluationsAreNamed) {
     refused(R"("convert": "no")", {"convert", "true or false"});
     refused(R"("convert": false)", {"job 1", "does nothing"});
     refused(R"("convert": false, "evaluate": [{"text": "w.txt"}], "grid": {"rope": ["high"]})", {"grid", "'rope'"});
+    expect_refused(R"({"defaults": {"evaluate": [{"text": "w.txt"}]},
+                       "jobs": [{"source": "a", "destination": "x/o"}, {"source": "a", "destination": "y/o"}]})",
+                   {"two jobs", "'o'"});
     expect_refused(R"({"jobs": [{"source": "a", "destination": "o", "finetune": {"text": "t"}},
                                 {"source": "b", "destination": "o-ft"}]})",
                    {"two jobs", "o-ft"});

@@ -49,9 +49,9 @@ Json content_of(const fs::path& path) {
     return content;
 }
 
-/// What the result of an evaluation depends on.
-Json fingerprint_of(const Model& model, const BatchEvaluation& evaluation) {
-    Json json = {{"model", source_fingerprint(model)}, {"settings", evaluation.settings}};
+/// What the result of an evaluation depends on. @param model its source_fingerprint()
+Json fingerprint_of(const Json& model, const BatchEvaluation& evaluation) {
+    Json json = {{"model", model}, {"settings", evaluation.settings}};
     for (auto& [name, value] : json["settings"].items()) {
         if (is_path(known_settings().evaluate, name)) value = content_of(value.get<std::string>());
     }
@@ -76,10 +76,13 @@ Json summary_of(const FinetuneReport& report, const fs::path& output) {
     return json;
 }
 
-Json evaluate_job(const BatchJob& job, const BatchEvaluation& evaluation, const fs::path& predictions,
+Json evaluate_job(const BatchJob& job, const BatchEvaluation& evaluation, const fs::path& predictions, bool overwrite,
                   Context& context) {
     EvalFlags flags = eval_flags_of(job, evaluation);
-    if (flags.longbench.runs()) flags.longbench.predictions = predictions;
+    if (flags.longbench.runs()) {
+        flags.longbench.predictions = predictions;
+        flags.longbench.overwrite = overwrite;
+    }
     Json result;
     flags.json = {true, &result};
     run_evaluation(flags, context);
@@ -123,14 +126,14 @@ StagesReport run_stages(const BatchJob& job, const fs::path& directory, bool ove
         report.finetuned = summary_of(trained, flags.output);
     }
     if (job.evaluations.empty()) return report;
-    const Model model = open_model(job.result(), context.ignore_unused, context);
+    const Json model = source_fingerprint(open_model(job.result(), context.ignore_unused, context));
     for (const auto& evaluation : job.evaluations) {
         const fs::path file = directory / job.name / (evaluation.name + ".json");
         const Json fingerprint = fingerprint_of(model, evaluation);
         Json result = saved_evaluation(file, fingerprint);
         if (result.is_null()) {
             spdlog::info("evaluation {} of {}", evaluation.name, job.result().string());
-            result = evaluate_job(job, evaluation, directory / job.name / evaluation.name, context);
+            result = evaluate_job(job, evaluation, directory / job.name / evaluation.name, overwrite, context);
             save_evaluation(file, fingerprint, result);
             report.worked = true;
         }

@@ -23,7 +23,7 @@ struct StagesReport {
 };
 /// Fine-tunes, or goes on with it, and evaluates what is not evaluated yet.
 /// @param directory where results of evaluations are kept
-/// @param overwrite replaces what was fine-tuned with other settings
+/// @param overwrite replaces what was fine-tuned, and LongBench's predictions that were made, with other settings
 [[nodiscard]] StagesReport run_stages(const BatchJob& job, const std::filesystem::path& directory, bool overwrite,
                                       Context& context);
 
