@@ -88,7 +88,7 @@ TEST(Recipe, FineTuningAndEvaluationsAreReadForEveryJob) {
     ASSERT_EQ(recipe.jobs.size(), 3U);
     const BatchJob& first = recipe.jobs[0];
     EXPECT_TRUE(first.converts);
-    EXPECT_EQ(first.finetune.at("text"), (nlohmann::json{(directory / "a.txt").string(), "/abs/b.txt"}));
+    EXPECT_EQ(first.finetune.at("text"), (nlohmann::ordered_json{(directory / "a.txt").string(), "/abs/b.txt"}));
     EXPECT_EQ(first.finetune.at("teacher"), (directory / "m").string());
     EXPECT_EQ(first.finetune.at("steps"), 3);
     EXPECT_EQ(first.converted(), directory / "out/m-mla-rope-dim-4");
