@@ -124,10 +124,12 @@ public:
     /// The model as it is now, with all weights in float32. For evaluation; valid until the next step().
     [[nodiscard]] const Model& model();
 
-    /// Writes weights, moments and place in the text, so that restore() goes on to the same bytes. @throws Error{io}
-    void save(const std::filesystem::path& file) const;
-    /// @return false if there is no such file. @throws Error{format} if it is damaged or of another run.
-    bool restore(const std::filesystem::path& file);
+    /// Writes weights, moments and place in the text, so that restore() goes on to the same bytes.
+    /// @param log kept with them. @throws Error{io}
+    void save(const std::filesystem::path& file, std::string_view log = {}) const;
+    /// @return what was kept with them; nothing if there is no such file
+    /// @throws Error{format} if it is damaged or of another run; nothing has changed then.
+    std::optional<std::string> restore(const std::filesystem::path& file);
 
 private:
     struct State;
@@ -158,6 +160,9 @@ struct FinetuneReport {
     std::uint64_t output_bytes = 0;
     bool already_finished = false;
 };
+/// Before the model to train is there: whether a run may begin or go on in a directory, unless it overwrites.
+/// @throws Error{io} if it holds what no run left there.
+void check_training_destination(const std::filesystem::path& destination);
 /// Trains and writes a checkpoint with the tensors of the model's own, the log (kTrainingLog, see docs/formats.md) and
 /// a record of the run (kTrainingRecord). Until it is whole, the destination holds the state of the run, by which
 /// `resume` goes on to the same bytes.

@@ -7,6 +7,7 @@
 #include <random>
 
 #include "../forward/forward.hpp"
+#include "../support/hash.hpp"
 #include "../train/adamw.hpp"
 #include "mha2mla/error.hpp"
 #include "mha2mla/safetensors.hpp"
@@ -178,55 +179,88 @@ namespace {
 
 constexpr const char* kWeights = "weights ";
 constexpr const char* kMoments = "moments ";
+constexpr const char* kLog = "log";
+constexpr const char* kSteps = "steps";
+constexpr const char* kHash = "xxh128";
+
+/// What a file of the state holds, in its order.
+struct Part {
+    TensorSpec spec;
+    std::span<const std::byte> data;
+};
+
+std::string hash_of_state(const std::string& steps, const std::vector<Part>& parts) {
+    Hasher hasher;
+    hasher.add(steps);
+    for (const Part& part : parts) hasher.add(part.data);
+    return hasher.hex();
+}
+
+std::vector<Part> parts_of(AdamW& optimiser) {
+    const auto parameters = optimiser.parameters();
+    std::vector<Part> parts;
+    for (const Parameter& each : parameters) {
+        parts.push_back({{kWeights + each.name, Dtype::f32, {std::ssize(each.value)}}, bytes_of(each.value)});
+    }
+    for (std::size_t i = 0; i < parameters.size(); ++i) {
+        const std::span<const std::byte> moments = optimiser.moments(i);
+        parts.push_back({{kMoments + parameters[i].name, Dtype::u8, {std::ssize(moments)}}, moments});
+    }
+    return parts;
+}
 
 }  // namespace
 
-void Finetuner::save(const std::filesystem::path& file) const {
-    State& state = *state_;
-    const auto parameters = state.optimiser.parameters();
+void Finetuner::save(const std::filesystem::path& file, std::string_view log) const {
+    std::vector<Part> parts = parts_of(state_->optimiser);
+    parts.push_back({{kLog, Dtype::u8, {std::ssize(log)}}, std::as_bytes(std::span(log))});
     std::vector<TensorSpec> specs;
-    for (std::size_t i = 0; i < parameters.size(); ++i) {
-        specs.push_back({kWeights + parameters[i].name, Dtype::f32, {std::ssize(parameters[i].value)}});
-    }
-    for (std::size_t i = 0; i < parameters.size(); ++i) {
-        specs.push_back({kMoments + parameters[i].name, Dtype::u8, {std::ssize(state.optimiser.moments(i))}});
-    }
-    write_safetensors(file, specs,
-                      [&](std::size_t i) -> std::span<const std::byte> {
-                          if (i < parameters.size()) return bytes_of(parameters[i].value);
-                          return state.optimiser.moments(i - parameters.size());
-                      },
-                      {{"steps", std::to_string(state.optimiser.steps())}});
+    for (const Part& part : parts) specs.push_back(part.spec);
+    const std::string steps = std::to_string(state_->optimiser.steps());
+    write_safetensors(file, specs, [&](std::size_t i) { return parts[i].data; },
+                      {{kSteps, steps}, {kHash, hash_of_state(steps, parts)}});
 }
 
-bool Finetuner::restore(const std::filesystem::path& path) {
+std::optional<std::string> Finetuner::restore(const std::filesystem::path& path) {
     std::error_code ignored;
-    if (!std::filesystem::exists(path, ignored)) return false;
+    if (!std::filesystem::exists(path, ignored)) return std::nullopt;
     State& state = *state_;
     const SafetensorsFile file(path);
     const auto refuse = [&](const std::string& what) {
-        return Error(ErrorCode::format, path.string() + ": " + what + "; it is damaged or of another run");
+        return Error(ErrorCode::format, path.string() + ": " + what + "; it is damaged or of another run",
+                     Remedy::start_over);
     };
-    const auto parameters = state.optimiser.parameters();
-    const auto copy = [&](const std::string& name, Dtype dtype, std::span<std::byte> to) {
-        const TensorView* tensor = file.find(name);
-        if (tensor == nullptr || tensor->dtype != dtype || tensor->data.size() != to.size()) {
-            throw refuse("tensor '" + name + "' is missing or has another size");
-        }
-        std::memcpy(to.data(), tensor->data.data(), to.size());
+    const auto metadata = [&](const char* key) {
+        const auto found = file.metadata().find(key);
+        return found == file.metadata().end() ? std::string() : found->second;
     };
-    const auto steps = file.metadata().find("steps");
-    if (steps == file.metadata().end() || steps->second.empty() || steps->second.size() > 15 ||
-        steps->second.find_first_not_of("0123456789") != std::string::npos) {
+    const std::string steps = metadata(kSteps);
+    if (steps.empty() || steps.size() > 15 || steps.find_first_not_of("0123456789") != std::string::npos) {
         throw refuse("the number of steps is missing");
     }
-    if (file.tensors().size() != 2 * parameters.size()) throw refuse("it has other tensors");
-    for (std::size_t i = 0; i < parameters.size(); ++i) {
-        copy(kWeights + parameters[i].name, Dtype::f32, std::as_writable_bytes(parameters[i].value));
-        copy(kMoments + parameters[i].name, Dtype::u8, state.optimiser.moments(i));
+    std::vector<Part> parts = parts_of(state.optimiser);
+    if (file.tensors().size() != parts.size() + 1) throw refuse("it has other tensors");
+    for (Part& part : parts) {
+        const TensorView* tensor = file.find(part.spec.name);
+        if (tensor == nullptr || tensor->dtype != part.spec.dtype || tensor->data.size() != part.data.size()) {
+            throw refuse("tensor '" + part.spec.name + "' is missing or has another size");
+        }
+        part.data = tensor->data;
     }
-    state.optimiser.set_steps(std::stoll(steps->second));
-    return true;
+    const TensorView* log = file.find(kLog);
+    if (log == nullptr || log->dtype != Dtype::u8) throw refuse("the log is missing");
+    parts.push_back({{}, log->data});
+    if (hash_of_state(steps, parts) != metadata(kHash)) throw refuse("its content is not what was written");
+    const auto parameters = state.optimiser.parameters();
+    for (std::size_t i = 0; i < parameters.size(); ++i) {
+        const auto copy = [](std::span<const std::byte> from, std::span<std::byte> to) {
+            std::memcpy(to.data(), from.data(), to.size());
+        };
+        copy(parts[i].data, std::as_writable_bytes(parameters[i].value));
+        copy(parts[parameters.size() + i].data, state.optimiser.moments(i));
+    }
+    state.optimiser.set_steps(std::stoll(steps));
+    return std::string(reinterpret_cast<const char*>(log->data.data()), log->data.size());
 }
 
 FinetuneMemory finetune_memory(const Model& model, const FinetuneOptions& options) {

@@ -114,14 +114,10 @@ public:
 
     /// Goes on with what an earlier run left, or begins.
     void begin(const Json& fingerprint, bool resume) {
-        const fs::path& directory = asked_.destination;
-        if (resume && tuner_.restore(directory / kRunState)) {
-            log_.keep_until(tuner_.steps_done());
-        } else {
-            clear();  // the state of another run would be taken for this one's
-            write_file_atomically(directory / kRunFile, Json{{"fingerprint", fingerprint}}.dump(1) + "\n");
-            log_.begin();
-        }
+        if (resume && restored()) return;
+        clear();  // the state of another run would be taken for this one's
+        write_file_atomically(asked_.destination / kRunFile, Json{{"fingerprint", fingerprint}}.dump(1) + "\n");
+        log_.begin();
     }
 
     void train(const std::function<void(const StepReport&)>& report) {
@@ -194,7 +190,19 @@ public:
     [[nodiscard]] bool saved() const { return files::exists(asked_.destination / kRunState); }
 
 private:
-    void save() { tuner_.save(asked_.destination / kRunState); }
+    void save() { tuner_.save(asked_.destination / kRunState, log_.text()); }
+
+    [[nodiscard]] bool restored() {
+        try {
+            const auto log = tuner_.restore(asked_.destination / kRunState);
+            if (log) log_.restore(*log);
+            return log.has_value();
+        } catch (const Error& error) {
+            if (error.code() != ErrorCode::format) throw;
+            observer_.warn(std::string(error.what()) + "; training starts again");
+            return false;
+        }
+    }
 
     /// Of the evaluations, of which there is at least one; the earliest of equal ones.
     [[nodiscard]] const Evaluated& best() const {
@@ -230,6 +238,13 @@ private:
     TrainingLog log_;
 };
 
+/// @throws Error{io} if the directory holds anything but what an unfinished output has.
+void refuse_other_files(const fs::path& directory) {
+    std::vector<std::string> names;
+    const int error = files::list(directory, names);
+    if (error != 0 || !std::ranges::all_of(names, is_unfinished_name)) check_output_directory(directory, false);
+}
+
 /// What a destination holds of a run.
 struct Found {
     std::optional<FinetuneReport> finished;
@@ -263,13 +278,17 @@ Found look_at_destination(const Model& model, const FinetuneRun& run, const Json
         throw Error(ErrorCode::io, run.destination.string() + ": holds an unfinished training run",
                     Remedy::resume_or_overwrite);
     }
-    std::vector<std::string> names;
-    const int error = files::list(run.destination, names);
-    if (error != 0 || !std::ranges::all_of(names, is_unfinished_name)) check_output_directory(run.destination, false);
+    refuse_other_files(run.destination);
     return {};
 }
 
 }  // namespace
+
+void check_training_destination(const fs::path& destination) {
+    const bool of_a_run =
+        json_at(destination / kTrainingRecord).is_object() || json_at(destination / kRunFile).is_object();
+    if (!of_a_run) refuse_other_files(destination);
+}
 
 FinetuneReport finetune(const Model& model, const Model* teacher, const TrainingText& text,
                         const FinetuneOptions& options, const FinetuneRun& asked, Observer& observer,

@@ -1,6 +1,8 @@
 #include "training_log.hpp"
 
+#include <cmath>
 #include <fstream>
+#include <sstream>
 
 #include "../support/json_file.hpp"
 #include "mha2mla/atomic_file.hpp"
@@ -18,18 +20,15 @@ void TrainingLog::begin() {
     write_file_atomically(file_, text_);
 }
 
-void TrainingLog::keep_until(std::int64_t steps) {
-    std::ifstream lines(file_);
+void TrainingLog::restore(const std::string& text) {
+    std::istringstream lines(text);
     for (std::string line; std::getline(lines, line);) {
         const Json json = parse_json<Json>(line);
-        const bool is_evaluation = json.is_object() && json.contains("nll");
-        const auto step = json.is_object() ? json.find("step") : json.end();
-        if (step == json.end() || !step->is_number_integer()) break;  // cut off
-        const auto number = step->get<std::int64_t>();
-        if (is_evaluation ? number > steps : number >= steps) break;
-        text_ += line + "\n";
-        if (is_evaluation && json.at("nll").is_number()) evaluations_.push_back({number, json.at("nll")});
+        if (!json.contains("nll")) continue;
+        const Json& nll = json.at("nll");  // null if it was not finite
+        evaluations_.push_back({json.at("step"), nll.is_number() ? nll.get<double>() : std::nan("")});
     }
+    text_ = text;
     write_file_atomically(file_, text_);
 }
 

@@ -19,8 +19,8 @@ public:
     explicit TrainingLog(std::filesystem::path file) : file_(std::move(file)) {}
     /// Empties it.
     void begin();
-    /// Leaves what was logged of the first steps, for a run that goes on behind them.
-    void keep_until(std::int64_t steps);
+    /// Begins with the text() that there was at some step, for a run that goes on behind it.
+    void restore(const std::string& text);
     void add(const StepReport& step);
     void add(const Evaluated& evaluated);
     [[nodiscard]] const std::vector<Evaluated>& evaluations() const { return evaluations_; }

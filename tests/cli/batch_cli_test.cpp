@@ -175,6 +175,54 @@ TEST(BatchCli, FineTunesAndEvaluatesEveryJobOnce) {
     EXPECT_EQ(again.at("jobs")[1].at("finetuned"), trained.at("finetuned"));
 }
 
+TEST(BatchCli, ResultsThatNoEvaluationWroteAreNotBelieved) {
+    const TemporaryDirectory directory;
+    const auto recipe = directory / "recipe.json", file = directory / "out/evaluations/kjv-1.8M/kjv-eval.json";
+    write_text(recipe, R"({"jobs": [{"source": ")" + kModel + R"(", "convert": false, "evaluate": [{"text": ")" +
+                           kText + R"(", "context": 64, "max-windows": 2}]}]})");
+    ASSERT_EQ(run_program({"batch", recipe.string()}).exit_code, 0);
+    const std::string written = read_text(file);
+    for (const char* result : {"null", "3", "[]", "{}", R"({"nll": "low"})", R"({"normalized": {}})",
+                               R"({"normalized": [1]})", R"({"average": null})"}) {
+        auto changed = nlohmann::ordered_json::parse(written);
+        changed["result"] = nlohmann::ordered_json::parse(result);
+        write_text(file, changed.dump());
+        const auto again = run_program({"batch", recipe.string()});
+        EXPECT_EQ(again.exit_code, 0) << result << again.err;
+        EXPECT_EQ(read_text(file), written) << result;
+    }
+}
+
+/// Before the conversion, which takes hours.
+TEST(BatchCli, WhatCannotBeWrittenIsSaidBeforeAnyWork) {
+    const TemporaryDirectory directory;
+    const auto recipe = directory / "recipe.json", out = directory / "out";
+    write_text(recipe, R"({"jobs": [{"source": ")" + kModel + R"(", "method": "mha2mla", "rope": "high", "kv-rank": 8,
+        "finetune": {"text": ")" +
+                           kText + R"(", "seq-len": 64, "batch": 1, "steps": 1},
+        "evaluate": [{"text": ")" +
+                           kText + R"(", "context": 64, "max-windows": 2}]}]})");
+    const auto expect_refused = [&](const std::string& part) {
+        const auto refused = run_program({"batch", recipe.string()});
+        EXPECT_EQ(refused.exit_code, 1) << part;
+        EXPECT_NE((refused.out + refused.err).find(part), std::string::npos) << refused.out << refused.err;
+        EXPECT_FALSE(fs::exists(out / "kjv-1.8M-mla")) << part;
+    };
+    fs::create_directories(out / "kjv-1.8M-mla-ft");
+    write_text(out / "kjv-1.8M-mla-ft/thesis.txt", "mine");
+    expect_refused("kjv-1.8M-mla-ft");
+    fs::remove_all(out);
+    fs::create_directories(out / "evaluations/kjv-1.8M-mla/kjv-eval.json");
+    expect_refused("it is no file");
+    fs::remove_all(out);
+    fs::create_directories(out);
+    write_text(out / "summary.json", R"({"of": "my own work"})");
+    expect_refused("is not of this command");
+    EXPECT_EQ(read_text(out / "summary.json"), R"({"of": "my own work"})");
+    fs::remove_all(out);
+    ASSERT_EQ(run_program({"batch", recipe.string()}).exit_code, 0);
+}
+
 /// The recipes of the paper's experiments with a small model in the place of each of theirs, and an item of each task.
 TEST(BatchCli, TheRecipesOfThePaperRun) {
     const TemporaryDirectory directory;

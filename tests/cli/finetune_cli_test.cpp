@@ -133,6 +133,29 @@ TEST_F(FinetuneCli, TheStateOfAnotherRunIsNotTakenForItsOwn) {
     EXPECT_EQ(log().size(), 6U);
 }
 
+TEST_F(FinetuneCli, StartsAgainWhereTheSavedStateIsDamaged) {
+    const std::vector<std::string> settings = {"--save-every", "2", "--eval-fraction", "0.02", "--eval-every", "2"};
+    ASSERT_EQ(run(settings).exit_code, 0);
+    const std::string expected = read_text(out_ / "model.safetensors");
+    std::filesystem::remove_all(out_);
+    const auto state = out_ / "mha2mla.training-run.safetensors";
+    const std::string kill = "(while ! ls " + state.string() +
+                             " >/dev/null 2>&1; do sleep 0.01; done; pkill -KILL -f " + out_.string() + ") & ";
+    auto slow = settings;
+    slow.insert(slow.end(), {"--threads", "1"});
+    ASSERT_NE(run(slow, kill).exit_code, 0);
+    std::string damaged = read_text(state);
+    damaged[damaged.size() / 2] = static_cast<char>(damaged[damaged.size() / 2] ^ 1);
+    write_text(state, damaged);
+    auto resume = settings;
+    resume.emplace_back("--resume");
+    const auto resumed = run(resume);
+    ASSERT_EQ(resumed.exit_code, 0) << resumed.err;
+    EXPECT_NE(resumed.err.find("training starts again"), std::string::npos) << resumed.err;
+    EXPECT_EQ(read_text(out_ / "model.safetensors"), expected);
+    EXPECT_EQ(log().size(), 10U);  // 6 steps and 4 evaluations
+}
+
 TEST_F(FinetuneCli, DistillsFromTheOriginal) {
     const auto converted = directory_ / "mla";
     ASSERT_EQ(run_program({"convert", example("kjv-1.8M"), converted, "--quality", "none", "--rope-dim", "24",

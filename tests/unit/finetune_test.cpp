@@ -203,6 +203,37 @@ TEST_F(FinetuneTest, GoesOnFromASavedStateToTheSameBytes) {
     expect_error(ErrorCode::format, {"other tensors"}, [&] { (void)other.restore(directory_ / "state.safetensors"); });
 }
 
+TEST_F(FinetuneTest, BelievesNoStateThatIsNotAsItWasWritten) {
+    const auto state = directory_ / "state.safetensors";
+    Finetuner whole(*model_, nullptr, text_, options_);
+    (void)whole.step();
+    whole.save(state, "{\"step\": 0}\n");
+    const std::string written = read_text(state);
+    const std::string weights = "model.layers.1.mlp.up_proj.weight";
+    Finetuner resumed(*model_, nullptr, text_, options_);
+    const auto before = to_finite_floats(*resumed.model().checkpoint.find(weights));
+    const auto expect_refused = [&](const std::string& content, const std::string& what) {
+        write_text(state, content);
+        EXPECT_THROW((void)resumed.restore(state), Error) << what;
+        EXPECT_EQ(resumed.steps_done(), 0) << what;
+        EXPECT_EQ(to_finite_floats(*resumed.model().checkpoint.find(weights)), before) << what;
+    };
+    const std::size_t data = written.find("}}") + 2;
+    for (std::size_t i = 0; i < 40; ++i) {
+        const std::size_t at = data + i * (written.size() - 1 - data) / 39;  // the last ones are of the log
+        std::string changed = written;
+        changed[at] = static_cast<char>(changed[at] ^ 4);
+        expect_refused(changed, "bit of byte " + std::to_string(at));
+        expect_refused(written.substr(0, at), "cut at " + std::to_string(at));
+    }
+    std::string more_steps = written;
+    more_steps[more_steps.find(R"("steps":"1")") + 9] = '2';
+    expect_refused(more_steps, "steps");
+    write_text(state, written);
+    EXPECT_EQ(resumed.restore(state), "{\"step\": 0}\n");
+    EXPECT_EQ(resumed.steps_done(), 1);
+}
+
 /// Training on documents packed two to a sequence, and on one to a sequence of half the length, towards a teacher.
 TEST_F(FinetuneTest, PackedDocumentsThatAreApartTrainAsIfEachWereAlone) {
     write_tiny_model(directory_ / "teacher", {.seed = 7});

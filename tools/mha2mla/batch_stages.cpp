@@ -3,6 +3,8 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <optional>
+#include <utility>
 #include <vector>
 
 #include "mha2mla/error.hpp"
@@ -58,15 +60,31 @@ Json fingerprint_of(const Json& model, const BatchEvaluation& evaluation) {
     return json;
 }
 
+fs::path result_file(const fs::path& directory, const BatchJob& job, const BatchEvaluation& evaluation) {
+    return directory / job.name / (evaluation.name + ".json");
+}
+
+/// Before the work for it. @throws Error if it cannot be written
+void check_result_file(const fs::path& file) {
+    std::error_code ignored;
+    const fs::file_status status = fs::status(file, ignored);
+    if (!fs::exists(status) || fs::is_regular_file(status)) return;
+    throw Error(ErrorCode::io, "cannot write " + file.string() + ": it is no file, and would be replaced by one");
+}
+
 /// The number of a result that a table shows.
 struct Metric {
     std::string name;
     Json value;
 };
-Metric metric_of(const Json& result) {
-    if (result.contains("nll")) return {"nll", result.at("nll")};
-    if (result.contains("normalized")) return {"accuracy", result.at("normalized").at("accuracy")};
-    return {"average", result.at("average")};
+/// Nothing for what no evaluation wrote.
+std::optional<Metric> metric_of(const Json& result) {
+    for (const auto& [name, place] :
+         {std::pair{"nll", "/nll"}, std::pair{"accuracy", "/normalized/accuracy"}, std::pair{"average", "/average"}}) {
+        const Json::json_pointer pointer(place);
+        if (result.contains(pointer) && result.at(pointer).is_number()) return Metric{name, result.at(pointer)};
+    }
+    return std::nullopt;
 }
 
 Json summary_of(const FinetuneReport& report, const fs::path& output) {
@@ -91,10 +109,11 @@ Json evaluate_job(const BatchJob& job, const BatchEvaluation& evaluation, const 
 
 }  // namespace
 
-void check_stages(const BatchJob& job) {
+void check_stages(const BatchJob& job, const fs::path& directory, bool overwrite) {
     if (!job.finetune.is_null()) {
         check_training_flags(finetune_flags_of(job));
         check_paths(job, job.finetune, known_settings().finetune);
+        if (!overwrite) check_training_destination(job.finetuned());
     }
     for (const auto& evaluation : job.evaluations) {
         const EvalFlags flags = eval_flags_of(job, evaluation);
@@ -104,6 +123,7 @@ void check_stages(const BatchJob& job) {
                                               ": nothing to evaluate on; give text, tokens, choices or longbench");
         }
         check_paths(job, evaluation.settings, known_settings().evaluate);
+        check_result_file(result_file(directory, job, evaluation));
     }
 }
 
@@ -128,17 +148,18 @@ StagesReport run_stages(const BatchJob& job, const fs::path& directory, bool ove
     if (job.evaluations.empty()) return report;
     const Json model = source_fingerprint(open_model(job.result(), context.ignore_unused, context));
     for (const auto& evaluation : job.evaluations) {
-        const fs::path file = directory / job.name / (evaluation.name + ".json");
+        const fs::path file = result_file(directory, job, evaluation);
         const Json fingerprint = fingerprint_of(model, evaluation);
         Json result = saved_evaluation(file, fingerprint);
-        if (result.is_null()) {
+        if (!metric_of(result)) {
             spdlog::info("evaluation {} of {}", evaluation.name, job.result().string());
             result = evaluate_job(job, evaluation, directory / job.name / evaluation.name, overwrite, context);
             save_evaluation(file, fingerprint, result);
             report.worked = true;
         }
-        const auto [metric, score] = metric_of(result);
-        report.evaluations[evaluation.name] = {{metric, score}, {"file", file.string()}};
+        if (const auto metric = metric_of(result)) {
+            report.evaluations[evaluation.name] = {{metric->name, metric->value}, {"file", file.string()}};
+        }
     }
     return report;
 }

@@ -10,8 +10,9 @@
 
 namespace mha2mla::tool {
 
-/// @throws Error for settings that are impossible, and for files that are not there.
-void check_stages(const BatchJob& job);
+/// @param directory where results of evaluations are kept
+/// @throws Error for settings that are impossible, files that are not there, and outputs that cannot be written.
+void check_stages(const BatchJob& job, const std::filesystem::path& directory, bool overwrite);
 
 /// "then fine-tuned and evaluated 3 times"; empty if nothing follows.
 [[nodiscard]] std::string stages_text(const BatchJob& job);

@@ -17,6 +17,7 @@
 #include "mha2mla/record.hpp"
 #include "mha2mla/threads.hpp"
 #include "output.hpp"
+#include "output_paths.hpp"
 #include "recipe_settings.hpp"
 #include "remedies.hpp"
 
@@ -61,13 +62,19 @@ ConvertFlags flags_for(const BatchJob& job, bool overwrite) {
 }
 
 fs::path statistics_directory(const Recipe& recipe) { return recipe.output / "statistics"; }
+fs::path evaluations_directory(const Recipe& recipe) { return recipe.output / "evaluations"; }
+
+fs::path summary_file(const Recipe& recipe, const Shard& shard) {
+    const std::string share = std::to_string(shard.index + 1) + "-of-" + std::to_string(shard.count);
+    return recipe.output / (shard.count == 1 ? "summary.json" : "summary-" + share + ".json");
+}
 
 /// What the jobs need that share a file of statistics.
 using SharedNeeds = std::map<fs::path, StatisticSet>;
 
 /// Fills in what can be known. @throws whatever keeps the job from running.
 void look_at(Entry& entry, const Recipe& recipe, const BatchFlags& batch, SharedNeeds& shared, Context& context) {
-    check_stages(entry.job);
+    check_stages(entry.job, evaluations_directory(recipe), batch.overwrite);
     if (!entry.job.converts) {
         (void)open_model(entry.job.source, context.ignore_unused, context);
         entry.state = kGoOn;
@@ -202,11 +209,16 @@ Json summary_json(const BatchFlags& flags, const std::vector<Entry>& entries) {
     return json;
 }
 
+/// Before the work. @throws Error if the summary would replace what is none
+void check_summary(const Recipe& recipe, const BatchFlags& flags) {
+    if (!fs::is_directory(recipe.output)) return;
+    check_output_paths({{"the summary", summary_file(recipe, flags.shard), "\"recipe\""}}, {flags.recipe},
+                       flags.overwrite);
+}
+
 void save_summary(const Recipe& recipe, const BatchFlags& flags, const std::vector<Entry>& entries) {
     fs::create_directories(recipe.output);
-    const std::string share = std::to_string(flags.shard.index + 1) + "-of-" + std::to_string(flags.shard.count);
-    const std::string name = flags.shard.count == 1 ? "summary.json" : "summary-" + share + ".json";
-    write_file_atomically(recipe.output / name, json_text(summary_json(flags, entries), 2) + "\n");
+    write_file_atomically(summary_file(recipe, flags.shard), json_text(summary_json(flags, entries), 2) + "\n");
 }
 
 /// Written after every job, so that it says what there is whatever ends the run. The jobs are worth more than it.
@@ -276,7 +288,7 @@ void convert_job(Entry& entry, const Recipe& recipe, const BatchFlags& batch, co
 void run_job(Entry& entry, const Recipe& recipe, const BatchFlags& batch, const SharedNeeds& shared, Context& context) {
     const bool converted = entry.state == kGoOn;
     if (!converted) convert_job(entry, recipe, batch, shared, context);
-    entry.stages = run_stages(entry.job, recipe.output / "evaluations", batch.overwrite, context);
+    entry.stages = run_stages(entry.job, evaluations_directory(recipe), batch.overwrite, context);
     entry.state = converted && !entry.stages.worked ? "skipped" : "done";
 }
 
@@ -317,6 +329,7 @@ void run_jobs(const Recipe& recipe, const BatchFlags& flags, const SharedNeeds& 
 void run(const BatchFlags& flags, Context& context) {
     const ThreadScope threads(context.threads);
     const Recipe recipe = read_recipe(flags.recipe, recipe_settings(), flags.variables);
+    check_summary(recipe, flags);
     SharedNeeds shared;
     auto entries = plan_jobs(recipe, flags, shared, context);
     const bool any_failed =
