@@ -234,6 +234,11 @@ struct LatentTensor {
     std::int64_t rows, columns;  // out_features, in_features; 0 columns: a vector
     Projection from;             // of the original, whose dtype it takes
     bool biased;                 // it has a bias where `from` has one
+
+    /// Rows of a checkpoint's tensor: KV heads that share a value head have one copy of its rows there.
+    [[nodiscard]] std::int64_t stored_rows(const LatentShape& shape) const {
+        return role == LatentRole::up_value ? rows / shape.heads_per_value() : rows;
+    }
 };
 
 /// Where heads lie in the rows of a tensor: those of head h start at first + h * stride.

@@ -24,8 +24,7 @@ std::vector<TensorSpec> converted_layer(const Model& source, std::int64_t layer,
         const LinearView& from = projection(view, tensor.from);
         const std::string name = layer_prefix(layer) + std::string(tensor.name);
         const Dtype dtype = output_dtype(from.weight->dtype, form.dtype);
-        const std::int64_t rows =
-            tensor.rows / (tensor.role == LatentRole::up_value ? form.shape.heads_per_value() : 1);
+        const std::int64_t rows = tensor.stored_rows(form.shape);
         const Shape shape = tensor.columns > 0 ? Shape{rows, tensor.columns} : Shape{rows};
         specs.push_back({name + ".weight", dtype, shape});
         const bool has_bias = own_form ? form.biased : from.bias != nullptr && !output;  // o_proj's is a copy

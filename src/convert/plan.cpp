@@ -42,8 +42,7 @@ std::int64_t original_parameters(const ModelConfig& c) {
 std::int64_t attention_weights(const LatentShape& shape) {
     std::int64_t sum = 0;
     for (const LatentTensor& tensor : shape.layout->tensors(shape)) {
-        const std::int64_t shared = tensor.role == LatentRole::up_value ? shape.heads_per_value() : 1;
-        sum += tensor.rows / shared * std::max<std::int64_t>(1, tensor.columns);
+        sum += tensor.stored_rows(shape) * std::max<std::int64_t>(1, tensor.columns);
     }
     return sum;
 }

@@ -267,9 +267,9 @@ private:
                 continue;
             }
             const bool bias = tensor.from == Projection::output ? rule.o_bias : rule.qkv_bias;
-            const std::int64_t shared = tensor.role == LatentRole::up_value ? shape.heads_per_value() : 1;
-            const LinearView found = linear(name, tensor.rows / shared, tensor.columns, tensor.biased && bias, because);
-            place(tensor.role, shape, repeat_heads(found, shared), view);
+            const std::int64_t rows = tensor.stored_rows(shape);
+            const LinearView found = linear(name, rows, tensor.columns, tensor.biased && bias, because);
+            place(tensor.role, shape, repeat_heads(found, tensor.rows / rows), view);
         }
         find_head_norms(prefix + "self_attn.", rule, query_words, words, view.head_q_norm, view.head_k_norm);
         return view;
