@@ -6,8 +6,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 seconds=${1:-10}
 targets=("${@:2}")
-[ ${#targets[@]} -gt 0 ] || targets=(config gguf journal rank_file recipe record safetensors statistics text token_file
-                                       tokenizer)
+[ ${#targets[@]} -gt 0 ] || targets=(config gguf journal json_lines rank_file recipe record safetensors statistics text
+                                       token_file tokenizer)
 
 cmake --preset fuzz >/dev/null
 cmake --build --preset fuzz --target "${targets[@]/#/fuzz_}"

@@ -1,5 +1,5 @@
 #pragma once
-#include <cstdint>
+#include <cstddef>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -17,8 +17,8 @@ public:
     /// @throws Error{io}
     explicit JsonLines(const std::filesystem::path& file);
 
-    [[nodiscard]] std::size_t size() const { return lines_.size(); }
-    [[nodiscard]] std::string_view text(std::size_t line) const { return lines_[line].text; }
+    [[nodiscard]] std::size_t size() const { return starts_.size(); }
+    [[nodiscard]] std::string_view text(std::size_t line) const;
     /// Calls interpret(object), which may throw Error or an exception of the JSON library. @param needs what a line
     /// must have, for messages. @throws Error{format} naming file and line if it is no object or `interpret` throws.
     template <typename Read>
@@ -34,17 +34,14 @@ public:
     [[nodiscard]] Error at(std::size_t line, const std::string& message) const;
 
 private:
-    struct Line {
-        std::string_view text;
-        std::int64_t number;  // from 1
-    };
+    [[nodiscard]] std::string_view content() const;
     [[nodiscard]] nlohmann::json object(std::size_t line, std::string_view needs) const;
     [[nodiscard]] std::string place(std::size_t line) const;
     [[nodiscard]] static std::string message_of(const nlohmann::json::exception& error);
 
     std::string name_;
     MappedFile file_;
-    std::vector<Line> lines_;
+    std::vector<std::size_t> starts_;  // of each line, in bytes
 };
 
 }  // namespace mha2mla
