@@ -118,18 +118,19 @@ public:
     Finetuner(Finetuner&&) = delete;
     Finetuner& operator=(Finetuner&&) = delete;
 
-    /// @throws Error{numeric} if the loss is not finite; the weights are then those before the step.
-    StepReport step();
+    /// @throws Error{numeric} if the loss is not finite, Error{interrupted} between micro-batches; the weights are then
+    /// those before the step.
+    StepReport step(const Observer& observer = Observer());
     [[nodiscard]] std::int64_t steps_done() const;
     /// The model as it is now, with all weights in float32. For evaluation; valid until the next step().
     [[nodiscard]] const Model& model();
 
     /// Writes weights, moments and place in the text, so that restore() goes on to the same bytes.
-    /// @param log kept with them. @throws Error{io}
-    void save(const std::filesystem::path& file, std::string_view log = {}) const;
+    /// @param run which only restore() of the same run knows. @param log kept with them. @throws Error{io}
+    void save(const std::filesystem::path& file, std::string_view run = {}, std::string_view log = {}) const;
     /// @return what was kept with them; nothing if there is no such file
     /// @throws Error{format} if it is damaged or of another run; nothing has changed then.
-    std::optional<std::string> restore(const std::filesystem::path& file);
+    std::optional<std::string> restore(const std::filesystem::path& file, std::string_view run = {});
 
 private:
     struct State;
@@ -160,24 +161,26 @@ struct FinetuneReport {
     std::uint64_t output_bytes = 0;
     bool already_finished = false;
 };
-/// Before the model to train is there: whether a run may begin or go on in a directory, unless it overwrites.
-/// @throws Error{io} if it holds what no run left there.
+/// Whether a directory holds a training run, be it finished or not.
+[[nodiscard]] bool holds_training(const std::filesystem::path& directory);
+/// Whether a run may begin in a directory, unless it overwrites or goes on. @throws Error{io} if it holds anything.
 void check_training_destination(const std::filesystem::path& destination);
-/// Trains and writes a checkpoint with the tensors of the model's own, the log (kTrainingLog, see docs/formats.md) and
-/// a record of the run (kTrainingRecord). Until it is whole, the destination holds the state of the run, by which
-/// `resume` goes on to the same bytes.
+
+/// Trains and writes a checkpoint with the tensors of the model's own, the log and a record of the run (training.jsonl
+/// and mha2mla.training.json, see docs/formats.md). Until it is whole, the destination holds the state of the run, by
+/// which `resume` goes on to the same bytes.
 /// @param report called after each step.
 /// @throws as Finetuner, Error{io}, Error{interrupted} with the state saved.
 [[nodiscard]] FinetuneReport finetune(const Model& model, const Model* teacher, const TrainingText& text,
                                       const FinetuneOptions& options, const FinetuneRun& run, Observer& observer,
                                       const std::function<void(const StepReport&)>& report);
-inline constexpr std::string_view kTrainingLog = "training.jsonl";
-inline constexpr std::string_view kTrainingRecord = "mha2mla.training.json";
 
 /// Bytes that a Finetuner takes beside the files that it reads.
 struct FinetuneMemory {
-    std::uint64_t weights = 0, gradients = 0, moments = 0, hidden_states = 0, activations = 0;
-    [[nodiscard]] std::uint64_t total() const { return weights + gradients + moments + hidden_states + activations; }
+    std::uint64_t weights = 0, gradients = 0, moments = 0, hidden_states = 0, activations = 0, batch = 0;
+    [[nodiscard]] std::uint64_t total() const {
+        return weights + gradients + moments + hidden_states + activations + batch;
+    }
 };
 [[nodiscard]] FinetuneMemory finetune_memory(const Model& model, const FinetuneOptions& options);
 

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <optional>
 #include <string>
 
@@ -33,5 +34,26 @@ struct GgufImportReport {
 ///         does not hold; Error{io}.
 GgufImportReport import_gguf(const std::filesystem::path& file, const std::filesystem::path& directory,
                              const GgufImportRequest& request, Observer& observer);
+
+/// A GGUF file as a checkpoint directory that is removed at the end.
+class ImportedCheckpoint {
+public:
+    /// @param place a directory of no other use, in which the checkpoint gets the name of the file. What a killed
+    /// process left there is replaced. @throws as import_gguf, Error{io} if another process uses it, or it holds
+    /// anything else.
+    ImportedCheckpoint(const std::filesystem::path& file, const std::filesystem::path& place,
+                       std::optional<Dtype> dtype, Observer& observer);
+    ~ImportedCheckpoint();
+    ImportedCheckpoint(const ImportedCheckpoint&) = delete;
+    ImportedCheckpoint& operator=(const ImportedCheckpoint&) = delete;
+    ImportedCheckpoint(ImportedCheckpoint&&) = delete;
+    ImportedCheckpoint& operator=(ImportedCheckpoint&&) = delete;
+
+    [[nodiscard]] const std::filesystem::path& directory() const;
+
+private:
+    struct Impl;
+    std::unique_ptr<Impl> impl_;
+};
 
 }  // namespace mha2mla

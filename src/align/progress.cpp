@@ -25,7 +25,9 @@ constexpr std::array<const char*, 4> kBiasNames = {"q_bias", "k_rope_bias", "up_
 std::string open_name(std::size_t layer, const char* what) { return "open." + std::to_string(layer) + "." + what; }
 
 Json split_json(const Split& split) { return {split.rope_dim, split.kv_rank, split.error, split.fold}; }
-Split split_from_json(const Json& json) { return {json.at(0), json.at(1), json.at(2), json.at(3)}; }
+Split split_from_json(const Json& json) {
+    return {whole_number(json.at(0)), whole_number(json.at(1)), json.at(2), json.at(3)};
+}
 
 /// Tensors and their data, in the order in which they are written and hashed.
 struct Contents {
@@ -129,11 +131,11 @@ void read_progress(const SafetensorsFile& file, const Model& model, std::int64_t
     Reader reader(file);
     const std::string numbers = reader.metadata("progress");
     const Json json = parse_json<Json>(numbers);  // if none, what follows throws
-    progress.layer = json.at("layer");
-    progress.steps_done = json.at("steps");
+    progress.layer = whole_number(json.at("layer"));
+    progress.steps_done = whole_number(json.at("steps"));
     progress.chosen = split_from_json(json.at("chosen"));
     for (const Json& split : json.at("tried")) progress.tried.push_back(split_from_json(split));
-    const std::int64_t open = json.at("open");
+    const std::int64_t open = whole_number(json.at("open"));
     const auto& [rope_dim, kv_rank, error, fold] = progress.chosen;
     const std::int64_t tokens = reader.rows("original");
     const std::int64_t keys =

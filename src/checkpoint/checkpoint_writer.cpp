@@ -1,7 +1,5 @@
 #include "mha2mla/checkpoint_writer.hpp"
 
-#include <sys/statvfs.h>
-
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
@@ -12,6 +10,7 @@
 #include "../support/file_operations.hpp"
 #include "../support/hash.hpp"
 #include "../support/output_file.hpp"
+#include "destination.hpp"
 #include "exchange.hpp"
 #include "mha2mla/error.hpp"
 #include "mha2mla/mapped_file.hpp"
@@ -24,17 +23,6 @@ namespace {
 /// Reports a mistake of the calling code, not of its input.
 [[noreturn]] void misuse(const char* what, std::string_view tensor) {
     throw Error(ErrorCode::usage, "CheckpointWriter: tensor '" + std::string(tensor) + "' was " + what);
-}
-
-void check_free_space(const fs::path& directory, std::uint64_t needed) {
-    struct statvfs status {};
-    if (::statvfs(directory.c_str(), &status) != 0) return;  // writing will report a full disk
-    const std::uint64_t free_bytes = std::uint64_t{status.f_bavail} * status.f_frsize;
-    if (free_bytes < needed) {
-        throw Error(ErrorCode::io, directory.string() + ": the output needs " + std::to_string(needed) +
-                                       " bytes, but only " + std::to_string(free_bytes) +
-                                       " are free; free some space or choose another place");
-    }
 }
 
 }  // namespace

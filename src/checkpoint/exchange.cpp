@@ -11,6 +11,7 @@
 #include "../support/file_operations.hpp"
 #include "../support/json_file.hpp"
 #include "../support/output_file.hpp"
+#include "destination.hpp"
 #include "mha2mla/error.hpp"
 
 namespace mha2mla {
@@ -22,9 +23,10 @@ constexpr std::string_view kReady = ".mha2mla.ready";
 constexpr std::string_view kReplacing = ".mha2mla.replacing";
 constexpr std::string_view kReplaced = ".mha2mla.replaced";
 constexpr std::string_view kConfig = "config.json";
-constexpr std::string_view kRecord = "mha2mla.json";  // of a conversion: its key "files" names all others
 
-/// The files of an older conversion, by its record; none if there is no record that can be read.
+bool is_record(std::string_view name) { return std::ranges::find(kRecordFiles, name) != kRecordFiles.end(); }
+
+/// The files of an older output, by its record; none if there is no record that can be read.
 std::set<std::string, std::less<>> recorded_files(const fs::path& record) {
     std::error_code ignored;
     if (!fs::is_regular_file(fs::symlink_status(record, ignored))) return {};
@@ -32,7 +34,7 @@ std::set<std::string, std::less<>> recorded_files(const fs::path& record) {
         const auto json = read_json_file(record);
         const auto files = json.is_object() ? json.find("files") : json.end();
         if (!json.is_object() || files == json.end() || !files->is_object()) return {};
-        std::set<std::string, std::less<>> names = {std::string(kRecord)};
+        std::set<std::string, std::less<>> names = {record.filename().string()};
         for (const auto& [name, entry] : files->items()) names.insert(name);
         return names;
     } catch (const Error&) {
@@ -112,11 +114,14 @@ public:
 private:
     void move_out() {
         check(files::make_directory(replacing_), replacing_, "create");
-        // After an interruption the record itself may have been moved.
-        auto recorded = recorded_files(replacing_ / kRecord);
-        if (recorded.empty()) recorded = recorded_files(directory_ / kRecord);
+        std::set<std::string, std::less<>> recorded;
+        for (const auto record : kRecordFiles) {
+            // After an interruption the record itself may have been moved.
+            for (const auto& place : {replacing_, directory_}) recorded.merge(recorded_files(place / record));
+        }
         for (const auto& name : names_in(directory_)) {
-            const bool is_old = is_weight_file(name) || recorded.contains(name);
+            const bool is_old =
+                is_weight_file(name) || is_record(name) || is_progress_name(name) || recorded.contains(name);
             if (!is_old && std::ranges::find(new_, name) == new_.end()) continue;
             std::error_code ignored;
             if (fs::is_directory(fs::symlink_status(directory_ / name, ignored)) && !fs::is_directory(ready_ / name)) {
@@ -125,8 +130,8 @@ private:
             }
             old_.push_back(name);
         }
-        // The record goes last: until then it can be asked again.
-        std::stable_partition(old_.begin(), old_.end(), [](const auto& name) { return name != kRecord; });
+        // Records go last: until then they can be asked again.
+        std::stable_partition(old_.begin(), old_.end(), [](const auto& name) { return !is_record(name); });
         std::stable_partition(old_.begin(), old_.end(), [](const auto& name) { return name == kConfig; });
         for (const auto& name : old_) {
             move(directory_ / name, replacing_ / name);

@@ -18,9 +18,9 @@ namespace mha2mla {
 /// Whether a file belongs to the weights of a checkpoint: a shard of this name, or their index.
 [[nodiscard]] bool is_weight_file(std::string_view name);
 
-/// Moves the files that wait in `directory` to their names, and out of the way older weights and the other files that
-/// the record of an older conversion names. If that fails, all is moved back, so that the older files are what they
-/// were and the new ones wait again.
+/// Moves the files that wait in `directory` to their names, and out of the way older weights, the other files that the
+/// record of an older output names, and what an unfinished one has. If that fails, all is moved back, so that the older
+/// files are what they were and the new ones wait again.
 /// @return empty, or what could not be removed after the new files were in place.
 /// @throws Error{io} where the new files are not in place.
 [[nodiscard]] std::string exchange(const std::filesystem::path& directory);

@@ -51,7 +51,7 @@ Identity identity_of(const fs::path& destination) {
 }
 
 /// Whether the destination holds anything but what an unfinished conversion has.
-bool holds_files(const fs::path& destination) {
+bool holds_output(const fs::path& destination) {
     std::vector<std::string> names;
     if (const int error = files::list(destination, names)) {
         throw Error(ErrorCode::io, destination.string() + ": cannot list: " + std::strerror(error));
@@ -252,8 +252,11 @@ void look_at_destination(const Model& source, const fs::path& destination, const
     if (!fs::is_directory(destination, ignored)) check_output_directory(destination, limits.overwrite);  // throws
     check_output_names(source.checkpoint, destination);
     if (limits.overwrite) return;
+    if (files::exists(destination / kRunFile)) {
+        throw Error(ErrorCode::io, destination.string() + ": holds an unfinished training run", Remedy::overwrite);
+    }
     // A journal that cannot be read says nothing about the files beside it.
-    const bool only_unfinished = !holds_files(destination);
+    const bool only_unfinished = !holds_output(destination);
     const bool unfinished =
         is_unsettled(destination) || read_journal(destination) ||
         (only_unfinished && fs::exists(journal_path(destination), ignored) && !fs::is_empty(journal_path(destination)));

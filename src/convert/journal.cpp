@@ -27,8 +27,6 @@ constexpr const char* kFormat = "mha2mla journal 1";
 /// Pieces that finish within this time are flushed together.
 constexpr std::chrono::milliseconds kInterval(250);
 constexpr std::size_t kMostWaiting = 128;  // number of waiting pieces that ends an interval early
-/// The time within which a killed process must have ended.
-constexpr std::chrono::seconds kDying(3);
 
 Json ranks_json(const PairRanks& ranks) {
     Json json = {{"layers", ranks.layers}, {"kv_heads", ranks.kv_heads}, {"head_dim", ranks.head_dim}};
@@ -37,7 +35,10 @@ Json ranks_json(const PairRanks& ranks) {
 }
 
 PairRanks ranks_from_json(const Json& json) {
-    return {json.at("layers"), json.at("kv_heads"), json.at("head_dim"), json.at("values")};
+    PairRanks ranks{
+        whole_number(json.at("layers")), whole_number(json.at("kv_heads")), whole_number(json.at("head_dim")), {}};
+    for (const Json& value : json.at("values")) ranks.values.push_back(static_cast<std::uint8_t>(whole_number(value)));
+    return ranks;
 }
 
 std::string piece_line(const FinishedPiece& piece) {
@@ -55,16 +56,6 @@ FinishedPiece piece_from_json(const Json& json) {
             json.value("alignment_error", 0.0)};
 }
 
-/// A saved aligner that was not written to its end.
-fs::path unfinished_alignment_path(const fs::path& directory) { return alignment_path(directory) += ".incomplete"; }
-
-/// Removes the saved aligner. @return errno
-int remove_alignment(const fs::path& directory) {
-    const int error = files::remove(alignment_path(directory));
-    const int second = files::remove(unfinished_alignment_path(directory));
-    return error != 0 ? error : second;
-}
-
 [[noreturn]] void fail(const fs::path& path, const char* action, int error) {
     throw Error(ErrorCode::io, path.string() + ": cannot " + action + ": " + std::strerror(error));
 }
@@ -80,9 +71,6 @@ bool is_left_over(const fs::path& directory) {
 }
 
 }  // namespace
-
-fs::path journal_path(const fs::path& directory) { return directory / "mha2mla.journal.jsonl"; }
-fs::path alignment_path(const fs::path& directory) { return directory / "mha2mla.alignment.safetensors"; }
 
 std::optional<JournalContents> read_journal(const fs::path& directory) {
     const fs::path path = journal_path(directory);
@@ -114,65 +102,6 @@ std::optional<JournalContents> read_journal(const fs::path& directory) {
     return contents;
 }
 
-bool is_unfinished_name(std::string_view name) {
-    const fs::path none;
-    return is_exchange_name(name) || name == journal_path(none) || name == alignment_path(none) ||
-           name == unfinished_alignment_path(none);
-}
-
-DestinationLock::DestinationLock(fs::path directory) : directory_(std::move(directory)) {
-    // A killed process may still be writing; it releases the lock when it ends.
-    const auto end = std::chrono::steady_clock::now() + kDying;
-    try {
-        while (!open_and_lock()) {
-            if (std::chrono::steady_clock::now() >= end) {
-                throw Error(ErrorCode::io, directory_.string() +
-                                               ": another process is converting into this directory; wait for it "
-                                               "or choose another place");
-            }
-            std::this_thread::sleep_for(std::chrono::milliseconds(50));
-        }
-    } catch (...) {
-        close();
-        if (created_directory_) (void)files::remove(directory_);
-        throw;
-    }
-}
-
-/// @return false if another process holds the lock, or removed the file in the meantime.
-bool DestinationLock::open_and_lock() {
-    close();
-    std::error_code error;
-    created_directory_ = fs::create_directories(directory_, error) || created_directory_;
-    if (error) throw Error(ErrorCode::io, directory_.string() + ": cannot create directory: " + error.message());
-    const fs::path path = journal_path(directory_);
-    // A link would be followed to a file that is none of ours.
-    const int failure = files::open(path, O_RDWR | O_CREAT | O_APPEND | O_NOFOLLOW, descriptor_);
-    if (failure == ENOENT) return false;  // the directory was removed again
-    if (failure != 0) fail(path, "create", failure);
-    const bool locked = ::flock(descriptor_, LOCK_EX | LOCK_NB) == 0;
-    if (!locked && errno == EWOULDBLOCK) return false;
-    // Who held the lock before removes the file before the lock: a lock on that file excludes nobody.
-    struct stat ours {};
-    struct stat named {};
-    return ::fstat(descriptor_, &ours) == 0 && ::lstat(path.c_str(), &named) == 0 && ours.st_dev == named.st_dev &&
-           ours.st_ino == named.st_ino;
-}
-
-void DestinationLock::close() {
-    if (descriptor_ >= 0) ::close(std::exchange(descriptor_, -1));
-}
-
-DestinationLock::~DestinationLock() {
-    struct stat status {};
-    if (::fstat(descriptor_, &status) == 0 && status.st_size == 0) {
-        (void)files::remove(journal_path(directory_));
-        if (created_directory_) (void)files::remove(directory_);
-        flush_directory(directory_);
-    }
-    close();
-}
-
 bool is_unsettled(const fs::path& directory) { return exchange_began(directory) || is_left_over(directory); }
 
 void settle(const fs::path& directory) {
@@ -180,10 +109,8 @@ void settle(const fs::path& directory) {
     const DestinationLock lock(directory);
     finish_exchange(directory);
     if (!is_left_over(directory)) return;
-    for (const auto& path : {staging_path(directory), alignment_path(directory), unfinished_alignment_path(directory),
-                             journal_path(directory)}) {
-        if (const int error = files::remove_all(path)) fail(path, "remove", error);
-    }
+    if (const int error = files::remove_all(staging_path(directory))) fail(staging_path(directory), "remove", error);
+    lock.forget_unfinished();  // and the lock removes the journal
 }
 
 Journal::Journal(const DestinationLock& lock, const Json& fingerprint, const PairRanks* ranks,
@@ -191,13 +118,11 @@ Journal::Journal(const DestinationLock& lock, const Json& fingerprint, const Pai
     : lock_(lock), keep_(earlier != nullptr) {
     const fs::path path = journal_path(lock.directory());
     try {
-        if (::ftruncate(lock.descriptor(), earlier == nullptr ? 0 : static_cast<off_t>(earlier->bytes)) != 0) {
-            fail(path, "cut off", errno);
+        if (earlier != nullptr) {
+            if (::ftruncate(lock.descriptor(), static_cast<off_t>(earlier->bytes)) != 0) fail(path, "cut off", errno);
+            return;
         }
-        if (earlier != nullptr) return;
-        if (const int error = remove_alignment(lock.directory())) {
-            fail(alignment_path(lock.directory()), "remove", error);
-        }
+        lock.forget_unfinished();
         Json header;
         header["format"] = kFormat;
         header["fingerprint"] = fingerprint;
@@ -211,18 +136,19 @@ Journal::Journal(const DestinationLock& lock, const Json& fingerprint, const Pai
     }
 }
 
-/// Of the files of an unfinished conversion the journal is last to go: it says what they are.
 void Journal::clear() const noexcept {
-    (void)remove_alignment(lock_.directory());
-    (void)!::ftruncate(lock_.descriptor(), 0);
+    try {
+        lock_.forget_unfinished();
+    } catch (...) {  // NOLINT(bugprone-empty-catch): what is left, the next command removes
+    }
 }
 
 void Journal::remove() {
     keep_ = true;  // should it fail
-    const fs::path& directory = lock_.directory();
-    if (const int error = remove_alignment(directory)) fail(alignment_path(directory), "remove", error);
-    if (const int error = files::remove(journal_path(directory))) fail(journal_path(directory), "remove", error);
-    flush_directory(directory);
+    lock_.forget_unfinished();
+    const fs::path path = journal_path(lock_.directory());
+    if (const int error = files::remove(path)) fail(path, "remove", error);
+    flush_directory(lock_.directory());
 }
 
 Journal::~Journal() {

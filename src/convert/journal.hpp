@@ -12,6 +12,7 @@
 #include <thread>
 #include <vector>
 
+#include "../checkpoint/destination.hpp"
 #include "mha2mla/checkpoint.hpp"
 #include "mha2mla/checkpoint_writer.hpp"
 #include "mha2mla/rope.hpp"
@@ -35,40 +36,9 @@ struct JournalContents {
     std::uint64_t bytes = 0;  // size up to the end of the last complete line
 };
 
-[[nodiscard]] std::filesystem::path journal_path(const std::filesystem::path& directory);
-/// The path of the saved aligner of a conversion, beside its journal.
-[[nodiscard]] std::filesystem::path alignment_path(const std::filesystem::path& directory);
-
 /// Reads the journal in `directory`. A truncated line and everything after it is ignored. Nothing if there is no
 /// journal that can be read with a complete first line.
 [[nodiscard]] std::optional<JournalContents> read_journal(const std::filesystem::path& directory);
-
-/// Whether the name is that of a file that only an unfinished conversion has.
-[[nodiscard]] bool is_unfinished_name(std::string_view name);
-
-/// The right to change a destination, which one process at a time can hold: a lock on its journal.
-class DestinationLock {
-public:
-    /// Creates the directory and an empty journal if they do not exist.
-    /// @throws Error{io}, also if another process holds the lock.
-    explicit DestinationLock(std::filesystem::path directory);
-    /// Removes the journal if it is empty, and the directory if the constructor created it and it is empty.
-    ~DestinationLock();
-    DestinationLock(const DestinationLock&) = delete;
-    DestinationLock& operator=(const DestinationLock&) = delete;
-    DestinationLock(DestinationLock&&) = delete;
-    DestinationLock& operator=(DestinationLock&&) = delete;
-
-    [[nodiscard]] const std::filesystem::path& directory() const { return directory_; }
-    [[nodiscard]] int descriptor() const { return descriptor_; }
-
-private:
-    bool open_and_lock();
-    void close();
-    std::filesystem::path directory_;
-    int descriptor_ = -1;
-    bool created_directory_ = false;
-};
 
 /// Completes what was interrupted when all files of an output were complete: moves them to their names, and removes
 /// what only an unfinished conversion has. Does nothing if nothing was. @throws Error{io}

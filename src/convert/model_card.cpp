@@ -1,7 +1,10 @@
+#include <algorithm>
 #include <cmath>
 #include <iomanip>
+#include <limits>
 #include <sstream>
 
+#include "../support/json_file.hpp"
 #include "markdown.hpp"
 #include "record.hpp"
 
@@ -39,14 +42,18 @@ void table_row(std::ostream& card, const char* what, std::int64_t before, std::i
          << std::noshowpos << "% |\n";
 }
 
+/// Of numbers of 16 bit.
+std::int64_t bytes_of(const Json& numbers) {
+    return 2 * std::clamp(whole_number(numbers), std::int64_t{0}, std::numeric_limits<std::int64_t>::max() / 2);
+}
+
 void cost_table(std::ostream& card, const Json& record) {
     const auto& parameters = record.at("parameters");
     const auto& cache = record.at("kv_cache");
     card << "| | original | converted | change |\n|---|---:|---:|---:|\n";
-    table_row(card, "parameters", parameters.at("original"), parameters.at("converted"));
-    table_row(card, "KV cache, bytes per token at 16 bit",
-              2 * cache.at("original_numbers_per_token").get<std::int64_t>(),
-              2 * cache.at("converted_numbers_per_token").get<std::int64_t>());
+    table_row(card, "parameters", whole_number(parameters.at("original")), whole_number(parameters.at("converted")));
+    table_row(card, "KV cache, bytes per token at 16 bit", bytes_of(cache.at("original_numbers_per_token")),
+              bytes_of(cache.at("converted_numbers_per_token")));
     const Json& measured = record.at("measured");
     if (measured.is_null()) return;
     const double before = measured.at("nll_original"), after = measured.at("nll_converted");

@@ -5,9 +5,9 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
-#include "../checkpoint/config_dtype.hpp"
+#include "../checkpoint/config_json.hpp"
+#include "../checkpoint/destination.hpp"
 #include "../support/json_file.hpp"
-#include "journal.hpp"
 #include "mha2mla/error.hpp"
 #include "record.hpp"
 
@@ -43,6 +43,10 @@ bool is_loader_file(const std::string& name) {
         }
     }
     return false;
+}
+
+bool is_record(const std::string& name) {
+    return name == kTrainingLog || std::ranges::find(kRecordFiles, name) != kRecordFiles.end();
 }
 
 /// Of the files that belong to a checkpoint.
@@ -83,12 +87,17 @@ bool may_follow(const fs::path& link) {
     return file.filename() == name && std::ranges::find(kOwnFiles, name) != kOwnFiles.end();
 }
 
-/// Why a file is not copied; empty for one that is.
-std::string_view why_left_out(const fs::directory_entry& entry, const std::string& name) {
-    if (!entry.is_regular_file()) return "not a file";
-    if (entry.is_symlink() && !may_follow(entry.path())) return "a link to a file of something else";
+/// Why a file is not copied for what it is; empty for one that may be.
+std::string_view why_not_followed(const fs::directory_entry& entry) {
+    std::error_code error;
+    if (!entry.is_regular_file(error)) return "not a file";
+    return entry.is_symlink(error) && !may_follow(entry.path()) ? "a link to a file of something else" : "";
+}
+
+/// Why a file is not copied for its name; empty for one that may be.
+std::string_view why_left_out(const std::string& name) {
     if (name.starts_with(".")) return "hidden";
-    if (name == kRecordFile || is_unfinished_name(name) || is_loader_file(name)) return "of another conversion";
+    if (is_record(name) || is_unfinished_name(name) || is_loader_file(name)) return "of another conversion";
     for (const auto& row : kLeftOut) {
         if (name.ends_with(row.suffix)) return row.why;
     }
@@ -124,11 +133,12 @@ std::string config_text(const Model& source, const ConversionPlan& plan, const O
 
 SideFiles side_files(const Checkpoint& source) {
     SideFiles files;
-    const auto add = [&](const std::string& name, std::string_view why) {
+    const auto add = [&](const std::string& name, std::string_view for_what_it_is, std::string_view for_its_name) {
+        const std::string_view why = for_what_it_is.empty() ? for_its_name : for_what_it_is;
         if (why.empty()) {
             files.copied.push_back(name);
         } else {
-            files.left_out.push_back({name, std::string(why)});
+            files.left_out.push_back({name, std::string(why), for_what_it_is.empty()});
         }
     };
     // What is converted.
@@ -137,14 +147,16 @@ SideFiles side_files(const Checkpoint& source) {
     for (const auto& entry : entries_of(source.directory())) {
         const std::string name = entry.path().filename().string();
         if (converted.contains(name)) continue;
-        if (name != kChatTemplates || !entry.is_directory()) {
-            add(name, why_left_out(entry, name));
+        std::error_code unknown;
+        if (name != kChatTemplates || !entry.is_directory(unknown)) {
+            add(name, why_not_followed(entry), why_left_out(name));
             continue;
         }
         for (const auto& inner : entries_of(entry.path())) {
-            const bool is_template = inner.is_regular_file() && inner.path().extension() == ".jinja" &&
-                                     (!inner.is_symlink() || may_follow(inner.path()));
-            add(name + "/" + inner.path().filename().string(), is_template ? "" : "not a chat template");
+            std::error_code error;
+            const bool is_template = inner.is_regular_file(error) && inner.path().extension() == ".jinja" &&
+                                     (!inner.is_symlink(error) || may_follow(inner.path()));
+            add(name + "/" + inner.path().filename().string(), is_template ? "" : "not a chat template", "");
         }
     }
     std::sort(files.copied.begin(), files.copied.end());

@@ -13,6 +13,7 @@ namespace mha2mla {
 struct SideFiles {
     struct LeftOut {
         std::string name, why;
+        bool for_name_alone = false;  // not for what it is, such as a link
     };
     std::vector<std::string> copied;  // tokenizer, generation config, chat templates, licence and the like
     std::vector<LeftOut> left_out;

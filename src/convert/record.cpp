@@ -85,19 +85,34 @@ Json conversion_record(const Model& source, const ConversionPlan& plan, const Pr
     if (plan.aligned() != nullptr) record["alignment_error"] = report.alignment_error;
     record["measured"] = nullptr;
     record["output_bytes"] = report.output_bytes;
-    record["files"] = Json::object();
+    record["files"] = file_entries(files);
+    record["left_out"] = Json::object();
+    for (const auto& file : side.left_out) record["left_out"][file.name] = file.why;
+    record["fingerprint"] = fingerprint;
+    return record;
+}
+
+Json file_entries(const std::vector<CheckpointWriter::FileRecord>& files) {
+    Json entries = Json::object();
     for (const auto& file : files) {
-        Json& entry = record["files"][file.name] = {{"bytes", file.bytes}};
+        Json& entry = entries[file.name] = {{"bytes", file.bytes}};
         if (file.tensors.empty()) {
             entry["xxh128"] = file.hash;
         } else {
             entry["tensors"] = file.tensors;
         }
     }
-    record["left_out"] = Json::object();
-    for (const auto& [name, why] : side.left_out) record["left_out"][name] = why;
-    record["fingerprint"] = fingerprint;
-    return record;
+    return entries;
+}
+
+bool holds_files(const fs::path& directory, const Json& entries) {
+    for (const auto& [name, file] : entries.items()) {
+        std::error_code error;
+        if (fs::file_size(directory / name, error) != static_cast<std::uint64_t>(whole_number(file.at("bytes"))) ||
+            error)
+            return false;
+    }
+    return true;
 }
 
 std::optional<Json> read_record(const fs::path& directory) {
@@ -127,22 +142,17 @@ std::optional<ConvertReport> whole_conversion(const fs::path& destination, const
     if (!record) return std::nullopt;
     try {
         if (record->at("fingerprint") != fingerprint) return std::nullopt;
-        for (const auto& [name, file] : record->at("files").items()) {
-            std::error_code error;
-            if (fs::file_size(destination / name, error) != file.at("bytes").get<std::uint64_t>() || error) {
-                return std::nullopt;
-            }
-        }
+        if (!holds_files(destination, record->at("files"))) return std::nullopt;
         const Model model = Model::open(destination);
         if (!model.config.latent) return std::nullopt;
         ConvertReport report;
         const auto& parameters = record->at("parameters");
         const auto& cache = record->at("kv_cache");
-        report.plan.parameters_original = parameters.at("original");
-        report.plan.parameters_converted = parameters.at("converted");
-        report.plan.latent_width = record->at("latent_width");
-        report.plan.original_numbers_per_token = cache.at("original_numbers_per_token");
-        report.plan.converted_numbers_per_token = cache.at("converted_numbers_per_token");
+        report.plan.parameters_original = whole_number(parameters.at("original"));
+        report.plan.parameters_converted = whole_number(parameters.at("converted"));
+        report.plan.latent_width = whole_number(record->at("latent_width"));
+        report.plan.original_numbers_per_token = whole_number(cache.at("original_numbers_per_token"));
+        report.plan.converted_numbers_per_token = whole_number(cache.at("converted_numbers_per_token"));
         report.plan.original_bytes_per_token = 2.0 * static_cast<double>(report.plan.original_numbers_per_token);
         report.plan.converted_bytes_per_token = 2.0 * static_cast<double>(report.plan.converted_numbers_per_token);
         report.selection = model.config.latent->rope;
@@ -150,7 +160,7 @@ std::optional<ConvertReport> whole_conversion(const fs::path& destination, const
         report.alignment_error = record->value("alignment_error", std::vector<double>());
         report.retained_energy = record->at("retained_energy").get<std::vector<double>>();
         report.balance = record->value("kv_balance", std::vector<double>());
-        report.output_bytes = record->at("output_bytes");
+        report.output_bytes = static_cast<std::uint64_t>(whole_number(record->at("output_bytes")));
         report.already_finished = true;
         return report;
     } catch (const nlohmann::json::exception&) {

@@ -8,12 +8,16 @@
 #include <string_view>
 #include <vector>
 
+#include "../checkpoint/destination.hpp"
 #include "mha2mla/checkpoint_writer.hpp"
 #include "mha2mla/convert.hpp"
 
 namespace mha2mla {
 
-inline constexpr std::string_view kRecordFile = "mha2mla.json";
+/// What a record says of the files of its output: name -> bytes and hash, or the hashes of a weight file's tensors.
+[[nodiscard]] nlohmann::ordered_json file_entries(const std::vector<CheckpointWriter::FileRecord>& files);
+/// Whether a directory holds these files with their sizes. @throws nlohmann::json::exception if edited by hand
+[[nodiscard]] bool holds_files(const std::filesystem::path& directory, const nlohmann::ordered_json& entries);
 
 /// The content of mha2mla.json, see docs/formats.md. It has neither times nor machine names, so that the same
 /// conversion has the same record.

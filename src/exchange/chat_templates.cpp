@@ -1,5 +1,6 @@
 #include "chat_templates.hpp"
 
+#include <algorithm>
 #include <cctype>
 #include <map>
 
@@ -48,7 +49,8 @@ Templates templates_of(const fs::path& directory) {
     Templates found;
     std::error_code ignored;
     for (const auto& entry : fs::directory_iterator(directory / "additional_chat_templates", ignored)) {
-        if (entry.is_regular_file() && entry.path().extension() == ".jinja") {
+        std::error_code unknown;
+        if (entry.is_regular_file(unknown) && entry.path().extension() == ".jinja") {
             found.emplace(entry.path().stem().string(), text_in(entry.path()));
         }
     }
@@ -74,6 +76,9 @@ void add_chat_templates(const fs::path& directory, GgufMetadata& metadata) {
         }
         std::string key = name;
         for (char& c : key) c = std::isalnum(static_cast<unsigned char>(c)) != 0 ? c : '_';
+        for (std::string plain = key; std::ranges::find(names, key) != names.end();) {
+            key = plain + "_" + std::to_string(names.size());
+        }
         metadata.add("tokenizer.chat_template." + key, std::string_view(text));
         names.push_back(key);
     }

@@ -29,6 +29,8 @@ std::int64_t size_of(const GgufFile& file, const std::string& key, std::optional
     return size.value_or(fallback.value_or(0));
 }
 
+constexpr std::int64_t kMostLayers = std::int64_t{1} << 12;
+
 /// A float as people write it: 1e-05 instead of 9.99999974e-06.
 double shortest(float value) {
     std::array<char, 32> text{};
@@ -36,6 +38,13 @@ double shortest(float value) {
     double to = 0;
     (void)std::from_chars(text.data(), end, to);
     return to;
+}
+
+/// A float that config.json can say. @throws Error{format} if it is not finite
+std::optional<float> number_of(const GgufFile& file, const std::string& key) {
+    const auto number = file.number(key);
+    if (number && !std::isfinite(*number)) file.fail(key, "is not finite");
+    return number;
 }
 
 /// What Llama 3.1 and later divide frequencies by; models differ in `factor`, and in what they were trained for before.
@@ -89,7 +98,7 @@ OrderedJson rope_scaling(const GgufFile& file, const ImportedArchitecture& archi
                 {"original_max_position_embeddings", scaling->trained_length}};
     }
     if (type == "none") return nullptr;
-    const auto factor = file.number(key_of(architecture, "rope.scaling.factor"));
+    const auto factor = number_of(file, key_of(architecture, "rope.scaling.factor"));
     if (type != "linear" || !factor) refuse_key(file, key, "is '" + std::string(type) + "', which is not supported");
     return {{"rope_type", "linear"}, {"factor", shortest(*factor)}};
 }
@@ -103,7 +112,7 @@ void add_gemma3(const GgufFile& file, const ImportedShape& shape, OrderedJson& c
     }
     config["layer_types"] = types;
     config["sliding_window"] = size_of(file, "gemma3.attention.sliding_window");
-    const double local = shortest(file.number("gemma3.rope.freq_base_swa").value_or(10000.0F));
+    const double local = shortest(number_of(file, "gemma3.rope.freq_base_swa").value_or(10000.0F));
     OrderedJson full = {{"rope_theta", config["rope_theta"]}, {"rope_type", "default"}};
     if (config["rope_scaling"].is_object()) full.update(config["rope_scaling"]);
     config["rope_parameters"] = {{"full_attention", full},
@@ -111,13 +120,13 @@ void add_gemma3(const GgufFile& file, const ImportedShape& shape, OrderedJson& c
     config["rope_local_base_freq"] = local;
     // The divisor of Gemma 3 27B, which has 62 layers, is not in the file.
     constexpr std::int64_t kLayersOf27b = 62;
-    const auto scale = file.number("gemma3.attention.scale");
+    const auto scale = number_of(file, "gemma3.attention.scale");
     config["query_pre_attn_scalar"] = scale && *scale > 0            ? shortest(1 / (*scale * *scale))
                                       : shape.layers == kLayersOf27b ? static_cast<double>(shape.hidden / shape.heads)
                                                                      : static_cast<double>(shape.head_dim);
     for (const auto& [name, key] : {std::pair{"attn_logit_softcapping", "gemma3.attn_logit_softcapping"},
                                     {"final_logit_softcapping", "gemma3.final_logit_softcapping"}}) {
-        const auto cap = file.number(key);
+        const auto cap = number_of(file, key);
         config[name] = cap ? OrderedJson(shortest(*cap)) : OrderedJson();
     }
     config.erase("hidden_act");
@@ -176,6 +185,7 @@ ImportedShape shape_of(const GgufFile& file, const ImportedArchitecture& archite
     shape.hidden = size_of(file, key("embedding_length"));
     shape.intermediate = size_of(file, key("feed_forward_length"));
     shape.layers = size_of(file, key("block_count"));
+    if (shape.layers > kMostLayers) file.fail(key("block_count"), "is out of range: " + std::to_string(shape.layers));
     shape.heads = size_of(file, key("attention.head_count"));
     shape.kv_heads = size_of(file, key("attention.head_count_kv"), shape.heads);
     shape.head_dim = size_of(file, key("attention.key_length"), std::max<std::int64_t>(shape.hidden / shape.heads, 1));
@@ -198,9 +208,9 @@ ImportedShape shape_of(const GgufFile& file, const ImportedArchitecture& archite
 OrderedJson imported_config(const GgufFile& file, const ImportedArchitecture& architecture,
                             const ImportedShape& shape) {
     const auto key = [&](std::string_view name) { return key_of(architecture, name); };
-    const auto eps = file.number(key("attention.layer_norm_rms_epsilon"));
+    const auto eps = number_of(file, key("attention.layer_norm_rms_epsilon"));
     if (!eps) file.fail(key("attention.layer_norm_rms_epsilon"), "is missing");
-    const double theta = shortest(file.number(key("rope.freq_base")).value_or(10000.0F));
+    const double theta = shortest(number_of(file, key("rope.freq_base")).value_or(10000.0F));
     OrderedJson config;
     config["architectures"] = {architecture.class_name};
     config["model_type"] = architecture.model_type;

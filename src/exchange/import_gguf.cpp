@@ -1,6 +1,9 @@
 #include <algorithm>
 
-#include "../checkpoint/config_dtype.hpp"
+#include "../checkpoint/config_json.hpp"
+#include "../checkpoint/destination.hpp"
+#include "../checkpoint/exchange.hpp"
+#include "../model/read_config.hpp"
 #include "import_parts.hpp"
 #include "mha2mla/checkpoint_writer.hpp"
 #include "mha2mla/error.hpp"
@@ -52,25 +55,43 @@ void write_matrix(const ImportedTensor& tensor, Dtype dtype, CheckpointWriter& w
     }
 }
 
+void check_places(const std::filesystem::path& file, const std::filesystem::path& directory, bool overwrite) {
+    std::error_code ignored;
+    const std::string name = file.filename().string();
+    const bool replaced = is_weight_file(name) || name.ends_with(".json") || name.ends_with(".jinja");
+    if (replaced && std::filesystem::equivalent(std::filesystem::absolute(file).parent_path(), directory, ignored)) {
+        throw Error(ErrorCode::usage, file.string() + ": would be replaced by the output; choose another directory");
+    }
+    if (overwrite) {
+        check_output_directory(directory, true);
+    } else {
+        check_new_output(directory);
+    }
+}
+
 }  // namespace
 
 GgufImportReport import_gguf(const std::filesystem::path& file, const std::filesystem::path& directory,
                              const GgufImportRequest& request, Observer& observer) {
-    check_output_directory(directory, request.overwrite);
+    check_places(file, directory, request.overwrite);
     const GgufFile source(file);
     const ImportedArchitecture& architecture = architecture_of(source);
     const ImportedShape shape = shape_of(source, architecture);
     nlohmann::ordered_json config = imported_config(source, architecture, shape);
+    (void)read_config(config, file.string());  // refuses what no model can be
     const std::vector<ImportedTensor> tensors = imported_tensors(source, architecture, shape);
     const Dtype dtype = request.dtype.value_or(own_dtype(tensors));
     config["torch_dtype"] = config_dtype(dtype);
     const ImportedTokenizer tokenizer = imported_tokenizer(source, observer);
 
+    const DestinationLock lock(directory);
+    check_places(file, directory, request.overwrite);  // again: another process may have been at it
+    if (request.overwrite) lock.forget_unfinished();
     std::vector<TensorSpec> specs;
     for (const ImportedTensor& tensor : tensors) specs.push_back({tensor.name, dtype, tensor.from->shape});
     CheckpointWriter::Options options;
     options.max_shard_bytes = request.max_shard_bytes;
-    options.overwrite = request.overwrite;
+    options.overwrite = true;  // the directory has the lock; what else it may have was checked
     CheckpointWriter writer(directory, std::move(specs), options);
     const auto total = static_cast<std::int64_t>(tensors.size());
     for (std::int64_t i = 0; i < total; ++i) {
@@ -84,7 +105,7 @@ GgufImportReport import_gguf(const std::filesystem::path& file, const std::files
         }
         source.file().done_with(tensor.from->data);
     }
-    writer.add_file("config.json", config.dump(2) + "\n");
+    writer.add_file("config.json", config_text(config));
     for (const auto& [name, content] : {std::pair{"tokenizer.json", &tokenizer.tokenizer},
                                         {"tokenizer_config.json", &tokenizer.tokenizer_config},
                                         {"chat_template.jinja", &tokenizer.chat_template}}) {

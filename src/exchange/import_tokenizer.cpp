@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cmath>
 #include <unordered_map>
 
 #include "../tokenizer/utf8.hpp"
@@ -152,6 +153,21 @@ std::string config_of(const TokenTable& table, bool starts, bool ends) {
     return config.dump(2) + "\n";
 }
 
+// Real vocabularies have a thousandth of this work and a twentieth of these bytes.
+constexpr std::size_t kMostWork = 2'000'000'000, kMostMergeBytes = 32'000'000;
+
+/// @throws Error{format} if finding merges, which takes the square of each token's length, would take too long
+void check_work(const std::vector<std::string_view>& tokens, const std::vector<float>& scores) {
+    std::size_t work = 0;
+    for (const std::string_view token : tokens) {
+        work += std::min(token.size(), kMostWork) * std::min(token.size(), kMostWork);
+        if (work > kMostWork) throw Error(ErrorCode::format, "its tokens are too long to find merges of them");
+    }
+    if (!std::ranges::all_of(scores, [](float score) { return std::isfinite(score); })) {
+        throw Error(ErrorCode::format, "its scores are not finite");
+    }
+}
+
 }  // namespace
 
 std::vector<std::pair<std::string, std::string>> merges_of_scores(const std::vector<std::string_view>& tokens,
@@ -161,18 +177,25 @@ std::vector<std::pair<std::string, std::string>> merges_of_scores(const std::vec
         float score;
         std::size_t left, right, split, token;
     };
+    check_work(tokens, scores);
     std::unordered_map<std::string_view, std::size_t> ids;
     for (std::size_t id = 0; id < tokens.size(); ++id) {
         if (kinds[id] == kNormalToken) ids.emplace(tokens[id], id);
     }
     std::vector<Merge> merges;
+    std::size_t bytes = 0;
     for (std::size_t id = 0; id < std::min(tokens.size(), scores.size()); ++id) {
         if (kinds[id] != kNormalToken) continue;
         for (std::size_t split = 1; split < tokens[id].size(); ++split) {
             const auto left = ids.find(tokens[id].substr(0, split));
             if (left == ids.end()) continue;
             const auto right = ids.find(tokens[id].substr(split));
-            if (right != ids.end()) merges.push_back({scores[id], left->second, right->second, split, id});
+            if (right == ids.end()) continue;
+            merges.push_back({scores[id], left->second, right->second, split, id});
+            bytes += tokens[id].size();
+            if (bytes > kMostMergeBytes) {
+                throw Error(ErrorCode::format, "its tokens can be made of one another in too many ways");
+            }
         }
     }
     std::sort(merges.begin(), merges.end(), [](const Merge& a, const Merge& b) {
@@ -200,7 +223,12 @@ ImportedTokenizer imported_tokenizer(const GgufFile& file, Observer& observer) {
     Json tokenizer;
     bool starts = model == "llama";
     if (model == "llama") {
-        tokenizer = with_byte_fallback(file, table);
+        try {
+            tokenizer = with_byte_fallback(file, table);
+        } catch (const Error& error) {
+            if (error.code() != ErrorCode::format) throw;
+            return without(std::string(error.message()));
+        }
         to.what = "BPE with byte fallback, as Llama 2";
     } else if (model == "gpt2") {
         const auto known = named_pre_tokenizer(pre);

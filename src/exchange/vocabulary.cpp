@@ -56,7 +56,7 @@ Tokens tokens_of(const TokenizerFile& file, std::int64_t vocab_size, const fs::p
         [&](std::string_view name, TokenId id) { set(static_cast<std::size_t>(id), name, normal); });
     const auto added = file.rest.find("added_tokens");
     for (const Json& token : added != file.rest.end() && added->is_array() ? *added : Json::array()) {
-        const auto id = token.at("id").get<std::size_t>();
+        const auto id = static_cast<std::size_t>(whole_number(token.at("id")));
         const auto name = token.at("content").get<std::string>();
         set(id, name, token.value("special", false) ? control : user_defined);
         tokens.added.emplace_back(name, id);
@@ -83,7 +83,8 @@ public:
     [[nodiscard]] std::optional<std::uint32_t> find(const std::string& kind) const {
         if (const auto named = by_name_.find(kind + "_token"); named != by_name_.end()) {
             if (named->is_string()) return id_of(named->get<std::string>());
-            if (named->is_object()) return id_of(named->value("content", ""));
+            const Json content = named->is_object() ? named->value("content", Json()) : Json();
+            if (content.is_string()) return id_of(content.get<std::string>());
         }
         auto id = by_id_.find(kind + "_token_id");
         if (id == by_id_.end()) return std::nullopt;

@@ -112,10 +112,11 @@ struct Finetuner::State {
         return hidden;
     }
 
-    void accumulate(StepReport& report) {
+    void accumulate(StepReport& report, const Observer& observer) {
         const std::int64_t piece = options.micro_batch * options.seq_len;
         const auto scored = std::count_if(next.begin(), next.end(), [](TokenId id) { return id >= 0; });
         for (std::int64_t first = 0; first < std::ssize(ids); first += piece) {
+            if (observer.cancelled()) throw Error(ErrorCode::interrupted, "interrupted");
             const auto place = static_cast<std::size_t>(first);
             const auto count = static_cast<std::size_t>(std::min(piece, std::ssize(ids) - first));
             TrainingBatch batch{std::span(ids).subspan(place, count), std::span(next).subspan(place, count), scored};
@@ -151,7 +152,7 @@ Finetuner::Finetuner(const Model& model, const Model* teacher, const TrainingTex
 
 Finetuner::~Finetuner() = default;
 
-StepReport Finetuner::step() {
+StepReport Finetuner::step(const Observer& observer) {
     State& state = *state_;
     const auto begin = std::chrono::steady_clock::now();
     StepReport report;
@@ -160,7 +161,7 @@ StepReport Finetuner::step() {
     report.tokens = state.options.batch * state.options.seq_len;
     state.gather(report.step);
     state.model.clear_gradients();
-    state.accumulate(report);
+    state.accumulate(report, observer);
     report.gradient_norm = gradient_norm(state.optimiser.parameters());
     if (!std::isfinite(report.loss) || !std::isfinite(report.gradient_norm)) {
         throw Error(ErrorCode::numeric, "step " + std::to_string(report.step) +
@@ -182,6 +183,7 @@ constexpr const char* kMoments = "moments ";
 constexpr const char* kLog = "log";
 constexpr const char* kSteps = "steps";
 constexpr const char* kHash = "xxh128";
+constexpr const char* kRun = "run";
 
 /// What a file of the state holds, in its order.
 struct Part {
@@ -211,29 +213,35 @@ std::vector<Part> parts_of(AdamW& optimiser) {
 
 }  // namespace
 
-void Finetuner::save(const std::filesystem::path& file, std::string_view log) const {
+void Finetuner::save(const std::filesystem::path& file, std::string_view run, std::string_view log) const {
+    for (const Parameter& each : state_->optimiser.parameters()) {
+        if (std::ranges::all_of(each.value, [](float value) { return std::isfinite(value); })) continue;
+        throw Error(ErrorCode::numeric, "'" + each.name + "' is not finite after step " +
+                                            std::to_string(state_->optimiser.steps()) + "; try a lower learning rate");
+    }
     std::vector<Part> parts = parts_of(state_->optimiser);
     parts.push_back({{kLog, Dtype::u8, {std::ssize(log)}}, std::as_bytes(std::span(log))});
     std::vector<TensorSpec> specs;
     for (const Part& part : parts) specs.push_back(part.spec);
     const std::string steps = std::to_string(state_->optimiser.steps());
     write_safetensors(file, specs, [&](std::size_t i) { return parts[i].data; },
-                      {{kSteps, steps}, {kHash, hash_of_state(steps, parts)}});
+                      {{kSteps, steps}, {kHash, hash_of_state(steps, parts)}, {kRun, std::string(run)}});
 }
 
-std::optional<std::string> Finetuner::restore(const std::filesystem::path& path) {
+std::optional<std::string> Finetuner::restore(const std::filesystem::path& path, std::string_view run) {
     std::error_code ignored;
     if (!std::filesystem::exists(path, ignored)) return std::nullopt;
     State& state = *state_;
     const SafetensorsFile file(path);
     const auto refuse = [&](const std::string& what) {
-        return Error(ErrorCode::format, path.string() + ": " + what + "; it is damaged or of another run",
+        return Error(ErrorCode::format, path.string() + ": " + what + "; it is damaged, or of another run",
                      Remedy::start_over);
     };
     const auto metadata = [&](const char* key) {
         const auto found = file.metadata().find(key);
         return found == file.metadata().end() ? std::string() : found->second;
     };
+    if (metadata(kRun) != run) throw refuse("it says another run");
     const std::string steps = metadata(kSteps);
     if (steps.empty() || steps.size() > 15 || steps.find_first_not_of("0123456789") != std::string::npos) {
         throw refuse("the number of steps is missing");
@@ -285,7 +293,9 @@ FinetuneMemory finetune_memory(const Model& model, const FinetuneOptions& option
                                 (12 * hidden + 8 * heads + 6 * static_cast<std::uint64_t>(config.intermediate_size) +
                                  2 * static_cast<std::uint64_t>(config.num_attention_heads) * length);
     const std::uint64_t head = 4 * 4 * static_cast<std::uint64_t>(kHeadTokens * config.vocab_size);
+    const auto batch = static_cast<std::uint64_t>(options.batch) * length;
     FinetuneMemory memory;
+    memory.batch = batch * (2 * sizeof(TokenId) + (options.separate_documents ? sizeof(std::int64_t) : 0));
     memory.weights = 4 * all;
     memory.gradients = 4 * trained;
     memory.moments = (options.bf16_moments ? 4 : 8) * trained;

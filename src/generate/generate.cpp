@@ -21,7 +21,9 @@ std::vector<TokenId> ids_of(const nlohmann::json& value, const std::filesystem::
         if (!id.is_number_integer()) {
             throw Error(ErrorCode::format, file.string() + ": eos_token_id is neither a number nor a list of numbers");
         }
-        ids.push_back(id.get<TokenId>());
+        const auto number = id.get<std::int64_t>();
+        // What no token has never ends a text.
+        if (number >= 0 && number <= std::numeric_limits<TokenId>::max()) ids.push_back(static_cast<TokenId>(number));
     };
     if (value.is_array()) {
         for (const auto& id : value) add(id);

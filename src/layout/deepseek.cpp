@@ -4,6 +4,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "../checkpoint/config_json.hpp"
 #include "layouts.hpp"
 #include "mha2mla/error.hpp"
 
@@ -168,7 +169,7 @@ std::string deepseek_config_text(const Json& original, const LatentConfig& laten
     config["rope_theta"] = rope.at("rope_theta");
     config["rope_scaling"] = rope.at("rope_type") == "default" ? Json(nullptr) : rope;
     keep({"bos_token_id", "eos_token_id", "pad_token_id", "use_cache", "dtype", "torch_dtype", "transformers_version"});
-    return config.dump(2) + "\n";
+    return mha2mla::config_text(config);
 }
 
 }  // namespace mha2mla

@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "../checkpoint/config_json.hpp"
 #include "../support/json_file.hpp"
 #include "config_keys.hpp"
 #include "families.hpp"
@@ -16,7 +17,6 @@ using Json = nlohmann::ordered_json;
 constexpr std::int64_t kMaxWidth = std::int64_t{1} << 22;
 constexpr std::int64_t kMaxVocabulary = std::int64_t{1} << 26;
 constexpr std::int64_t kMaxLayers = std::int64_t{1} << 12;
-constexpr std::size_t kMaxConfigBytes = 8'000'000;
 
 }  // namespace
 

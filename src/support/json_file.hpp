@@ -23,4 +23,11 @@ template <typename Json = nlohmann::json>
 template <typename Json = nlohmann::json>
 [[nodiscard]] Json parse_json(std::string_view text);
 
+/// A whole number. @throws nlohmann::json::type_error, also for a number with a fraction or an exponent, whose
+/// conversion to an integer is undefined where it does not fit.
+template <typename Json>
+[[nodiscard]] std::int64_t whole_number(const Json& json) {
+    return json.template get_ref<const typename Json::number_integer_t&>();
+}
+
 }  // namespace mha2mla

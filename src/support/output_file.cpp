@@ -1,14 +1,17 @@
 #include "output_file.hpp"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <new>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -31,6 +34,8 @@ namespace {
 /// The most bytes of one system call. After each call the kernel is asked to start writing to disk, so that the final
 /// flush is short.
 constexpr std::size_t kMaxTransfer = std::size_t{1} << 23U;
+/// The time within which a killed process must have ended.
+constexpr std::chrono::seconds kDying(3);
 /// The smallest range for which O_DIRECT is used.
 constexpr std::size_t kDirectLeast = std::size_t{1} << 19U;
 
@@ -54,17 +59,46 @@ void CopyBuffer::Free::operator()(std::byte* data) const { std::free(data); }
 OutputFile::OutputFile(fs::path final_path, Start start, fs::path temporary_path)
     : final_path_(std::move(final_path)), temporary_path_(std::move(temporary_path)) {
     if (temporary_path_.empty()) temporary_path_ = final_path_.string() + ".incomplete";
-    const int truncate = start == Start::empty ? O_TRUNC : 0;
-    // A link would be followed to a file that is none of ours.
-    const int error = files::open(temporary_path_, O_RDWR | O_CREAT | O_NOFOLLOW | truncate, descriptor_);
-    if (error != 0) fail(temporary_path_, "create", error);
+    const auto end = std::chrono::steady_clock::now() + kDying;
+    while (!open_and_lock()) {
+        if (std::chrono::steady_clock::now() >= end) {
+            close();
+            throw Error(ErrorCode::io,
+                        final_path_.string() + ": another process is writing it; wait for it or choose another name");
+        }
+        std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    }
+    if (start == Start::empty && ::ftruncate(descriptor_, 0) != 0) {
+        const int error = errno;
+        close();
+        fail(temporary_path_, "empty", error);
+    }
     direct_ = ::open(temporary_path_.c_str(), O_WRONLY | O_DIRECT | O_CLOEXEC | O_NOFOLLOW);
+}
+
+/// @return false if another process has the file, or has just moved or removed it.
+bool OutputFile::open_and_lock() {
+    close();
+    // A link would be followed to a file that is none of ours.
+    const int error = files::open(temporary_path_, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK, descriptor_);
+    if (error != 0) fail(temporary_path_, "create", error);
+    struct stat ours {};
+    struct stat named {};
+    const bool known = ::fstat(descriptor_, &ours) == 0;
+    if (known && !S_ISREG(ours.st_mode)) {
+        close();
+        throw Error(ErrorCode::io, temporary_path_.string() + ": is no file, but in the way of one; move it away");
+    }
+    // File systems without locks have one user.
+    if (::flock(descriptor_, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) return false;
+    return known && ::lstat(temporary_path_.c_str(), &named) == 0 && ours.st_dev == named.st_dev &&
+           ours.st_ino == named.st_ino;
 }
 
 OutputFile::~OutputFile() {
     if (descriptor_ < 0) return;
+    ::unlink(temporary_path_.c_str());  // while it is locked
     close();
-    ::unlink(temporary_path_.c_str());
 }
 
 OutputFile::OutputFile(OutputFile&& other) noexcept
@@ -203,13 +237,10 @@ void OutputFile::keep() { close(); }
 void OutputFile::publish() {
     check_mapped_files();
     flush();
-    if (direct_ >= 0) ::close(std::exchange(direct_, -1));
-    const int descriptor = std::exchange(descriptor_, -1);
-    int error = ::close(descriptor) == 0 ? 0 : errno;
-    if (error == 0) error = files::rename(temporary_path_, final_path_);
-    if (error == 0) return;
-    ::unlink(temporary_path_.c_str());
-    fail(final_path_, "finish", error);
+    const int error = files::rename(temporary_path_, final_path_);  // while it is locked
+    if (error != 0) ::unlink(temporary_path_.c_str());
+    close();
+    if (error != 0) fail(final_path_, "finish", error);
 }
 
 void flush_directory(const fs::path& directory) {

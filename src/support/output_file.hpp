@@ -22,8 +22,9 @@ private:
     std::unique_ptr<std::byte, Free> data_;
 };
 
-/// A file that is written as "<name>.incomplete" and renamed by publish(). The destructor removes a file that was
-/// neither published nor kept. Several threads may call write_at and copy_at for separate ranges.
+/// A file that is written as "<name>.incomplete", by one process at a time, and renamed by publish(). The destructor
+/// removes a file that was neither published nor kept. Several threads may call write_at and copy_at for separate
+/// ranges.
 class OutputFile {
 public:
     enum class Start : std::uint8_t {
@@ -72,6 +73,7 @@ private:
     std::size_t write_pages(std::uint64_t offset, std::span<const std::byte> data, CopyBuffer& buffer,
                             const Fill& fill);
     [[nodiscard]] bool write_direct(std::uint64_t offset, std::span<const std::byte> aligned) const;
+    bool open_and_lock();
     void close();
 
     std::filesystem::path final_path_, temporary_path_;

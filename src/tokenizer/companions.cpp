@@ -99,7 +99,7 @@ void add_tokens(TokenizerFile& file, const json& config, const fs::path& directo
 std::optional<std::int64_t> id_of(const TokenizerFile& file, const std::string& name) {
     for (const json& token : file.rest.at("added_tokens")) {
         if (token.is_object() && special_token(token, "content") == name && token.contains("id")) {
-            return token.at("id").get<std::int64_t>();
+            return whole_number(token.at("id"));
         }
     }
     const auto id = file.vocabulary.id(name);

@@ -1,4 +1,5 @@
 // Damaged and lying GGUF files end with a message that names file and key or tensor.
+#include <cmath>
 #include <cstring>
 
 #include "mha2mla/gguf.hpp"
@@ -166,6 +167,33 @@ TEST(BadGguf, AnArchitectureThatIsNotKnownIsNamed) {
     write_text(directory / "file.gguf", bytes.text);
     expect_error(ErrorCode::format, {"llama.embedding_length", "missing"},
                  [&] { (void)import_gguf(directory / "file.gguf", directory / "out", {}, observer); });
+}
+
+/// A model's sizes as keys, and its embeddings.
+Bytes sizes(std::uint32_t layers, std::uint32_t head_dim, float eps) {
+    constexpr std::uint32_t kF32 = 6;
+    Bytes bytes;
+    bytes.head(1, 8).str("general.architecture").put(kText).str("gemma3");
+    const std::pair<const char*, std::uint32_t> numbers[] = {
+        {"embedding_length", 8},     {"feed_forward_length", 8},         {"block_count", layers},
+        {"attention.head_count", 2}, {"attention.key_length", head_dim}, {"attention.sliding_window", 4}};
+    for (const auto& [key, value] : numbers) bytes.str(std::string("gemma3.") + key).put(kU32).put(value);
+    bytes.str("gemma3.attention.layer_norm_rms_epsilon").put(kF32).put(eps);
+    return bytes.tensor("token_embd.weight", {8, 4}, 0).data(128);
+}
+
+TEST(BadGguf, SizesThatNoModelHasAreRefusedBeforeAnythingIsMadeOfThem) {
+    const TemporaryDirectory directory;
+    Observer observer;
+    const auto refused = [&](const Bytes& bytes, const std::vector<std::string_view>& needles) {
+        write_text(directory / "file.gguf", bytes.text);
+        expect_error(ErrorCode::format, needles,
+                     [&] { (void)import_gguf(directory / "file.gguf", directory / "out", {}, observer); });
+        EXPECT_FALSE(std::filesystem::exists(directory / "out"));
+    };
+    refused(sizes(1U << 28U, 4, 1e-6F), {"gemma3.block_count", "out of range"});
+    refused(sizes(1, 4, std::nanf("")), {"layer_norm_rms_epsilon", "not finite"});
+    refused(sizes(1, 4, -1.0F), {"rms_norm_eps"});
 }
 
 }  // namespace

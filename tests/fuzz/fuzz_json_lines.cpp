@@ -1,5 +1,5 @@
-// One byte that says what is read, then the bytes of a JSON Lines file: questions of a multiple-choice task, LongBench's
-// predictions or items, the log of a training run.
+// One byte that says what is read, then the bytes of a JSON Lines file: questions of a multiple-choice task,
+// LongBench's predictions or items, the log of a training run.
 #include <array>
 #include <cmath>
 #include <cstddef>

@@ -207,14 +207,14 @@ TEST_F(FinetuneTest, BelievesNoStateThatIsNotAsItWasWritten) {
     const auto state = directory_ / "state.safetensors";
     Finetuner whole(*model_, nullptr, text_, options_);
     (void)whole.step();
-    whole.save(state, "{\"step\": 0}\n");
+    whole.save(state, "this run", "{\"step\": 0}\n");
     const std::string written = read_text(state);
     const std::string weights = "model.layers.1.mlp.up_proj.weight";
     Finetuner resumed(*model_, nullptr, text_, options_);
     const auto before = to_finite_floats(*resumed.model().checkpoint.find(weights));
     const auto expect_refused = [&](const std::string& content, const std::string& what) {
         write_text(state, content);
-        EXPECT_THROW((void)resumed.restore(state), Error) << what;
+        EXPECT_THROW((void)resumed.restore(state, "this run"), Error) << what;
         EXPECT_EQ(resumed.steps_done(), 0) << what;
         EXPECT_EQ(to_finite_floats(*resumed.model().checkpoint.find(weights)), before) << what;
     };
@@ -230,7 +230,8 @@ TEST_F(FinetuneTest, BelievesNoStateThatIsNotAsItWasWritten) {
     more_steps[more_steps.find(R"("steps":"1")") + 9] = '2';
     expect_refused(more_steps, "steps");
     write_text(state, written);
-    EXPECT_EQ(resumed.restore(state), "{\"step\": 0}\n");
+    expect_error(ErrorCode::format, {"another run"}, [&] { (void)resumed.restore(state, "another"); });
+    EXPECT_EQ(resumed.restore(state, "this run"), "{\"step\": 0}\n");
     EXPECT_EQ(resumed.steps_done(), 1);
 }
 

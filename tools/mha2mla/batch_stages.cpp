@@ -66,8 +66,19 @@ fs::path result_file(const fs::path& directory, const BatchJob& job, const Batch
 
 /// Before the work for it. @throws Error if it cannot be written
 void check_result_file(const fs::path& file) {
-    std::error_code ignored;
-    const fs::file_status status = fs::status(file, ignored);
+    constexpr std::size_t kLongestName = 240;  // file systems have 255 bytes, some of which are for a temporary name
+    if (file.filename().string().size() > kLongestName) {
+        throw Error(ErrorCode::usage, "the evaluation's name is too long for a file: " + file.filename().string());
+    }
+    for (fs::path place = file.parent_path(); place.has_filename(); place = place.parent_path()) {
+        std::error_code error;
+        const fs::file_status status = fs::status(place, error);
+        if (fs::exists(status) && !fs::is_directory(status)) {
+            throw Error(ErrorCode::io, "cannot write " + file.string() + ": " + place.string() + " is no directory");
+        }
+    }
+    std::error_code error;
+    const fs::file_status status = fs::status(file, error);
     if (!fs::exists(status) || fs::is_regular_file(status)) return;
     throw Error(ErrorCode::io, "cannot write " + file.string() + ": it is no file, and would be replaced by one");
 }
@@ -109,11 +120,14 @@ Json evaluate_job(const BatchJob& job, const BatchEvaluation& evaluation, const 
 
 }  // namespace
 
-void check_stages(const BatchJob& job, const fs::path& directory, bool overwrite) {
+void check_stages(const BatchJob& job, const fs::path& directory, bool overwrite, Context& context) {
     if (!job.finetune.is_null()) {
-        check_training_flags(finetune_flags_of(job));
+        const FinetuneFlags flags = finetune_flags_of(job);
+        check_training_flags(flags);
         check_paths(job, job.finetune, known_settings().finetune);
-        if (!overwrite) check_training_destination(job.finetuned());
+        check_training_places(flags);
+        if (!flags.teacher.empty()) (void)open_model(flags.teacher, context.ignore_unused, context);
+        if (!overwrite && !holds_training(job.finetuned())) check_training_destination(job.finetuned());
     }
     for (const auto& evaluation : job.evaluations) {
         const EvalFlags flags = eval_flags_of(job, evaluation);

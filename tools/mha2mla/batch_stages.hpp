@@ -12,7 +12,7 @@ namespace mha2mla::tool {
 
 /// @param directory where results of evaluations are kept
 /// @throws Error for settings that are impossible, files that are not there, and outputs that cannot be written.
-void check_stages(const BatchJob& job, const std::filesystem::path& directory, bool overwrite);
+void check_stages(const BatchJob& job, const std::filesystem::path& directory, bool overwrite, Context& context);
 
 /// "then fine-tuned and evaluated 3 times"; empty if nothing follows.
 [[nodiscard]] std::string stages_text(const BatchJob& job);

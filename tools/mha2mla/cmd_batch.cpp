@@ -74,7 +74,7 @@ using SharedNeeds = std::map<fs::path, StatisticSet>;
 
 /// Fills in what can be known. @throws whatever keeps the job from running.
 void look_at(Entry& entry, const Recipe& recipe, const BatchFlags& batch, SharedNeeds& shared, Context& context) {
-    check_stages(entry.job, evaluations_directory(recipe), batch.overwrite);
+    check_stages(entry.job, evaluations_directory(recipe), batch.overwrite, context);
     if (!entry.job.converts) {
         (void)open_model(entry.job.source, context.ignore_unused, context);
         entry.state = kGoOn;

@@ -2,12 +2,14 @@
 
 #include <algorithm>
 #include <array>
+#include <limits>
 #include <memory>
 
 #include "commands.hpp"
 #include "finetuning.hpp"
 #include "mha2mla/error.hpp"
 #include "mha2mla/memory.hpp"
+#include "mha2mla/printable.hpp"
 #include "mha2mla/threads.hpp"
 #include "mha2mla/windows.hpp"
 #include "option_rules.hpp"
@@ -33,9 +35,6 @@ constexpr std::array<OptionRule<FinetuneFlags>, 3> kRules = {{
      [](const FinetuneFlags& flags) { return flags.evaluation.given() || flags.eval_fraction > 0; },
      "--eval-text, --eval-tokens or --eval-fraction"},
 }};
-
-/// Without its words in the help.
-CLI::Validator unnamed(CLI::Validator validator) { return validator.description(""); }
 
 std::vector<std::vector<TokenId>> documents_of(const FinetuneFlags& flags, const Model& model) {
     std::vector<std::vector<TokenId>> documents;
@@ -66,9 +65,8 @@ std::vector<TokenId> split_off(TrainingText& text, double share, std::int64_t se
 
 /// Warm-up and decay in the shares of the paper: a tenth of the steps, and the last sixth (appendix C: 1200 and 2000 of
 /// 12,000); other schedules decay from the warm-up on.
-RateSchedule schedule_of(const FinetuneFlags& flags) {
+RateSchedule schedule_of(const FinetuneFlags& flags, std::int64_t steps) {
     RateSchedule schedule = flags.options.schedule;
-    const std::int64_t steps = flags.options.steps;
     schedule.warmup = flags.warmup.value_or(steps / 10);
     const bool late = schedule.decay == RateDecay::one_minus_sqrt;
     schedule.decay_start = flags.decay_start.value_or(flags.decay_steps ? steps - *flags.decay_steps
@@ -86,9 +84,10 @@ RateSchedule schedule_of(const FinetuneFlags& flags) {
 
 void check_memory(const FinetuneMemory& memory, Context& context, const FinetuneOptions& options) {
     const std::uint64_t limit = memory_budget(context.max_memory);
-    spdlog::info("takes about {}: weights {}, gradients {}, moments {}, hidden states {}, activations {}",
+    spdlog::info("takes about {}: weights {}, gradients {}, moments {}, hidden states {}, activations {}, batch {}",
                  memory_text(memory.total()), memory_text(memory.weights), memory_text(memory.gradients),
-                 memory_text(memory.moments), memory_text(memory.hidden_states), memory_text(memory.activations));
+                 memory_text(memory.moments), memory_text(memory.hidden_states), memory_text(memory.activations),
+                 memory_text(memory.batch));
     if (memory.total() <= limit) return;
     throw Error(ErrorCode::usage, "training takes about " + memory_text(memory.total()) + " of memory, more than " +
                                       memory_text(limit) + "; raise --max-memory, or try --micro-batch " +
@@ -119,13 +118,33 @@ void print_result(const FinetuneFlags& flags, const FinetuneReport& report) {
 
 void check_training_flags(const FinetuneFlags& flags) {
     check_rules(kRules, flags);
+    if (flags.steps) (void)schedule_of(flags, *flags.steps);
     if (flags.texts.empty() && flags.token_files.empty()) {
         throw Error(ErrorCode::usage, "nothing to train on", Remedy::give_text);
     }
 }
 
+void check_training_places(const FinetuneFlags& flags) {
+    namespace fs = std::filesystem;
+    std::error_code ignored;
+    const auto refuse = [&](const fs::path& directory, const std::string& what) {
+        if (!fs::equivalent(directory, flags.output, ignored)) return;
+        throw Error(ErrorCode::usage, flags.output.string() + ": " + what + "; choose another output directory");
+    };
+    refuse(flags.model, "is the checkpoint to train");
+    if (!flags.teacher.empty()) refuse(flags.teacher, "is the teacher");
+    std::vector<fs::path> files(flags.texts.begin(), flags.texts.end());
+    files.insert(files.end(), flags.token_files.begin(), flags.token_files.end());
+    for (const auto& file : {flags.evaluation.text, flags.evaluation.tokens, flags.tokenizer}) files.push_back(file);
+    for (const fs::path& file : files) {
+        if (!file.empty()) refuse(fs::absolute(file).parent_path(), "holds " + file.string() + ", which is read");
+    }
+}
+
 std::optional<FinetuneReport> run_training(FinetuneFlags& flags, Context& context) {
     check_training_flags(flags);
+    check_training_places(flags);
+    if (!flags.run.resume && !flags.run.overwrite) check_training_destination(flags.output);
     const ThreadScope threads(context.threads);
     const Model model = open_model(flags.model, context.ignore_unused, context);
     std::optional<Model> teacher;
@@ -144,7 +163,7 @@ std::optional<FinetuneReport> run_training(FinetuneFlags& flags, Context& contex
         (flags.epochs.value_or(1) * text.sequences(options.seq_len) + options.batch - 1) / options.batch);
     options.micro_batch =
         std::min(options.batch, flags.micro_batch.value_or(std::max<std::int64_t>(1, 2048 / options.seq_len)));
-    options.schedule = schedule_of(flags);
+    options.schedule = schedule_of(flags, options.steps);
     const double by_teacher = teacher ? flags.teacher_weight.value_or(1) : 0;
     options.loss = {1 - by_teacher, by_teacher, flags.hidden_weight};
     options.shuffle = !flags.no_shuffle;
@@ -152,7 +171,8 @@ std::optional<FinetuneReport> run_training(FinetuneFlags& flags, Context& contex
     flags.run.destination = flags.output;
     flags.run.data = nlohmann::ordered_json::array();
     for (const auto* paths : {&flags.texts, &flags.token_files}) {
-        for (const auto& path : *paths) flags.run.data.push_back(std::filesystem::path(path).filename().string());
+        for (const auto& path : *paths)
+            flags.run.data.push_back(printable(std::filesystem::path(path).filename().string()));
     }
     check_memory(finetune_memory(model, options), context, options);
     if (flags.dry_run) {
@@ -199,7 +219,7 @@ void add_data_options(CLI::App& command, FinetuneFlags& flags) {
     command
         .add_option("--eval-fraction", flags.eval_fraction,
                     "Share of the sequences, the last ones, to evaluate on instead of training on them")
-        ->check(unnamed(CLI::Range(0.0, 0.9)))
+        ->check(number_in(0.0, 0.9))
         ->excludes("--eval-text")
         ->excludes("--eval-tokens")
         ->type_name("SHARE");
@@ -228,12 +248,12 @@ void add_training_options(CLI::App& command, FinetuneFlags& flags) {
     command
         .add_option("--teacher-weight", flags.teacher_weight,
                     "Share of the teacher's distributions in the loss; the rest is the text's next tokens; default: 1")
-        ->check(unnamed(CLI::Range(0.0, 1.0)))
+        ->check(number_in(0.0, 1.0))
         ->type_name("SHARE");
     command
         .add_option("--hidden-weight", flags.hidden_weight,
                     "Weight of the relative squared distance from the teacher's last hidden states")
-        ->check(unnamed(CLI::NonNegativeNumber))
+        ->check(number_in(0))
         ->type_name("W");
     command.add_option("--steps", flags.steps, "Steps; default: one pass over the text")
         ->check(in_range(1, std::int64_t{1} << 40))
@@ -255,7 +275,7 @@ void add_training_options(CLI::App& command, FinetuneFlags& flags) {
     command.add_flag("--keep-activations", options.keep_activations,
                      "Keep the activations of all layers instead of computing each layer twice");
     command.add_option("--learning-rate", options.rate, "The highest one")
-        ->check(unnamed(CLI::PositiveNumber))
+        ->check(number_in(0, std::numeric_limits<double>::max(), Least::excluded))
         ->capture_default_str()
         ->type_name("RATE");
     help = "How the learning rate falls behind the warm-up:";
@@ -274,27 +294,27 @@ void add_training_options(CLI::App& command, FinetuneFlags& flags) {
         ->check(in_range(1, std::int64_t{1} << 40))
         ->type_name("N");
     command.add_option("--min-learning-rate", flags.minimum_rate, "Where it ends")
-        ->check(unnamed(CLI::NonNegativeNumber))
+        ->check(number_in(0))
         ->capture_default_str()
         ->type_name("RATE");
     command.add_option("--weight-decay", options.weight_decay, "AdamW's, of matrices; norms and biases do not decay")
-        ->check(unnamed(CLI::Range(0.0, 1.0)))
+        ->check(number_in(0.0, 1.0))
         ->capture_default_str()
         ->type_name("DECAY");
     command.add_option("--beta1", options.beta1, "AdamW's")
-        ->check(unnamed(CLI::Range(0.0, 0.999999)))
+        ->check(number_in(0.0, 0.999999))
         ->capture_default_str()
         ->type_name("BETA");
     command.add_option("--beta2", options.beta2, "AdamW's")
-        ->check(unnamed(CLI::Range(0.0, 0.999999)))
+        ->check(number_in(0.0, 0.999999))
         ->capture_default_str()
         ->type_name("BETA");
     command.add_option("--epsilon", options.eps, "AdamW's")
-        ->check(unnamed(CLI::PositiveNumber))
+        ->check(number_in(0, std::numeric_limits<double>::max(), Least::excluded))
         ->capture_default_str()
         ->type_name("EPS");
     command.add_option("--clip", options.clip, "Largest norm of all gradients together; 0: none")
-        ->check(unnamed(CLI::NonNegativeNumber))
+        ->check(number_in(0))
         ->capture_default_str()
         ->type_name("NORM");
 }
@@ -310,7 +330,7 @@ void add_training_settings(CLI::App& command, FinetuneFlags& flags) {
         ->check(in_range(1, 1 << 30))
         ->type_name("N");
     command.add_option("--save-minutes", flags.save_minutes, "Minutes between checkpoints of the run; default: 10")
-        ->check(unnamed(CLI::NonNegativeNumber))
+        ->check(number_in(0))
         ->excludes("--save-every")
         ->type_name("T");
     command.option_defaults()->group(kRunning);

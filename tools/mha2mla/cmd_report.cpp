@@ -191,7 +191,7 @@ void add_report(CLI::App& app, Context& context) {
                    "Of --checkpoint only the frequencies; singular values take three decompositions a layer")
         ->needs(checkpoint);
     command->add_option("--rope-theta", flags->rope_theta, "Base of the frequencies, if there is no checkpoint")
-        ->check(CLI::Validator(CLI::PositiveNumber).description(""))
+        ->check(number_in(0, std::numeric_limits<double>::max(), Least::excluded))
         ->type_name("BETA")
         ->excludes(checkpoint);
     command->add_option("--compare", flags->other, "Other statistics of the same shape, to compare with")

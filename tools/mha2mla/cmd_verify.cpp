@@ -72,7 +72,7 @@ void add_verify(CLI::App& app, Context& context) {
     add_window_options(*command, flags->windows);
     command
         ->add_option("--max-kl", flags->max_kl, "Exit with 3 if the mean KL divergence exceeds this, in nats per token")
-        ->check(CLI::Validator(CLI::NonNegativeNumber).description(""))
+        ->check(number_in(0))
         ->type_name("NATS");
     add_threads_option(*command, context);
     add_json_option(*command, flags->json);

@@ -52,7 +52,7 @@ void add_budget_options(CLI::App& command, ConvertFlags& flags) {
             "--kv-reduction", flags.request.kv_reduction,
             "Share of the KV cache to save; default: 0.6875. It gives whichever of rope-dim and kv-rank is not set: "
             "aligned chooses them on your text, mha2mla takes the paper's rope-dim")
-        ->check(CLI::Range(0.0, 1.0).description(""))
+        ->check(number_in(0, 1))
         ->type_name("X")
         ->group(kMethod);
     std::string layouts = "Form of the output:";
@@ -110,7 +110,7 @@ void add_conversion_options(CLI::App& command, ConvertFlags& flags) {
                "  fast: within --svd-excess, quicker if the rank is small")
         ->default_str("standard");
     command.add_option("--svd-excess", flags.request.svd_excess, "Largest relative excess error of the SVD")
-        ->check(CLI::Range(1e-6, 1.0).description(""))
+        ->check(number_in(1e-6, 1))
         ->type_name("X")
         ->default_str("0.001");
     add_token_options(command, flags.statistics.text, "calibration-");

@@ -32,6 +32,8 @@ struct FinetuneFlags {
 void add_training_settings(CLI::App& command, FinetuneFlags& flags);
 /// @throws Error{usage} for options that do not belong together.
 void check_training_flags(const FinetuneFlags& flags);
+/// Before anything is read: @throws Error{usage} if the output would replace what the run reads.
+void check_training_places(const FinetuneFlags& flags);
 /// @return nothing after a dry run, which only prints what would be done
 std::optional<FinetuneReport> run_training(FinetuneFlags& flags, Context& context);
 

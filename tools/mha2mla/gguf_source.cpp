@@ -6,7 +6,7 @@
 
 #include "method.hpp"
 #include "mha2mla/checkpoint_writer.hpp"
-#include "mha2mla/gguf_import.hpp"
+#include "mha2mla/error.hpp"
 
 namespace mha2mla::tool {
 namespace fs = std::filesystem;
@@ -21,30 +21,19 @@ bool is_gguf(const fs::path& path) {
 }
 
 ImportedSource::ImportedSource(const ConvertFlags& flags, Context& context) : directory_(flags.source) {
-    const fs::path& source = flags.source;
-    if (!is_gguf(source)) return;
+    if (!is_gguf(flags.source)) return;
     check_method(flags);
-    const bool goes_on = flags.resume || flags.overwrite;
-    if (!goes_on) check_output_directory(flags.destination, false);
-    const fs::path output = (flags.destination / "").parent_path();  // also of a path that ends with a slash
-    made_ = output.parent_path() / ("." + output.filename().string() + ".mha2mla.imported");
-    directory_ = made_ / source.stem();
-    fs::create_directories(made_);
-    GgufImportRequest request;
-    request.overwrite = true;  // of an earlier run that was killed
-    request.dtype = flags.request.dtype;
-    try {
-        (void)import_gguf(source, directory_, request, context.observer);
-    } catch (...) {
+    if (!flags.resume && !flags.overwrite) check_output_directory(flags.destination, false);
+    for (const auto& file : {flags.statistics.text.text, flags.statistics.text.tokens, flags.statistics.stats,
+                             flags.statistics.rank_file, flags.evaluation.text, flags.evaluation.tokens}) {
         std::error_code ignored;
-        fs::remove_all(made_, ignored);
-        throw;
+        if (file.empty() || file == "-" || fs::exists(file, ignored)) continue;
+        throw Error(ErrorCode::io, file.string() + ": there is no such file");
     }
-}
-
-ImportedSource::~ImportedSource() {
-    std::error_code ignored;
-    if (!made_.empty()) fs::remove_all(made_, ignored);
+    const fs::path output = (flags.destination / "").parent_path();  // also of a path that ends with a slash
+    const fs::path place = output.parent_path() / ("." + output.filename().string() + ".mha2mla.imported");
+    imported_.emplace(flags.source, place, flags.request.dtype, context.observer);
+    directory_ = imported_->directory();
 }
 
 }  // namespace mha2mla::tool

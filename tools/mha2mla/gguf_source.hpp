@@ -2,9 +2,11 @@
 /// A GGUF file where a command takes a checkpoint directory.
 
 #include <filesystem>
+#include <optional>
 
 #include "context.hpp"
 #include "conversion.hpp"
+#include "mha2mla/gguf_import.hpp"
 
 namespace mha2mla::tool {
 
@@ -17,15 +19,13 @@ public:
     /// @param flags whose source is a checkpoint directory, which stays what it is, or a GGUF file.
     /// @throws Error, as import_gguf, and before that what can be told of the other flags.
     ImportedSource(const ConvertFlags& flags, Context& context);
-    ~ImportedSource();
-    ImportedSource(const ImportedSource&) = delete;
-    ImportedSource& operator=(const ImportedSource&) = delete;
 
     /// The checkpoint directory. It has the name of the file, so that records say where a conversion comes from.
     [[nodiscard]] const std::filesystem::path& directory() const { return directory_; }
 
 private:
-    std::filesystem::path directory_, made_;
+    std::filesystem::path directory_;
+    std::optional<ImportedCheckpoint> imported_;
 };
 
 }  // namespace mha2mla::tool

@@ -230,4 +230,19 @@ CLI::Validator in_range(std::int64_t low, std::int64_t high) {
     return {check, ""};
 }
 
+CLI::Validator number_in(double low, double high, Least least) {
+    const auto shown = [](double value) { return nlohmann::json(value).dump(); };
+    const bool above = least == Least::excluded, bounded = high < std::numeric_limits<double>::max();
+    const std::string wanted =
+        bounded ? "from " + shown(low) + " to " + shown(high) : (above ? "above " : "of at least ") + shown(low);
+    const auto check = [low, high, above, wanted](std::string& text) -> std::string {
+        double value = 0;
+        const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+        const bool is_number = error == std::errc() && end == text.data() + text.size();
+        if (is_number && value <= high && (above ? value > low : value >= low)) return "";
+        return "'" + text + "' is not a number " + wanted;
+    };
+    return {check, ""};
+}
+
 }  // namespace mha2mla::tool

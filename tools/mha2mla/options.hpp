@@ -3,6 +3,7 @@
 
 #include <CLI/CLI.hpp>
 #include <filesystem>
+#include <limits>
 #include <optional>
 #include <string>
 #include <vector>
@@ -104,5 +105,10 @@ void add_dtype_option(CLI::App& command, std::optional<Dtype>& dtype, const std:
 
 /// Checks a whole number without putting the range into the help.
 [[nodiscard]] CLI::Validator in_range(std::int64_t low, std::int64_t high);
+
+enum class Least : std::uint8_t { included, excluded };
+/// The same of a number, which must be finite.
+[[nodiscard]] CLI::Validator number_in(double low, double high = std::numeric_limits<double>::max(),
+                                       Least least = Least::included);
 
 }  // namespace mha2mla::tool
