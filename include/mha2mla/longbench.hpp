@@ -56,7 +56,8 @@ struct LongbenchPrediction {
     std::vector<std::string> all_classes;  // empty where the task has none
 };
 /// The score of a prediction, 0 to 1: the largest of its answers, equal to what LongBench's eval.py computes.
-/// @throws Error{format} if an answer of passage_retrieval_en names no paragraph.
+/// @throws Error{format} if an answer of passage_retrieval_en names no paragraph, or what is to be compared is so long
+/// that it would take more than seconds.
 [[nodiscard]] double longbench_score(const LongbenchPrediction& prediction);
 
 /// Reads a JSON Lines file with the keys pred, answers, all_classes and, where the file's name is not the task's
@@ -78,8 +79,9 @@ struct LongbenchScores {
     /// In percent: the mean of the tasks' means, each of which counts the same.
     [[nodiscard]] double average() const;
 };
-/// @throws Error{usage} if there is no prediction.
-[[nodiscard]] LongbenchScores score_longbench(std::span<const LongbenchPrediction> predictions);
+/// @throws Error{usage} if there is no prediction; Error{format} for one that is too long to score; Error{interrupted}.
+[[nodiscard]] LongbenchScores score_longbench(std::span<const LongbenchPrediction> predictions,
+                                              const Observer& observer = Observer());
 
 /// Two programs that run LongBench differently.
 enum class LongbenchProtocol : std::uint8_t {

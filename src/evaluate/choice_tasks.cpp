@@ -26,11 +26,15 @@ std::int64_t whole_number(const Json& value) {
                                        ", not a whole number; a test split without answers cannot be scored");
 }
 
-std::string replace_all(std::string text, std::string_view from, std::string_view to) {
-    for (std::size_t at = 0; (at = text.find(from, at)) != std::string::npos; at += to.size()) {
-        text.replace(at, from.size(), to);
+std::string replace_all(std::string_view text, std::string_view from, std::string_view to) {
+    std::string result;
+    for (std::size_t at = 0;;) {
+        const std::size_t found = text.find(from, at);
+        result += text.substr(at, found - at);
+        if (found == std::string_view::npos) return result;
+        result += to;
+        at = found + from.size();
     }
-    return text;
 }
 
 /// Python's str.capitalize for ASCII: the first letter large, the others small.
@@ -49,19 +53,22 @@ std::string strip(const std::string& text) {
 }
 
 /// lighteval's hellaswag_preprocess, which removes brackets because they are artefacts of WikiHow.
-std::string without_brackets(std::string text) {
-    text = replace_all(std::move(text), " [title]", ". ");
-    for (std::size_t open = 0; (open = text.find('[', open)) != std::string::npos;) {
-        const std::size_t close = text.find(']', open);
-        const std::size_t line_end = text.find('\n', open);
-        if (close == std::string::npos) break;
-        if (line_end < close) {
-            ++open;
-        } else {
-            text.erase(open, close - open + 1);
-        }
+std::string without_brackets(std::string_view raw) {
+    const std::string text = replace_all(raw, " [title]", ". ");
+    std::string result;
+    std::size_t close = 0, line_end = 0;  // the first ones behind `open`
+    for (std::size_t at = 0; at < text.size();) {
+        const std::size_t open = text.find('[', at);
+        if (open != std::string::npos && close < open) close = text.find(']', open);
+        if (open == std::string::npos || close == std::string::npos)
+            return replace_all(result + text.substr(at), "  ", " ");
+        if (line_end < open) line_end = text.find('\n', open);
+        result.append(text, at, open - at);
+        const bool within_line = line_end > close;
+        if (!within_line) result += '[';
+        at = within_line ? close + 1 : open + 1;
     }
-    return replace_all(std::move(text), "  ", " ");
+    return replace_all(result, "  ", " ");
 }
 
 std::vector<std::string> with_spaces(const Json& choices) {
@@ -126,7 +133,7 @@ ChoiceItem read_winogrande(const Json& line) {
     const std::string end = strip(sentence.substr(gap + 1));
     return {sentence.substr(0, gap),
             {text(line, "option1") + " " + end, text(line, "option2") + " " + end},
-            whole_number(line.at("answer")) - 1};
+            std::max<std::int64_t>(whole_number(line.at("answer")), 0) - 1};
 }
 
 /// Reads the cloze form of MMLU, which the evaluation of SmolLM uses and the paper follows: the choices are full

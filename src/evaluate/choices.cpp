@@ -10,6 +10,8 @@
 namespace mha2mla {
 namespace {
 
+constexpr std::size_t kChoicesAtOnce = 32;  // of one question; each has a cache of its own
+
 /// A query with one choice. The tokens from `scored` on are scored.
 struct Pair {
     std::vector<TokenId> ids;
@@ -128,11 +130,12 @@ std::vector<double> score(const Model& model, const Question& question, const Kv
 /// The same of pairs that may not begin alike.
 std::vector<double> score(const Model& model, std::span<const Pair> pairs, const KvCacheOptions& cache) {
     const std::size_t common = common_start(pairs);
-    if (common > 0) return score(model, question_of(pairs, common), cache);
+    const std::size_t at_once = common > 0 ? kChoicesAtOnce : 1;
     std::vector<double> sums;
-    for (std::size_t i = 0; i < pairs.size(); ++i) {
-        const auto one = pairs.subspan(i, 1);
-        sums.push_back(score(model, question_of(one, one[0].scored), cache)[0]);
+    for (std::size_t i = 0; i < pairs.size(); i += at_once) {
+        const auto some = pairs.subspan(i, std::min(at_once, pairs.size() - i));
+        const auto scores = score(model, question_of(some, common > 0 ? common : some[0].scored), cache);
+        sums.insert(sums.end(), scores.begin(), scores.end());
     }
     return sums;
 }

@@ -62,30 +62,52 @@ std::vector<const LongbenchTask*> tasks_with_data(const LongbenchOptions& option
                     "and others in its folder data");
 }
 
+/// What the predictions of a directory were made with; null if nothing that can be read says so.
+Settings settings_at(const fs::path& file) {
+    if (!files::exists(file)) return nullptr;
+    try {
+        return read_json_file<Settings>(file);
+    } catch (const Error& error) {
+        if (error.code() != ErrorCode::format) throw;
+        return nullptr;
+    }
+}
+
 /// Checks that the directory's predictions were made with these settings, or makes it one without predictions.
-void prepare_directory(const LongbenchOptions& options, const Settings& settings) {
+/// @return the lock by which they stay so
+std::unique_ptr<PredictionsLock> prepare_directory(const LongbenchOptions& options, const Settings& settings) {
     const fs::path& directory = options.predictions;
     std::error_code error;
+    if (fs::equivalent(options.data, directory, error)) {
+        throw Error(ErrorCode::usage, directory.string() +
+                                          ": holds the data, whose files have the names of those for predictions; "
+                                          "choose another directory for the predictions");
+    }
     fs::create_directories(directory, error);
     if (error) throw Error(ErrorCode::io, directory.string() + ": cannot create directory: " + error.message());
     const fs::path file = directory / "longbench-settings.json";
-    const bool has_settings = files::exists(file);
-    const Settings was = has_settings ? read_json_file<Settings>(file) : Settings();
-    if (was == settings) return;
+    auto lock = std::make_unique<PredictionsLock>(directory);
+    if (settings_at(file) == settings) return lock;
+    lock->take_alone();
+    const Settings was = settings_at(file);  // again: another process may have had it alone
     std::vector<fs::path> earlier;
     for (const auto& task : longbench_tasks()) {
         if (files::exists(longbench_file(directory, task))) earlier.push_back(longbench_file(directory, task));
     }
     if (!earlier.empty() && !options.overwrite) {
-        throw Error(ErrorCode::usage,
-                    directory.string() + ": has predictions that were made " +
-                        (has_settings ? "with other settings: " + differences(was, settings) : "by another program"),
-                    Remedy::overwrite);
+        throw Error(
+            ErrorCode::usage,
+            directory.string() + ": has predictions that were made " +
+                (was.is_object() ? "with other settings: " + differences(was, settings) : "by another program") +
+                "; they would be removed, those of all tasks",
+            Remedy::overwrite);
     }
     for (const auto& path : earlier) {
         if (files::remove(path) != 0) throw Error(ErrorCode::io, path.string() + ": cannot remove it");
     }
     write_file_atomically(file, settings.dump(2) + "\n");
+    lock->share();
+    return lock;
 }
 
 /// A task whose data have been checked.
@@ -135,7 +157,7 @@ LongbenchRun run_longbench(const Model& model, const LongbenchOptions& options, 
         total += static_cast<std::int64_t>(jobs.back().items);
         check_lengths(*task, model.config, options, observer);
     }
-    prepare_directory(options, settings_of(model, tokenizer_file, options));
+    const auto lock = prepare_directory(options, settings_of(model, tokenizer_file, options));
     for (Job& job : jobs) read_finished(job, options);
 
     Quiet quiet(observer);

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstring>
 #include <map>
 
 #include "mha2mla/error.hpp"
@@ -51,16 +52,31 @@ double qa_f1(TextView prediction, TextView answer) {
     return 2 * precision * recall / (precision + recall);
 }
 
+/// Whether `text` holds `part`, in a time that is the sum of their lengths.
+bool holds(TextView text, TextView part) {
+    if (part.empty()) return true;
+    while (!text.empty()) {
+        const auto* begin = reinterpret_cast<const char*>(text.data());
+        const void* found =
+            ::memmem(begin, text.size() * sizeof(char32_t), part.data(), part.size() * sizeof(char32_t));
+        if (found == nullptr) return false;
+        const auto at = static_cast<std::size_t>(static_cast<const char*>(found) - begin);
+        if (at % sizeof(char32_t) == 0) return true;
+        text.remove_prefix(at / sizeof(char32_t) + 1);
+    }
+    return false;
+}
+
 /// One over the number of classes that the prediction names, if the right one is among them. LongBench leaves out those
 /// that are a part of the right one, but removes them from the list that it walks: the one after a removed one stays.
 double classification(TextView prediction, TextView answer, const std::vector<Text>& classes) {
     std::vector<TextView> named;
     for (const auto& name : classes) {
-        if (prediction.find(name) != TextView::npos) named.emplace_back(name);
+        if (holds(prediction, name)) named.emplace_back(name);
     }
     for (std::size_t i = 0; i < named.size(); ++i) {
         const TextView name = named[i];
-        if (name == answer || answer.find(name) == TextView::npos) continue;
+        if (name == answer || !holds(answer, name)) continue;
         named.erase(std::find(named.begin(), named.end(), name));
     }
     const bool right = std::find(named.begin(), named.end(), answer) != named.end();

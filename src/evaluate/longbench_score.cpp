@@ -1,5 +1,6 @@
 #include <cstdio>
 #include <cstdlib>
+#include <string>
 
 #include "mha2mla/error.hpp"
 #include "mha2mla/longbench.hpp"
@@ -18,10 +19,18 @@ double LongbenchScores::average() const {
     return sum / static_cast<double>(tasks.size());
 }
 
-LongbenchScores score_longbench(std::span<const LongbenchPrediction> predictions) {
+LongbenchScores score_longbench(std::span<const LongbenchPrediction> predictions, const Observer& observer) {
     if (predictions.empty()) throw Error(ErrorCode::usage, "there are no predictions");
     LongbenchScores result;
-    for (const auto& prediction : predictions) result.scores.push_back(longbench_score(prediction));
+    for (const auto& prediction : predictions) {
+        if (observer.cancelled()) throw Error(ErrorCode::interrupted, "interrupted");
+        try {
+            result.scores.push_back(longbench_score(prediction));
+        } catch (const Error& error) {
+            throw error.with_prefix("prediction " + std::to_string(result.scores.size() + 1) + " (" +
+                                    std::string(prediction.task->name) + "): ");
+        }
+    }
     for (const auto& task : longbench_tasks()) {
         LongbenchTaskScore score{&task, 0, 0};
         for (std::size_t i = 0; i < predictions.size(); ++i) {

@@ -2,23 +2,59 @@
 
 #include <fcntl.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
 #include <string>
+#include <utility>
 
 #include "../support/file_operations.hpp"
 #include "mha2mla/error.hpp"
 #include "mha2mla/mapped_file.hpp"
 
 namespace mha2mla {
+namespace {
+
+[[noreturn]] void refuse_other_process(const std::filesystem::path& path) {
+    throw Error(ErrorCode::io,
+                path.string() + ": another process writes predictions here; wait for it or choose another place");
+}
+
+}  // namespace
+
+PredictionsLock::PredictionsLock(std::filesystem::path directory) : directory_(std::move(directory)) {
+    if (const int error = files::open(directory_, O_RDONLY | O_DIRECTORY, descriptor_)) {
+        throw Error(ErrorCode::io, directory_.string() + ": cannot open: " + std::strerror(error));
+    }
+    try {
+        share();
+    } catch (...) {
+        ::close(descriptor_);
+        throw;
+    }
+}
+
+PredictionsLock::~PredictionsLock() { ::close(descriptor_); }
+
+void PredictionsLock::take_alone() const { lock(LOCK_EX); }
+void PredictionsLock::share() const { lock(LOCK_SH); }
+
+void PredictionsLock::lock(int operation) const {
+    // File systems without locks have one user.
+    if (::flock(descriptor_, operation | LOCK_NB) != 0 && errno == EWOULDBLOCK) refuse_other_process(directory_);
+}
 
 PredictionFile::PredictionFile(std::filesystem::path path, Start start) : path_(std::move(path)) {
     // A link would be followed to a file that is none of ours.
-    const int error = files::open(path_, O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW, descriptor_);
+    const int error = files::open(path_, O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_NONBLOCK, descriptor_);
     if (error != 0) fail("open", error);
     try {
+        struct stat status {};
+        if (::fstat(descriptor_, &status) != 0 || !S_ISREG(status.st_mode)) {
+            throw Error(ErrorCode::io, path_.string() + ": is no file to write predictions to");
+        }
         lock();
         if (start == Start::resume) {
             cut_after_last_line();
@@ -42,9 +78,7 @@ void PredictionFile::fail(const char* action, int error) const {
 void PredictionFile::lock() const {
     if (::flock(descriptor_, LOCK_EX | LOCK_NB) == 0) return;
     if (errno != EWOULDBLOCK) fail("lock", errno);
-    throw Error(ErrorCode::io, path_.string() +
-                                   ": another process writes predictions here; wait for it or choose "
-                                   "another place");
+    refuse_other_process(path_);
 }
 
 void PredictionFile::cut_after_last_line() const {

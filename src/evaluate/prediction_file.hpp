@@ -29,4 +29,26 @@ private:
     int descriptor_ = -1;
 };
 
+/// A lock on a directory of predictions: many runs of the same settings share it; who changes the settings has it
+/// alone.
+class PredictionsLock {
+public:
+    /// Shares it. @throws Error{io} if another process has it alone
+    explicit PredictionsLock(std::filesystem::path directory);
+    ~PredictionsLock();
+    PredictionsLock(const PredictionsLock&) = delete;
+    PredictionsLock& operator=(const PredictionsLock&) = delete;
+    PredictionsLock(PredictionsLock&&) = delete;
+    PredictionsLock& operator=(PredictionsLock&&) = delete;
+
+    /// @throws Error{io} if other processes share it
+    void take_alone() const;
+    void share() const;
+
+private:
+    void lock(int operation) const;
+    std::filesystem::path directory_;
+    int descriptor_ = -1;
+};
+
 }  // namespace mha2mla

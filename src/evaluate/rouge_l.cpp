@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "python_text.hpp"
+#include "text_work.hpp"
 
 namespace mha2mla {
 namespace {
@@ -41,6 +42,12 @@ std::set<std::int32_t> words_of(const std::vector<Sentence>& text) {
     std::set<std::int32_t> words;
     for (const auto& sentence : text) words.insert(sentence.begin(), sentence.end());
     return words;
+}
+
+std::size_t count_of(const std::vector<Sentence>& text) {
+    std::size_t count = 0;
+    for (const auto& sentence : text) count += sentence.size();
+    return count;
 }
 
 /// Adds the words of one longest common subsequence. Of several it is that which is found from the end, where the last
@@ -77,6 +84,7 @@ double rouge_l(std::u32string_view prediction, std::u32string_view reference) {
     const auto predicted = sentences(prediction, words);
     const auto wanted = sentences(reference, words);
     if (predicted.empty() || wanted.empty()) return 0;
+    check_work(count_of(predicted), count_of(wanted), "words");
     std::set<std::int32_t> common;
     for (const auto& sentence : wanted) {
         for (const auto& other : predicted) add_common(sentence, other, common);

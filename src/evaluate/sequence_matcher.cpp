@@ -4,6 +4,8 @@
 #include <unordered_map>
 #include <vector>
 
+#include "text_work.hpp"
+
 namespace mha2mla {
 namespace {
 
@@ -84,6 +86,7 @@ private:
 double sequence_ratio(std::u32string_view a, std::u32string_view b) {
     const std::size_t total = a.size() + b.size();
     if (total == 0) return 1;
+    check_work(a.size(), b.size(), "characters");
     return 2.0 * static_cast<double>(Matcher(a, b).matches()) / static_cast<double>(total);
 }
 

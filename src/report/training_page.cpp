@@ -1,19 +1,22 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <fstream>
 #include <limits>
 #include <nlohmann/json.hpp>
 
 #include "../support/json_file.hpp"
 #include "formats.hpp"
 #include "mha2mla/error.hpp"
+#include "mha2mla/mapped_file.hpp"
 #include "page_files.hpp"
 
 namespace mha2mla {
 namespace {
 
 using Points = TrainingCurves::Points;
+
+/// More are those of a damaged log; sums and differences of such numbers are finite.
+constexpr double kMostTokens = 1e30;
 
 /// A class of page.css that gives a run its colour.
 std::string colour(std::size_t run) { return "class=\"run" + std::to_string(run % 5) + "\""; }
@@ -29,9 +32,9 @@ struct Frame {
     double left = 64, top = 10, width = 640, height = 240;
     double x_most = 1, y_least = 0, y_most = 1;
 
-    [[nodiscard]] std::string x(double value) const { return number(left + width * value / x_most); }
+    [[nodiscard]] std::string x(double value) const { return number(left + width * (value / x_most)); }
     [[nodiscard]] std::string y(double value) const {
-        return number(top + height * (y_most - value) / (y_most - y_least));
+        return number(top + height * ((y_most / 2 - value / 2) / (y_most / 2 - y_least / 2)));  // without overflow
     }
 };
 
@@ -48,19 +51,27 @@ Frame frame_around(std::span<const Points* const> curves) {
         }
     }
     if (!(frame.x_most > 0)) frame.x_most = 1;
-    if (!(frame.y_most > frame.y_least)) frame.y_most = frame.y_least + 1;
+    // What differs by rounding alone is one value.
+    const double least = 1e-9 * std::max(std::abs(frame.y_least), std::abs(frame.y_most));
+    if (!(frame.y_most / 2 - frame.y_least / 2 > least)) {
+        const double margin = std::max(least, 0.5);
+        frame.y_least -= margin;
+        frame.y_most += margin;
+    }
     return frame;
 }
 
 /// About five round values between two.
 std::vector<double> ticks(double low, double high) {
-    const double raw = (high - low) / 5, unit = std::pow(10, std::floor(std::log10(raw)));
+    const double raw = high / 5 - low / 5, unit = std::pow(10, std::floor(std::log10(raw)));
     double step = 10 * unit;
     for (const double s : {5.0, 2.0, 1.0}) {
         if (s * unit >= raw * (1 - 1e-9)) step = s * unit;
     }
     std::vector<double> values;
-    for (double v = std::ceil(low / step - 1e-9) * step; v <= high + step * 1e-9; v += step) values.push_back(v);
+    constexpr int kMost = 12;
+    const double first = std::ceil(low / step - 1e-9) * step;
+    for (int i = 0; i < kMost && first + i * step <= high + step * 1e-9; ++i) values.push_back(first + i * step);
     return values;
 }
 
@@ -119,31 +130,30 @@ std::string run_rows(std::span<const TrainingCurves> runs) {
 }  // namespace
 
 TrainingCurves read_training_log(const std::filesystem::path& path) {
-    std::ifstream file(path);
-    if (!file) throw Error(ErrorCode::io, path.string() + ": cannot open");
+    const MappedFile file(path);
+    std::string_view rest(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
     TrainingCurves curves;
     curves.name =
         path.parent_path().empty() ? path.string() : (path.parent_path().filename() / path.filename()).string();
     std::vector<double> speeds;
     double tokens = 0;
-    std::int64_t line_number = 0;
-    for (std::string line; std::getline(file, line);) {
-        ++line_number;
+    for (std::int64_t line_number = 1; !rest.empty(); ++line_number) {
+        const std::string_view line = rest.substr(0, rest.find('\n'));
+        rest.remove_prefix(std::min(line.size() + 1, rest.size()));
         if (line.empty()) continue;
         const auto json = parse_json(line);
         const auto value = [&](const char* key) {
             const auto found = json.is_object() ? json.find(key) : json.end();
-            if (found == json.end() || !found->is_number()) {
-                throw Error(ErrorCode::format, path.string() + ": line " + std::to_string(line_number) +
-                                                   " is not of a training log: no number '" + key + "'");
-            }
-            return found->get<double>();
+            const double number = found != json.end() && found->is_number() ? found->get<double>() : std::nan("");
+            if (std::isfinite(number)) return number;
+            throw Error(ErrorCode::format, path.string() + ": line " + std::to_string(line_number) +
+                                               " is not of a training log: no number '" + key + "'");
         };
         if (json.is_object() && json.contains("nll")) {
             curves.nll.emplace_back(tokens, value("nll"));
             continue;
         }
-        tokens += value("tokens");
+        tokens = std::min(tokens + std::max(value("tokens"), 0.0), kMostTokens);
         curves.loss.emplace_back(tokens, value("loss"));
         curves.gradient_norm.emplace_back(tokens, value("gradient_norm"));
         curves.learning_rate.emplace_back(tokens, value("learning_rate"));

@@ -108,6 +108,22 @@ TEST(LongbenchCli, PredictionsOfOtherItemsAreRefused) {
                    {"pred/trec.jsonl, line 1", "item", "--overwrite"});
     write_text(directory / "data/trec.jsonl", lines.substr(0, second));
     expect_refused(eval(directory / "pred", {}, directory / "data"), 2, {"pred/trec.jsonl, line 2"});
+    std::string other = lines;  // the same answers and ids
+    other.replace(other.find("Who"), 3, "Why");
+    write_text(directory / "data/trec.jsonl", other);
+    expect_refused(eval(directory / "pred", {}, directory / "data"), 2, {"pred/trec.jsonl, line 1"});
+}
+
+TEST(LongbenchCli, DataAreNotReplacedByPredictions) {
+    const TemporaryDirectory directory;
+    const fs::path data = directory / "data";
+    fs::copy(example("longbench"), data);
+    fs::create_directory_symlink(data, directory / "link");
+    const std::string lines = read_text(data / "trec.jsonl");
+    for (const char* place : {"data", "link"}) {
+        expect_refused(eval(directory / place, {"--overwrite", "--task", "samsum"}, data), 2, {"holds the data"});
+    }
+    EXPECT_EQ(read_text(data / "trec.jsonl"), lines);
 }
 
 TEST(LongbenchCli, AFullDiskLosesNothingThatWasWritten) {
@@ -179,6 +195,11 @@ TEST(LongbenchCli, PredictionsThatCannotBeScored) {
     refused(R"({"pred":"a","answers":["a"],"all_classes":null})", {"line 1", "all_classes"}, "trec.jsonl");
     refused(R"({"pred":"1","answers":["1"],"all_classes":null})", {"line 1", "Paragraph"},
             "passage_retrieval_en.jsonl");
+    // A time that is the product of both lengths.
+    std::string words;
+    for (int i = 0; i < 40'000; ++i) words += "a b ";
+    refused(R"({"dataset":"gov_report","pred":")" + words + R"(","answers":[")" + words + R"("],"all_classes":null})",
+            {"too long to compare"});
     expect_refused({"eval", "--longbench-score", directory / "absent"}, 1, {"absent", "cannot open"});
     expect_refused({"eval", "--longbench-score", example("longbench"), "--task", "lcc"}, 1, {"'pred' not found"});
 }

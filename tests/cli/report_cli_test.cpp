@@ -174,5 +174,31 @@ TEST_F(ReportCli, StatisticsOfAnotherModelAreRefused) {
     expect_failure({nothing, "--html", html}, 1, {"the statistics are empty", "[0, 6, 3, 16]"});
 }
 
+/// Values that differ by rounding, by more than a double holds, or not at all.
+TEST(TrainingReportCli, AnyNumbersMakeAPage) {
+    const TemporaryDirectory directory;
+    const auto log = directory / "training.jsonl", page = directory / "page.html";
+    const std::vector<std::pair<std::string, std::string>> pairs = {{"5", "5.000000000000001"},
+                                                                    {"2e16", "20000000000000008"},
+                                                                    {"-1.7e308", "1.7e308"},
+                                                                    {"0", "0"},
+                                                                    {"0", "5e-324"}};
+    for (const auto& [first, second] : pairs) {
+        write_text(log, R"({"step":0,"nll":)" + first + "}\n" + R"({"step":0,"loss":1,"gradient_norm":1,)" +
+                            R"("learning_rate":1,"tokens":1e308,"tokens_per_second":1})" + "\n" +
+                            R"({"step":1,"nll":)" + second + "}\n");
+        const auto result = run_program({"report", "--training", log, "--html", page, "--overwrite"}, "timeout 20");
+        EXPECT_EQ(result.exit_code, 0) << first << result.err;
+        const std::string html = read_text(page);
+        EXPECT_LT(html.size(), 50'000U) << first;
+        for (const char* none : {"nan", "inf"}) EXPECT_EQ(html.find(none), std::string::npos) << first;
+    }
+    write_text(log, R"({"step":0,"nll":1e999})");
+    EXPECT_EQ(run_program({"report", "--training", log, "--html", directory / "none.html"}).exit_code, 1);
+    EXPECT_EQ(
+        run_program({"report", "--training", "/dev/zero", "--html", directory / "none.html"}, "timeout 20").exit_code,
+        1);
+}
+
 }  // namespace
 }  // namespace mha2mla::test

@@ -93,12 +93,13 @@ void check_evaluation_flags(const EvalFlags& flags) {
     check_rules(kEvalRules, flags);
     check_kv_cache_flags(flags.cache);
     check_longbench_flags(flags.longbench);
+    if (!flags.choices.empty()) (void)find_task(flags.tasks);
 }
 
 void run_evaluation(const EvalFlags& flags, Context& context) {
     check_evaluation_flags(flags);
     const LongbenchSettings settings{flags.tasks, flags.tokens.tokenizer, flags.windows.context, flags.json};
-    if (!runs_model(flags)) return eval_predictions(flags.longbench, settings);
+    if (!runs_model(flags)) return eval_predictions(flags.longbench, settings, context);
     if (flags.model.empty()) throw CLI::RequiredError("model");
     const ThreadScope threads(context.threads);
     const Model model = open_model(flags.model, context.ignore_unused, context);

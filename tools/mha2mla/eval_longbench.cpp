@@ -138,8 +138,10 @@ void eval_longbench(const LongbenchFlags& flags, const LongbenchSettings& settin
                     const Model& model, Context& context) {
     LongbenchOptions options;
     options.data = flags.data;
+    const std::string name = fs::path(base_model(model)).filename().string();
+    const bool names_a_place = name.empty() || name == "." || name == "..";
     options.predictions =
-        flags.predictions.empty() ? fs::path("pred") / fs::path(base_model(model)).filename() : flags.predictions;
+        flags.predictions.empty() ? fs::path("pred") / (names_a_place ? "model" : name) : flags.predictions;
     options.tokenizer = settings.tokenizer;
     options.tasks = tasks_of(settings);
     options.protocol = flags.protocol.value_or(options.protocol);
@@ -150,7 +152,7 @@ void eval_longbench(const LongbenchFlags& flags, const LongbenchSettings& settin
     options.overwrite = flags.overwrite;
     spdlog::info("predictions are written to {}", options.predictions.string());
     const LongbenchRun run = run_or_say_how_to_go_on(model, options, context);
-    const LongbenchScores scores = score_longbench(run.predictions);
+    const LongbenchScores scores = score_longbench(run.predictions, context.observer);
     if (!settings.json.asked) {
         print_scores(scores);
         const auto known = static_cast<std::int64_t>(run.predictions.size()) - run.computed;
@@ -168,7 +170,7 @@ void eval_longbench(const LongbenchFlags& flags, const LongbenchSettings& settin
     settings.json.put(json);
 }
 
-void eval_predictions(const LongbenchFlags& flags, const LongbenchSettings& settings) {
+void eval_predictions(const LongbenchFlags& flags, const LongbenchSettings& settings, Context& context) {
     auto predictions = read_longbench_predictions(flags.score);
     const auto tasks = tasks_of(settings);
     if (!tasks.empty()) {
@@ -179,7 +181,7 @@ void eval_predictions(const LongbenchFlags& flags, const LongbenchSettings& sett
             throw Error(ErrorCode::usage, flags.score.string() + ": there are no predictions of these tasks");
         }
     }
-    const LongbenchScores scores = score_longbench(predictions);
+    const LongbenchScores scores = score_longbench(predictions, context.observer);
     if (settings.json.asked) return settings.json.put(scores_json(scores));
     print_scores(scores);
 }

@@ -39,6 +39,6 @@ void check_longbench_flags(const LongbenchFlags& flags);
 void eval_longbench(const LongbenchFlags& flags, const LongbenchSettings& settings, const KvCacheFlags& cache,
                     const Model& model, Context& context);
 /// Prints the scores of predictions that there are.
-void eval_predictions(const LongbenchFlags& flags, const LongbenchSettings& settings);
+void eval_predictions(const LongbenchFlags& flags, const LongbenchSettings& settings, Context& context);
 
 }  // namespace mha2mla::tool
