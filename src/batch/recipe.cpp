@@ -129,7 +129,9 @@ private:
     }
 
     fs::path path_of(const Json& value, const std::string& where) const {
-        if (!value.is_string() || value.get<std::string>().empty()) fail(where, "must be a path");
+        const bool is_path = value.is_string() && !value.get<std::string>().empty() &&
+                             value.get<std::string>().find('\0') == std::string::npos;
+        if (!is_path) fail(where, "must be a path");
         return (directory_ / value.get<std::string>()).lexically_normal();
     }
 
@@ -213,7 +215,7 @@ private:
             const Json given = variables.expand(evaluation.value("name", Json("")));
             std::string name = given.is_string() ? given.get<std::string>() : given.dump();
             if (name.empty()) name = evaluation_name(settings);
-            if (name.empty() || name.starts_with(".") || name.find('/') != std::string::npos) {
+            if (name.empty() || name.starts_with(".") || name.find_first_of(std::string_view("/\0", 2)) != name.npos) {
                 fail(place, "has no name that a file can have; give it one with 'name'");
             }
             if (!names.insert(name).second) {

@@ -6,8 +6,11 @@
 #include <spdlog/spdlog.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <cstdio>
 #include <cstdlib>
+#include <fstream>
 #include <mutex>
 #include <nlohmann/json.hpp>
 
@@ -168,6 +171,25 @@ void add_log_options(CLI::App& app, LogOptions& options) {
         ->group(kMessages);
 }
 
+namespace {
+
+/// A log may be continued; any other file is a user's. @throws Error{io}
+void refuse_other_file(const std::filesystem::path& path) {
+    std::error_code ignored;
+    if (!std::filesystem::is_regular_file(path, ignored)) return;
+    std::array<char, 9> start{};
+    std::ifstream(path, std::ios::binary).read(start.data(), start.size());
+    const std::string_view text(start.data(), start.size());
+    const auto is_digit = [](char c) { return c >= '0' && c <= '9'; };
+    const bool dated = std::all_of(text.begin(), text.begin() + 4, is_digit) && text[4] == '-';  // kFilePattern
+    if (std::filesystem::file_size(path, ignored) == 0 || dated || text.starts_with("{\"time\"")) return;
+    throw Error(ErrorCode::io, "--log-file " + path.string() +
+                                   ": exists, and is no log of this program; "
+                                   "choose another name");
+}
+
+}  // namespace
+
 void start_logging(const std::shared_ptr<StatusLine>& line) { start_logging(LogOptions{}, line); }
 
 void start_logging(const LogOptions& options, const std::shared_ptr<StatusLine>& line) {
@@ -177,6 +199,7 @@ void start_logging(const LogOptions& options, const std::shared_ptr<StatusLine>&
     auto logger = std::make_shared<spdlog::logger>("mha2mla", to_stderr);
     file_logger.reset();
     if (!options.file.empty()) {
+        refuse_other_file(options.file);
         try {
             auto to_file = std::make_shared<spdlog::sinks::basic_file_sink_mt>(options.file.string());
             set_format(*to_file, options.format, kFilePattern);

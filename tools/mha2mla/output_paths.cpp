@@ -22,10 +22,14 @@ bool looks_ours(const fs::path& path, const std::string& beginning) {
 
 void refuse_input(const OutputPath& output, const fs::path& input) {
     std::error_code ignored;
-    const bool is_input =
-        fs::equivalent(output.path, input, ignored) ||
-        (fs::is_directory(input, ignored) && fs::equivalent(output.path, input / output.path.filename(), ignored) &&
-         !looks_ours(output.path, output.beginning));
+    bool is_input = fs::equivalent(output.path, input, ignored);
+    if (fs::is_directory(input, ignored) && fs::exists(output.path, ignored) &&
+        !looks_ours(output.path, output.beginning)) {
+        std::error_code unknown;  // each may be a link to the output
+        for (fs::directory_iterator file(input, ignored), end; !ignored && file != end; file.increment(ignored)) {
+            is_input = is_input || fs::equivalent(output.path, file->path(), unknown);
+        }
+    }
     if (!is_input) return;
     throw Error(ErrorCode::usage,
                 output.option + " " + output.path.string() + ": that is read by the same command; give another name");

@@ -113,7 +113,11 @@ Json published(const Json& recipe, const Model& source) {
     job["source"] = base_model(source);
     const auto shorten = [&job](const std::string& key) {
         const fs::path path = job.at(key).get<std::string>();
-        job[key] = (path / "").parent_path().filename().string();  // works for a path that ends with a slash as well
+        const bool was_stream = path.parent_path() == "/proc/self/fd";  // see readable_text()
+        job[key] =
+            was_stream
+                ? "-"
+                : (path / "").parent_path().filename().string();  // works for a path that ends with a slash as well
     };
     shorten("destination");
     for (const auto& setting : convert_settings()) {
