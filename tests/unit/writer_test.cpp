@@ -1,10 +1,14 @@
 #include <algorithm>
+#include <chrono>
 #include <numeric>
+#include <optional>
+#include <thread>
 
 #include "mha2mla/checkpoint.hpp"
 #include "mha2mla/checkpoint_writer.hpp"
 #include "mha2mla/error.hpp"
 #include "support/expect_error.hpp"
+#include "support/output_file.hpp"
 #include "support/shared.hpp"
 #include "support/temporary.hpp"
 
@@ -124,6 +128,32 @@ TEST(Writer, CopiesBytesFromAnotherCheckpoint) {
     for (const auto& tensor : source.files()[0].tensors()) {
         EXPECT_TRUE(std::ranges::equal(tensor.data, copy.find(tensor.name)->data)) << tensor.name;
     }
+}
+
+/// The file that is published is the one that its writer wrote, whoever else writes to the name.
+TEST(OutputFiles, OneAtATimeWritesToAName) {
+    const TemporaryDirectory directory;
+    const auto path = directory / "out.gguf";
+    const auto write = [](OutputFile& file, std::string_view text) {
+        file.write_at(0, std::as_bytes(std::span(text)));
+    };
+    std::optional<OutputFile> first;
+    first.emplace(path);
+    write(*first, "first, and longer");
+    expect_error(ErrorCode::io, {"out.gguf", "another process"}, [&] { const OutputFile second(path); });
+    // One that waits is served when the other is done, and begins with nothing.
+    std::thread later([&] {
+        std::this_thread::sleep_for(std::chrono::milliseconds(200));
+        first->publish();
+    });
+    OutputFile second(path);
+    later.join();
+    EXPECT_EQ(read_text(path), "first, and longer");
+    write(second, "second");
+    EXPECT_EQ(read_text(path), "first, and longer");
+    second.publish();
+    EXPECT_EQ(read_text(path), "second");
+    EXPECT_FALSE(std::filesystem::exists(path.string() + ".incomplete"));
 }
 
 }  // namespace
