@@ -35,8 +35,10 @@ void require_same(const fs::path& destination, const nlohmann::ordered_json& was
                 Remedy::start_over);
 }
 
-std::optional<JournalContents> journal_to_resume(const fs::path& destination, const nlohmann::ordered_json& key) {
+std::optional<JournalContents> journal_to_resume(const fs::path& destination, const nlohmann::ordered_json& key,
+                                                 bool overwrite) {
     auto journal = read_journal(destination);
+    if (journal && overwrite && journal->fingerprint != key) return std::nullopt;  // it is replaced
     if (journal) require_same(destination, journal->fingerprint, key);
     return journal;
 }
@@ -340,7 +342,7 @@ void ConversionJob::Opened::look(bool locked) {
                                        "another place, or run the same again to replace that");
     }
     look_at_destination(source, destination, limits);
-    if (limits.resume) journal = journal_to_resume(destination, fingerprint);
+    if (limits.resume) journal = journal_to_resume(destination, fingerprint, limits.overwrite);
 }
 
 ConversionJob::~ConversionJob() = default;

@@ -11,8 +11,8 @@ namespace mha2mla {
 inline void check_work(std::size_t prediction, std::size_t answer, const char* what) {
     constexpr std::size_t kMost = 1'000'000'000;
     if (answer == 0 || prediction <= kMost / answer) return;
-    throw Error(ErrorCode::format, "a prediction of " + std::to_string(prediction) + " " + what +
-                                       " and an answer of " + std::to_string(answer) + " are too long to compare");
+    throw Error(ErrorCode::format, "a prediction of " + std::to_string(prediction) + " " + what + " and an answer of " +
+                                       std::to_string(answer) + " are too long to compare");
 }
 
 }  // namespace mha2mla

@@ -269,7 +269,7 @@ private:
             const bool bias = tensor.from == Projection::output ? rule.o_bias : rule.qkv_bias;
             const std::int64_t rows = tensor.stored_rows(shape);
             const LinearView found = linear(name, rows, tensor.columns, tensor.biased && bias, because);
-            place(tensor.role, shape, repeat_heads(found, tensor.rows / rows), view);
+            place(tensor.role, shape, repeat_heads(found, rows > 0 ? tensor.rows / rows : 1), view);
         }
         find_head_norms(prefix + "self_attn.", rule, query_words, words, view.head_q_norm, view.head_k_norm);
         return view;

@@ -158,8 +158,9 @@ TEST_F(OneDestination, ALinkThatLeadsElsewhereIsNotPublishedByTraining) {
 
 TEST_F(OneDestination, AFailureToPublishKeepsTheTraining) {
     // The state is 6 times as large as these weights in 16 bits; a value does not fit F16 after the last step alone.
-    const std::vector<std::string> large = {"--learning-rate", "1e6", "--lr-schedule", "constant", "--warmup-steps", "0",
-                                            "--steps", "1", "--clip", "0", "--dtype", "f16"};
+    const std::vector<std::string> large = {"--learning-rate", "1e6", "--lr-schedule", "constant",
+                                            "--warmup-steps",  "0",   "--steps",       "1",
+                                            "--clip",          "0",   "--dtype",       "f16"};
     const auto failed = finetune(large);
     expect_refused(failed, 1, "does not fit F16");
     EXPECT_TRUE(holds("training-run.safetensors")) << failed.err;
@@ -171,13 +172,15 @@ TEST_F(OneDestination, AFailureToPublishKeepsTheTraining) {
 }
 
 TEST_F(OneDestination, NumbersThatAreNoneAreRefused) {
-    for (const char* option : {"--learning-rate", "--weight-decay", "--clip", "--eval-fraction", "--min-learning-rate"}) {
+    for (const char* option :
+         {"--learning-rate", "--weight-decay", "--clip", "--eval-fraction", "--min-learning-rate"}) {
         for (const char* value : {"nan", "inf", "-1"}) {
             EXPECT_EQ(finetune({option, value}).exit_code, 2) << option << " " << value;
         }
     }
     EXPECT_EQ(run_program({"verify", model_, model_, "--text", text_, "--max-kl", "nan"}).exit_code, 2);
-    expect_refused(finetune({"--learning-rate", "1e38", "--lr-schedule", "constant", "--warmup-steps", "0"}), 1, "finite");
+    expect_refused(finetune({"--learning-rate", "1e38", "--lr-schedule", "constant", "--warmup-steps", "0"}), 1,
+                   "finite");
     EXPECT_FALSE(fs::exists(out_ / "config.json"));
 }
 
