@@ -31,7 +31,8 @@ private:
     Observer* observer_;
 };
 
-/// Everything that predictions depend on, but for the data.
+/// Everything that predictions depend on. Its `data` has the hash of each data set that is there, also of tasks that
+/// are not run now: another run may add their predictions.
 Settings settings_of(const Model& model, const fs::path& tokenizer, const LongbenchOptions& options) {
     Settings settings;
     settings["version"] = version();
@@ -45,6 +46,11 @@ Settings settings_of(const Model& model, const fs::path& tokenizer, const Longbe
     if (row_of(options.cache.format).quantizer != Quantizer::none) {
         settings["kv-group"] = options.cache.group_size;
         settings["kv-window"] = options.cache.window;
+    }
+    settings["data"] = Settings::object();
+    for (const auto& task : longbench_tasks()) {
+        const fs::path file = longbench_file(options.data, task);
+        if (files::exists(file)) settings["data"][std::string(task.name)] = file_hash(file);
     }
     return settings;
 }
@@ -73,6 +79,17 @@ Settings settings_at(const fs::path& file) {
     }
 }
 
+/// The settings with the data sets that only the others have.
+Settings with_data_of(Settings settings, const Settings& others) {
+    const Settings data = others.is_object() ? others.value("data", Settings()) : Settings();
+    Settings all = data.is_object() ? data : Settings::object();
+    if (settings.is_object()) {
+        all.update(settings.value("data", Settings::object()));
+        settings["data"] = all;
+    }
+    return settings;
+}
+
 /// Checks that the directory's predictions were made with these settings, or makes it one without predictions.
 /// @return the lock by which they stay so
 std::unique_ptr<PredictionsLock> prepare_directory(const LongbenchOptions& options, const Settings& settings) {
@@ -87,13 +104,16 @@ std::unique_ptr<PredictionsLock> prepare_directory(const LongbenchOptions& optio
     if (error) throw Error(ErrorCode::io, directory.string() + ": cannot create directory: " + error.message());
     const fs::path file = directory / "longbench-settings.json";
     auto lock = std::make_unique<PredictionsLock>(directory);
-    if (settings_at(file) == settings) return lock;
+    if (const Settings was = settings_at(file); with_data_of(settings, was) == was) return lock;
     lock->take_alone();
     const Settings was = settings_at(file);  // again: another process may have had it alone
+    const Settings both = with_data_of(settings, was);
     std::vector<fs::path> earlier;
     for (const auto& task : longbench_tasks()) {
         if (files::exists(longbench_file(directory, task))) earlier.push_back(longbench_file(directory, task));
     }
+    const bool has_more_data = was.is_object() && differences(both, with_data_of(was, settings)).empty();
+    if (has_more_data) earlier.clear();
     if (!earlier.empty() && !options.overwrite) {
         throw Error(
             ErrorCode::usage,
@@ -105,7 +125,7 @@ std::unique_ptr<PredictionsLock> prepare_directory(const LongbenchOptions& optio
     for (const auto& path : earlier) {
         if (files::remove(path) != 0) throw Error(ErrorCode::io, path.string() + ": cannot remove it");
     }
-    write_file_atomically(file, settings.dump(2) + "\n");
+    write_file_atomically(file, (has_more_data ? both : settings).dump(2) + "\n");
     lock->share();
     return lock;
 }

@@ -2,8 +2,6 @@
 
 #include <algorithm>
 
-#include "../support/hash.hpp"
-
 namespace mha2mla {
 namespace {
 
@@ -65,16 +63,6 @@ const LongbenchTask& task_of(const Json& line, const LongbenchTask* named) {
 
 std::string dump(const Json& value) { return value.dump(-1, ' ', false, Json::error_handler_t::replace); }
 
-/// Of what the prompt is made of.
-std::string hash_of_texts(const LongbenchItem& item) {
-    Hasher hasher;
-    for (const std::string* text : {&item.context, &item.input}) {
-        hasher.add(*text);
-        hasher.add(std::string_view("\0", 1));
-    }
-    return hasher.hex();
-}
-
 /// A list as Python's json writes it.
 std::string list_text(const std::vector<std::string>& texts) {
     std::string list;
@@ -117,7 +105,7 @@ std::string prediction_line(const LongbenchTask& task, const LongbenchItem& item
                        R"(, "all_classes": )" + (is_listed ? list_text(item.all_classes) : "null") + R"(, "length": )" +
                        dump(item.length) + R"(, "dataset": )" + dump(std::string(task.name));
     if (!item.id.is_null()) line += R"(, "_id": )" + dump(item.id);
-    return line + R"(, "xxh128": )" + dump(hash_of_texts(item)) + "}\n";
+    return line + "}\n";
 }
 
 LongbenchPrediction read_prediction(const JsonLines& lines, std::size_t index, const LongbenchTask* named) {
@@ -135,7 +123,7 @@ LongbenchPrediction read_prediction(const JsonLines& lines, std::size_t index, c
 bool belongs_to(const JsonLines& predictions, std::size_t index, const LongbenchItem& item) {
     return predictions.read(index, kPredictionKeys, [&](const Json& line) {
         return line.at("answers") == item.answers && line.value("length", Json()) == item.length &&
-               line.value("_id", Json()) == item.id && line.value("xxh128", Json()) == hash_of_texts(item);
+               line.value("_id", Json()) == item.id;
     });
 }
 

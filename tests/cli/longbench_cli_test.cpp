@@ -104,14 +104,24 @@ TEST(LongbenchCli, PredictionsOfOtherItemsAreRefused) {
     (void)run(eval(directory / "pred", {"--max-items", "2"}, directory / "data"));
     const std::size_t second = lines.find('\n') + 1;
     write_text(directory / "data/trec.jsonl", lines.substr(second) + lines.substr(0, second));
-    expect_refused(eval(directory / "pred", {}, directory / "data"), 2,
-                   {"pred/trec.jsonl, line 1", "item", "--overwrite"});
+    expect_refused(eval(directory / "pred", {}, directory / "data"), 2, {"pred", "data/trec", "--overwrite"});
     write_text(directory / "data/trec.jsonl", lines.substr(0, second));
-    expect_refused(eval(directory / "pred", {}, directory / "data"), 2, {"pred/trec.jsonl, line 2"});
+    expect_refused(eval(directory / "pred", {}, directory / "data"), 2, {"data/trec"});
     std::string other = lines;  // the same answers and ids
     other.replace(other.find("Who"), 3, "Why");
     write_text(directory / "data/trec.jsonl", other);
-    expect_refused(eval(directory / "pred", {}, directory / "data"), 2, {"pred/trec.jsonl, line 1"});
+    expect_refused(eval(directory / "pred", {}, directory / "data"), 2, {"data/trec"});
+    // The data are what they were, and another set has come: predictions that are there stay.
+    write_text(directory / "data/trec.jsonl", lines);
+    fs::copy_file(example("longbench") / "samsum.jsonl", directory / "data/samsum.jsonl");
+    const auto more = run(eval(directory / "pred", {"--max-items", "2"}, directory / "data"));
+    EXPECT_EQ(more.at("computed"), more.at("tasks").at("samsum").at("samples"));
+    // Lines that were changed by hand.
+    std::string predictions = read_text(directory / "pred/trec.jsonl");
+    predictions.replace(predictions.find("kjv-trec-0"), 10, "kjv-trec-9");
+    write_text(directory / "pred/trec.jsonl", predictions);
+    expect_refused(eval(directory / "pred", {}, directory / "data"), 2,
+                   {"pred/trec.jsonl, line 1", "item", "--overwrite"});
 }
 
 TEST(LongbenchCli, DataAreNotReplacedByPredictions) {
@@ -129,14 +139,15 @@ TEST(LongbenchCli, DataAreNotReplacedByPredictions) {
 TEST(LongbenchCli, AFullDiskLosesNothingThatWasWritten) {
     const TemporaryDirectory directory;
     const fs::path pred = directory / "pred";
-    const std::vector<std::string> tasks = {"--task", "passage_retrieval_en"};
-    (void)run(eval(directory / "whole", tasks));
+    fs::create_directory(directory / "data");
+    fs::copy_file(example("longbench") / "passage_retrieval_en.jsonl", directory / "data/passage_retrieval_en.jsonl");
+    (void)run(eval(directory / "whole", {}, directory / "data"));
     const std::string whole = read_text(directory / "whole/passage_retrieval_en.jsonl");
     // A block of 512 bytes holds the settings, but not the predictions.
-    const auto result = run_program(eval(pred, tasks), "ulimit -f 1; trap '' XFSZ;");
+    const auto result = run_program(eval(pred, {}, directory / "data"), "ulimit -f 1; trap '' XFSZ;");
     EXPECT_EQ(result.exit_code, 1) << result.err;
     EXPECT_NE(result.err.find("run the same again"), std::string::npos) << result.err;
-    (void)run(eval(pred, tasks));
+    (void)run(eval(pred, {}, directory / "data"));
     EXPECT_EQ(read_text(pred / "passage_retrieval_en.jsonl"), whole);
 }
 

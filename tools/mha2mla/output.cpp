@@ -56,7 +56,7 @@ void print_table(const std::vector<std::pair<std::string, std::string>>& rows) {
     std::size_t width = 0;
     for (const auto& [name, value] : rows) width = std::max(width, name.size());
     for (const auto& [name, value] : rows) {
-        std::printf("%-*s  %s\n", static_cast<int>(width), name.c_str(), printable(value).c_str());
+        std::printf("%-*s  %s\n", static_cast<int>(width), printable(name).c_str(), printable(value).c_str());
     }
 }
 
