@@ -24,7 +24,7 @@ std::string grouped(std::int64_t number) {
 
 std::string text_at(const Json& json, const char* key) { return markdown::text(json.at(key).get<std::string>()); }
 std::string code_at(const Json& json, const char* key) { return markdown::code(json.at(key).get<std::string>()); }
-std::int64_t number_at(const Json& json, const char* key) { return json.at(key).get<std::int64_t>(); }
+std::int64_t number_at(const Json& json, const char* key) { return whole_number(json.at(key)); }
 
 void front_matter(std::ostream& card, const Json& record) {
     card << "---\nbase_model: " << markdown::quoted(record.at("base_model").get<std::string>())
