@@ -133,11 +133,12 @@ bool DestinationLock::open_and_lock() {
 }
 
 void DestinationLock::forget_unfinished() const {
-    std::vector<std::string> names;
-    if (const int error = files::list(directory_, names)) fail(directory_, "list", error);
-    for (const auto& name : names) {
-        if (!is_progress_name(name)) continue;
-        if (const int error = files::remove(directory_ / name)) fail(directory_ / name, "remove", error);
+    // By name: listing the directory would take a descriptor, of which there may be none left.
+    for (const std::string_view name : kProgress) {
+        for (const std::string_view ending : {std::string_view(), kIncomplete}) {
+            const fs::path path = directory_ / (std::string(name) + std::string(ending));
+            if (const int error = files::remove(path)) fail(path, "remove", error);
+        }
     }
     if (::ftruncate(descriptor_, 0) != 0) fail(journal_path(directory_), "cut off", errno);
 }
