@@ -41,6 +41,11 @@ bool is_filled(const fs::path& file) {
     return fs::is_regular_file(fs::symlink_status(file, error)) && fs::file_size(file, error) > 0 && !error;
 }
 
+/// Whether a command that ended early left what it, or settle(), can go on with.
+bool holds_unfinished(const fs::path& directory) {
+    return exchange_began(directory) || is_filled(directory / kJournal) || is_filled(directory / kRunFile);
+}
+
 }  // namespace
 
 fs::path journal_path(const fs::path& directory) { return directory / kJournal; }
@@ -53,10 +58,6 @@ bool is_progress_name(std::string_view name) {
 
 bool is_unfinished_name(std::string_view name) {
     return is_exchange_name(name) || name == kJournal || is_progress_name(name);
-}
-
-bool holds_unfinished(const fs::path& directory) {
-    return exchange_began(directory) || is_filled(journal_path(directory)) || is_filled(directory / kRunFile);
 }
 
 void check_only_unfinished(const fs::path& directory) {
@@ -79,7 +80,9 @@ void remove_left_over(const fs::path& directory) {
     std::vector<std::string> names;
     if (const int error = files::list(directory, names)) fail(directory, "list", error);
     const bool any = std::ranges::any_of(names, [](const auto& n) { return n == kJournal || is_progress_name(n); });
-    if (any) DestinationLock(directory).forget_unfinished();
+    if (!any) return;
+    const DestinationLock lock(directory);
+    if (!is_filled(journal_path(directory))) lock.forget_unfinished();  // or another process has begun meanwhile
 }
 
 void check_free_space(const fs::path& directory, std::uint64_t needed) {

@@ -33,8 +33,6 @@ inline constexpr std::string_view kRunFile = "mha2mla.training-run.json", kRunLo
 /// output replace.
 [[nodiscard]] bool is_progress_name(std::string_view name);
 
-/// Whether a command that ended early left in `directory` what it, or settle(), can go on with.
-[[nodiscard]] bool holds_unfinished(const std::filesystem::path& directory);
 /// @throws Error{io} if the directory holds anything but files that only an unfinished output has.
 void check_only_unfinished(const std::filesystem::path& directory);
 /// For a command that begins: the same, and if it holds what another command can go on with.

@@ -177,11 +177,13 @@ public:
                              {"result", result}};
         report.output_bytes =
             write_trained(tuner_.model(), model_, {asked_.destination, asked_.dtype, record, log_.text()});
+        published_ = true;
         return report;
     }
 
     /// What a failure leaves to go on with: as much as can be saved, or nothing. @return the error that says so
-    [[nodiscard]] Error failed(const DestinationLock& lock, const Error& error) noexcept {
+    [[nodiscard]] Error failed(const DestinationLock& lock, const Error& error) {
+        if (published_) return error;
         const std::int64_t done = tuner_.steps_done();
         try {
             if (done > saved_at_ || (error.code() == ErrorCode::interrupted && !saved())) save();
@@ -254,6 +256,7 @@ private:
     Finetuner tuner_;
     TrainingLog log_;
     std::int64_t saved_at_ = 0;  // steps
+    bool published_ = false;
 };
 
 /// What a destination holds of a run.
