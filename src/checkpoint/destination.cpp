@@ -143,6 +143,9 @@ void DestinationLock::forget_unfinished() const {
             if (const int error = files::remove(path)) fail(path, "remove", error);
         }
     }
+    // The journal goes last: it says what the files are that wait there.
+    const fs::path staging = staging_path(directory_);
+    if (const int error = files::remove_all(staging)) fail(staging, "remove", error);
     if (::ftruncate(descriptor_, 0) != 0) fail(journal_path(directory_), "cut off", errno);
 }
 

@@ -109,7 +109,6 @@ void settle(const fs::path& directory) {
     const DestinationLock lock(directory);
     finish_exchange(directory);
     if (!is_left_over(directory)) return;
-    if (const int error = files::remove_all(staging_path(directory))) fail(staging_path(directory), "remove", error);
     lock.forget_unfinished();  // and the lock removes the journal
 }
 
