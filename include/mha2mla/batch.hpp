@@ -7,7 +7,6 @@
 #include <nlohmann/json.hpp>
 #include <span>
 #include <string>
-#include <string_view>
 #include <vector>
 
 namespace mha2mla {
@@ -86,13 +85,5 @@ private:
     std::string where_;
     std::map<std::string, nlohmann::ordered_json> values_;
 };
-
-/// A share of the jobs: those whose position is `index` modulo `count`, counted from 0.
-struct Shard {
-    std::int64_t index = 0, count = 1;
-    [[nodiscard]] bool has(std::size_t job) const { return static_cast<std::int64_t>(job) % count == index; }
-};
-/// "2/5" is the second of five shares. @throws Error{usage}
-[[nodiscard]] Shard parse_shard(std::string_view text);
 
 }  // namespace mha2mla

@@ -15,6 +15,7 @@
 #include "mha2mla/matrix.hpp"
 #include "mha2mla/model.hpp"
 #include "mha2mla/observer.hpp"
+#include "mha2mla/shard.hpp"
 #include "mha2mla/token_id.hpp"
 
 namespace mha2mla {
@@ -67,6 +68,12 @@ struct CalibrationStats {
     /// rope.hpp): the rank of each pair, 0 for the first. Each is [layers, kv_heads, pairs].
     std::map<std::string, std::vector<std::uint8_t>, std::less<>> orders = {};
     std::shared_ptr<const LayerInputs> inputs = nullptr;  // null if not collected
+    /// Set if these are of one share of a run's sequences; merge_stats() puts the shares together.
+    struct Part {
+        Shard shard;
+        std::string run;  // the same for all shares: a hash of what the run depends on
+    };
+    std::optional<Part> part = std::nullopt;
 
     /// score(kv head, k) = Σ over the query heads of the group of mean‖q^[k]‖ · mean‖k^[k]‖.
     /// [layers, kv_heads, pairs]
@@ -125,12 +132,19 @@ inline constexpr std::int64_t kSampleSeqLen = 512;
                                                    const std::function<bool(const CalibrationStats&)>& enough,
                                                    const CalibrationOptions& options = {});
 
-/// Writes a safetensors file (docs/formats.md), with the layer inputs of one layer in memory at a time. @throws
-/// Error{io}
-void save_stats(const std::filesystem::path& path, const CalibrationStats& stats);
+/// Writes a safetensors file (docs/formats.md), with the layer inputs of one layer in memory at a time.
+/// @throws Error{io}, Error{interrupted}.
+void save_stats(const std::filesystem::path& path, const CalibrationStats& stats, Observer& observer);
 /// Reads a statistics file. Layer inputs stay in the file, which is mapped. @throws Error{io}, Error{format} if it is
 /// not a statistics file.
 [[nodiscard]] CalibrationStats load_stats(const std::filesystem::path& path);
+/// The statistics of a whole run from files of all its shares, in any order. Norms and moments are means weighted by the
+/// numbers of sequences, so they are those of one run but for the rounding of doubles; the samples are those at the
+/// beginning of the text. Layer inputs stay in the files, which are mapped; those of one layer and file are in memory
+/// at a time.
+/// @throws Error{usage} if a file is no share, of another run or there twice, or if shares are missing (naming them),
+///         Error{format} for files that do not belong together although they say so, and what load_stats() throws.
+[[nodiscard]] CalibrationStats merge_stats(std::span<const std::filesystem::path> files);
 /// @throws Error{usage} naming both shapes if the statistics are from a model of another shape.
 void check_stats_fit(const CalibrationStats& stats, const ModelConfig& config, const std::string& name);
 

@@ -42,6 +42,7 @@ enum class Remedy : std::uint8_t {
     give_moments,
     calibrate_with_moments,
     calibrate_with_order,
+    merge_shards,
     wider_output,
     smaller_cache,
     wider_cache,
@@ -56,7 +57,7 @@ struct RemedyRow {
     Remedy remedy;
     std::string_view text;
 };
-inline constexpr std::array<RemedyRow, 29> kRemedies = {{
+inline constexpr std::array<RemedyRow, 30> kRemedies = {{
     {Remedy::none, ""},
     {Remedy::overwrite, "choose another place or allow overwriting"},
     {Remedy::resume_or_overwrite, "resume it, or allow overwriting"},
@@ -78,6 +79,7 @@ inline constexpr std::array<RemedyRow, 29> kRemedies = {{
     {Remedy::give_moments, "give text, or statistics with moments"},
     {Remedy::calibrate_with_moments, "calibrate again and gather moments"},
     {Remedy::calibrate_with_order, "calibrate again and rank pairs by attention"},
+    {Remedy::merge_shards, "put all shards together with merge_stats()"},
     {Remedy::wider_output, "choose bf16 or f32 for the output"},
     {Remedy::smaller_cache, "use a shorter prompt, fewer new tokens or a smaller cache format"},
     {Remedy::wider_cache, "use the cache format bf16 or f32"},

@@ -20,6 +20,7 @@ struct SampleOptions {
     std::optional<std::int64_t> samples = {};  // absent: kDefaultSamples
     std::optional<std::int64_t> seq_len = {};  // absent: 2048, or the model's positions if these are fewer
     bool until_settled = false;                // as many as calibrate_until_settled() takes
+    std::optional<Shard> shard = {};           // only this part of them, for merge_stats()
     [[nodiscard]] std::int64_t length(const ModelConfig& config) const;
 };
 
@@ -27,7 +28,9 @@ struct SampleOptions {
 /// than the model's positions, and if the selection did not settle.
 /// @param rope_dim the size of the selection that SampleOptions::until_settled observes.
 /// @param max_memory as in CalibrationOptions.
-/// @throws Error{usage} if the text is shorter than one sequence, and what load_tokens() and calibrate() throw.
+/// Of a run in shards, the orders of pairs are computed in the first, which must have all of the sample they go by.
+/// @throws Error{usage} if the text is shorter than one sequence, if there are fewer sequences than shards or too few in
+/// the first, if SampleOptions has both a shard and until_settled, and what load_tokens() and calibrate() throw.
 [[nodiscard]] CalibrationStats calibrate_on_text(const Model& model, const TextSource& text,
                                                  const SampleOptions& samples, std::int64_t rope_dim,
                                                  const StatisticSet& gather, std::uint64_t max_memory,

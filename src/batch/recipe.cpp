@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <charconv>
 #include <set>
 
 #include "../support/json_file.hpp"
@@ -294,22 +293,6 @@ Recipe read_recipe(const fs::path& path, const RecipeSettings& settings,
                    const std::map<std::string, std::string>& variables) {
     const auto recipe = read_json_file<Json>(path, kMostBytes, RepeatedKeys::refused);
     return Reader(recipe, path, settings).read(variables);
-}
-
-Shard parse_shard(std::string_view text) {
-    Shard shard;
-    const auto slash = std::min(text.find('/'), text.size());
-    const auto read = [](std::string_view digits, std::int64_t& number) {
-        const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), number);
-        return error == std::errc() && end == digits.data() + digits.size();
-    };
-    const bool numbers =
-        slash < text.size() && read(text.substr(0, slash), shard.index) && read(text.substr(slash + 1), shard.count);
-    if (!numbers || shard.count < 1 || shard.index < 1 || shard.index > shard.count) {
-        throw Error(ErrorCode::usage, "'" + std::string(text) + "' is not a share such as 2/5, from 1/5 to 5/5");
-    }
-    shard.index -= 1;
-    return shard;
 }
 
 }  // namespace mha2mla

@@ -10,6 +10,8 @@ namespace mha2mla {
 namespace {
 
 constexpr const char* kFormat = "mha2mla statistics 1";
+constexpr const char* kShardKey = "shard";
+constexpr const char* kRunKey = "run";
 constexpr std::int64_t kMostLayers = std::int64_t{1} << 12U;  // of a model
 
 template <typename Value>
@@ -64,7 +66,7 @@ std::vector<std::uint8_t> read_ranks(const SafetensorsFile& file, const TensorVi
 
 }  // namespace
 
-void save_stats(const std::filesystem::path& path, const CalibrationStats& stats) {
+void save_stats(const std::filesystem::path& path, const CalibrationStats& stats, Observer& observer) {
     std::map<std::string, std::string> metadata = {{"format", kFormat},
                                                    {"model", stats.model},
                                                    {"data", stats.data},
@@ -74,6 +76,10 @@ void save_stats(const std::filesystem::path& path, const CalibrationStats& stats
     if (stats.settling) {
         metadata["settling_rope_dim"] = std::to_string(stats.settling->rope_dim);
         metadata["unsettled_layers"] = std::to_string(stats.settling->unsettled_layers);
+    }
+    if (stats.part) {
+        metadata[kShardKey] = stats.part->shard.text();
+        metadata[kRunKey] = stats.part->run;
     }
     std::vector<TensorSpec> tensors = {{"mean_query_norm", Dtype::f64, {stats.layers, stats.heads, stats.pairs}},
                                        {"mean_key_norm", Dtype::f64, {stats.layers, stats.kv_heads, stats.pairs}}};
@@ -104,10 +110,12 @@ void save_stats(const std::filesystem::path& path, const CalibrationStats& stats
     }
     std::vector<std::byte> bytes;
     const auto next = [&](std::size_t i) {
+        observer.step("save statistics", static_cast<std::int64_t>(i), static_cast<std::int64_t>(data.size()));
         bytes = data[i]();
         return std::span<const std::byte>(bytes);
     };
     write_safetensors(path, tensors, next, metadata);
+    observer.progress("save statistics", static_cast<std::int64_t>(data.size()), static_cast<std::int64_t>(data.size()));
 }
 
 CalibrationStats load_stats(const std::filesystem::path& path) {
@@ -147,6 +155,13 @@ CalibrationStats load_stats(const std::filesystem::path& path) {
     stats.seq_len = metadata_number(file, "seq_len");
     if (file.metadata().count("unsettled_layers") != 0) {
         stats.settling = {metadata_number(file, "settling_rope_dim"), metadata_number(file, "unsettled_layers")};
+    }
+    if (const std::string shard = text(kShardKey); !shard.empty()) {
+        try {
+            stats.part = {parse_shard(shard), text(kRunKey)};
+        } catch (const Error& error) {
+            throw Error(ErrorCode::format, path.string() + ": metadata 'shard': " + std::string(error.message()));
+        }
     }
     return stats;
 }

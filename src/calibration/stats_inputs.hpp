@@ -11,6 +11,8 @@ namespace mha2mla {
 
 inline constexpr const char* kOrderSuffix = "_rank";  // behind the name of an order, in the name of its tensor
 inline constexpr const char* kSampleSeqLenKey = "sample_seq_len";
+/// Sequences of a run, and tokens of a sequence; their product does not overflow.
+inline constexpr std::int64_t kMostCounted = std::int64_t{1} << 31U;
 [[nodiscard]] std::string moment_name(std::int64_t layer);
 [[nodiscard]] std::string sample_name(std::int64_t layer);
 
@@ -19,7 +21,8 @@ inline constexpr const char* kSampleSeqLenKey = "sample_seq_len";
 [[nodiscard]] std::shared_ptr<const LayerInputs> inputs_of_file(std::shared_ptr<const SafetensorsFile> file,
                                                                 std::int64_t layers);
 
-/// @throws Error{format} unless metadata `key` is a non-negative whole number.
-[[nodiscard]] std::int64_t metadata_number(const SafetensorsFile& file, const char* key);
+/// @throws Error{format} unless metadata `key` is a whole number from 0 to `most`; by default kMostCounted.
+[[nodiscard]] std::int64_t metadata_number(const SafetensorsFile& file, const char* key,
+                                           std::int64_t most = kMostCounted);
 
 }  // namespace mha2mla

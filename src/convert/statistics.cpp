@@ -53,9 +53,16 @@ void check_rank_file(const StagedPlan& plan) {
     }
 }
 
+void refuse_part(const CalibrationStats& stats, const std::string& name) {
+    if (!stats.part || stats.part->shard.count == 1) return;
+    throw Error(ErrorCode::usage, name + ": holds shard " + stats.part->shard.text() + " of a run only",
+                Remedy::merge_shards);
+}
+
 /// Checks that the statistics of a file are those of the model and hold what the plan needs.
 void check_given(const CalibrationStats& stats, const StagedPlan& plan, const ModelConfig& config,
                  const std::string& name) {
+    refuse_part(stats, name);
     check_stats_fit(stats, config, name);
     const StatisticSet has = gathered_in(stats);
     if (plan.guided() && !has.moments) {
@@ -122,7 +129,7 @@ CalibrationStats shared_or_new(const Model& model, const StagedPlan& plan, const
         }
     }
     const CalibrationStats stats = calibrated();
-    save_stats(shared.file, stats);
+    save_stats(shared.file, stats, observer);
     return load_stats(shared.file);
 }
 
@@ -151,6 +158,35 @@ void warn_of_unsettled(const CalibrationStats& stats, Observer& observer) {
                   " sequences; the text ended, and more text is better");
 }
 
+/// The sequences of a shard. Orders of pairs go by the sample, which the first shard then must have all of.
+Shard::Range range_of_shard(const Shard& shard, std::int64_t sequences, std::int64_t seq_len,
+                            const StatisticSet& gather) {
+    const std::string text = "calibration on " + std::to_string(sequences) + " sequences in " +
+                             std::to_string(shard.count) + " shards: ";
+    if (shard.count > sequences) {
+        throw Error(ErrorCode::usage, text + "give at most as many shards as sequences");
+    }
+    const std::int64_t sampled = kSampleTokens / std::min(seq_len, kSampleSeqLen);
+    const std::int64_t in_first = Shard{0, shard.count}.range(sequences).size();
+    if (!gather.orders.empty() && in_first < std::min(sampled, sequences)) {
+        throw Error(ErrorCode::usage, text + "the first has " + std::to_string(in_first) + " of the first " +
+                                          std::to_string(std::min(sampled, sequences)) +
+                                          ", by which pairs are ordered; give fewer shards or more sequences");
+    }
+    return shard.range(sequences);
+}
+
+/// What the shards of one run have in common, and others do not.
+std::string run_hash(const Model& model, const TextSource& text, std::int64_t samples, std::int64_t seq_len,
+                     const StatisticSet& gather) {
+    OrderedJson run = {{"version", version()}, {"source", source_fingerprint(model)}, {"text", describe_text(text)}};
+    run["samples"] = samples;
+    run["seq-len"] = seq_len;
+    run["orders"] = gather.orders;
+    run["moments"] = gather.moments;
+    return text_hash(run.dump());
+}
+
 }  // namespace
 
 std::int64_t SampleOptions::length(const ModelConfig& config) const {
@@ -165,6 +201,9 @@ CalibrationStats calibrate_on_text(const Model& model, const TextSource& text, c
     if (seq_len > model.config.max_position_embeddings) {
         observer.warn("sequences of " + std::to_string(seq_len) + " tokens are longer than the model's " +
                       std::to_string(model.config.max_position_embeddings) + " positions");
+    }
+    if (samples.until_settled && samples.shard) {
+        throw Error(ErrorCode::usage, "a shard is a part of a number of sequences that is known before: give --samples N");
     }
     const std::int64_t wanted =
         samples.until_settled ? kMostSettlingSequences : samples.samples.value_or(SampleOptions::kDefaultSamples);
@@ -181,14 +220,21 @@ CalibrationStats calibrate_on_text(const Model& model, const TextSource& text, c
                       std::to_string(seq_len) + " tokens, not " + std::to_string(wanted));
     }
     ids.resize(static_cast<std::size_t>(available * seq_len));
-    const CalibrationOptions options{.max_memory = max_memory, .spill_directory = {}, .inputs = gather.inputs()};
+    StatisticSet own = gather;
+    if (samples.shard) {
+        const Shard::Range range = range_of_shard(*samples.shard, available, seq_len, gather);
+        if (samples.shard->index > 0) own.orders.clear();
+        ids = {ids.begin() + range.first * seq_len, ids.begin() + range.last * seq_len};
+    }
+    const CalibrationOptions options{.max_memory = max_memory, .spill_directory = {}, .inputs = own.inputs()};
     CalibrationStats stats = samples.until_settled
                                  ? calibrate_until_settled(model, ids, seq_len, rope_dim, observer, options)
                                  : calibrate(model, ids, seq_len, observer, options);
     warn_of_unsettled(stats, observer);
     stats.model = model.checkpoint.directory().string();
     stats.data = text.name();
-    add_orders(gather, model, stats, observer);
+    if (samples.shard) stats.part = {*samples.shard, run_hash(model, text, wanted, seq_len, gather)};
+    add_orders(own, model, stats, observer);
     return stats;
 }
 
@@ -239,6 +285,7 @@ OrderedJson describe_statistics(const StagedPlan& plan, const StatisticsSource& 
                           ? OrderedJson("auto")
                           : OrderedJson(source.samples.samples.value_or(SampleOptions::kDefaultSamples));
     json["seq-len"] = source.samples.length(config);
+    if (source.samples.shard) json["shard"] = source.samples.shard->text();
     return json;
 }
 

@@ -36,6 +36,7 @@ int main(int argc, char** argv) {
     std::mt19937 generator(7);
     stats.mean_query_norm = norms(stats.layers * stats.heads, stats.pairs, generator);
     stats.mean_key_norm = norms(stats.layers * stats.kv_heads, stats.pairs, generator);
-    mha2mla::save_stats(argv[1], stats);
+    mha2mla::Observer observer;
+    mha2mla::save_stats(argv[1], stats, observer);
     return 0;
 }

@@ -106,6 +106,49 @@ TEST_F(MethodCli, StatisticsThatLackSomethingSayHowToGetIt) {
     expect_refused({"--svd", "whitened", "--rank-file", path("ranks")}, {"--rank-file", "--moments"}, false);
 }
 
+TEST_F(MethodCli, ShardsOfACalibrationAreMergedAndConvert) {
+    const auto calibrate = [&](const Arguments& more) {
+        Arguments arguments = {"calibrate", kModel, "--text", kText, "--samples", "10", "--seq-len", "512", "--moments"};
+        arguments.insert(arguments.end(), more.begin(), more.end());
+        return run_program(arguments);
+    };
+    ASSERT_EQ(calibrate({"-o", path("whole"), "--rank-file", path("whole.pth")}).exit_code, 0);
+    for (const std::string shard : {"1", "2"}) {
+        const auto result = calibrate({"--attention-order", "--shard", shard + "/2", "-o", path("part-" + shard), "--json"});
+        ASSERT_EQ(result.exit_code, 0) << result.err;
+        const auto json = nlohmann::json::parse(result.out);
+        EXPECT_EQ(json.at("sequences"), 5);
+        EXPECT_EQ(json.at("shard"), shard + "/2");
+        EXPECT_EQ(json.at("attention_order"), shard == "1");
+    }
+    const auto merge = [&](const Arguments& more) {
+        Arguments arguments = {"calibrate", "merge"};
+        arguments.insert(arguments.end(), more.begin(), more.end());
+        return run_program(arguments);
+    };
+    const auto merged = merge({path("part-2"), path("part-1"), "-o", path("merged"), "--rank-file", path("merged.pth"), "--json"});
+    ASSERT_EQ(merged.exit_code, 0) << merged.err;
+    EXPECT_EQ(nlohmann::json::parse(merged.out).at("tokens"), 5120);
+    EXPECT_EQ(read_text(directory_ / "merged.pth"), read_text(directory_ / "whole.pth"));
+    (void)converted("out", {"--rope", "attention", "--svd", "whitened", "--stats", path("merged")}, false);
+
+    expect_refused({"--rope", "2-norm", "--stats", path("part-1")}, {"part-1", "shard 1/2", "calibrate merge"}, false);
+    EXPECT_NE(merge({path("part-1"), "-o", path("other")}).err.find("missing: 2/2"), std::string::npos);
+    EXPECT_EQ(merge({path("part-1"), path("part-2"), "-o", path("part-2"), "--overwrite"}).exit_code, 2) << "an input";
+    EXPECT_EQ(calibrate({"--shard", "3/2", "-o", path("other")}).exit_code, 2);
+    EXPECT_EQ(calibrate({"--shard", "1/2", "-o", path("other"), "--rank-file", path("ranks")}).exit_code, 2);
+    EXPECT_FALSE(fs::exists(directory_ / "other"));
+}
+
+TEST_F(MethodCli, TwoWordsAreACommandOnlyInItsPlace) {
+    const std::string help = run_program({"calibrate", "merge", "--help"}).out;
+    EXPECT_NE(help.find("Usage: mha2mla calibrate merge"), std::string::npos) << help;
+    EXPECT_EQ(run_program({"help", "calibrate", "merge"}).out, help);
+    EXPECT_EQ(run_program({"--log-file", path("calibrate"), "calibrate", "merge", "--help"}).out, help);
+    EXPECT_NE(run_program({"convert", "calibrate", "merge", "--rope", "high"}).err.find("calibrate"), std::string::npos);
+    EXPECT_NE(run_program({"inspect", "calibrate"}).err.find("calibrate"), std::string::npos);
+}
+
 TEST_F(MethodCli, WhatIsNamedIsNeverRefined) {
     const auto paper = converted("paper", {"--method", "mha2mla"});
     EXPECT_EQ(paper.at("rope_dim"), 4);

@@ -39,7 +39,8 @@ protected:
     [[nodiscard]] std::string changed(const std::string& name, const Change& change) const {
         CalibrationStats stats = load_stats(stats_);
         change(stats);
-        save_stats(path(name), stats);
+        Observer observer;
+        save_stats(path(name), stats, observer);
         return path(name);
     }
 

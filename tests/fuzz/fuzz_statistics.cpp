@@ -31,7 +31,16 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     }
     (void)stats.scores();
     if (stats.inputs != nullptr) read_inputs(*stats.inputs);
-    mha2mla::save_stats(directory / "again", stats);
+    mha2mla::Observer observer;
+    if (stats.part) {
+        const std::filesystem::path shards[] = {file.path()};
+        try {
+            const auto merged = mha2mla::merge_stats(shards);
+            if (merged.inputs != nullptr) read_inputs(*merged.inputs);
+        } catch (const mha2mla::Error&) {
+        }
+    }
+    mha2mla::save_stats(directory / "again", stats, observer);
     const auto again = mha2mla::load_stats(directory / "again");
     if (again.orders != stats.orders || again.mean_key_norm != stats.mean_key_norm) std::abort();
     return 0;

@@ -62,7 +62,8 @@ TEST(CalibrationGolden, DoesNotDependOnThreadsAndSurvivesAFile) {
     const TemporaryDirectory directory;
     const auto path = directory.path() / "stats.safetensors";
     one.model = "a model";
-    save_stats(path, one);
+    Observer observer;
+    save_stats(path, one, observer);
     const CalibrationStats loaded = load_stats(path);
     EXPECT_EQ(loaded.mean_query_norm, one.mean_query_norm);
     EXPECT_EQ(loaded.mean_key_norm, one.mean_key_norm);

@@ -117,10 +117,10 @@ TEST_F(Calibrate, CanBeInterruptedOnDisk) {
 
 TEST_F(Calibrate, SettlingSurvivesAFile) {
     CalibrationStats stats = calibrate(model(), random_ids(2), kSeqLen, observer_);
-    save_stats(directory_ / "plain", stats);
+    save_stats(directory_ / "plain", stats, observer_);
     EXPECT_FALSE(load_stats(directory_ / "plain").settling);
     stats.settling = {4, 1};
-    save_stats(directory_ / "settled", stats);
+    save_stats(directory_ / "settled", stats, observer_);
     const auto loaded = load_stats(directory_ / "settled");
     ASSERT_TRUE(loaded.settling);
     EXPECT_EQ(loaded.settling->rope_dim, 4);
@@ -183,7 +183,7 @@ TEST_F(Calibrate, InputsAndAttentionRanksSurviveAFile) {
     options.inputs = Inputs::moments;
     CalibrationStats stats = calibrate(model(), random_ids(4), kSeqLen, observer_, options);
     add_order(find_rope_strategy("attention").order, model(), stats, observer_);
-    save_stats(directory_ / "stats", stats);
+    save_stats(directory_ / "stats", stats, observer_);
     const CalibrationStats loaded = load_stats(directory_ / "stats");
     EXPECT_EQ(loaded.orders, stats.orders);
     check_stats_fit(loaded, model().config, "stats");
@@ -196,7 +196,7 @@ TEST_F(Calibrate, InputsAndAttentionRanksSurviveAFile) {
                  [&] { check_stats_fit(loaded, Model::open(directory_ / "wider").config, "stats"); });
     stats.inputs = nullptr;
     stats.orders.clear();
-    save_stats(directory_ / "plain", stats);
+    save_stats(directory_ / "plain", stats, observer_);
     EXPECT_EQ(load_stats(directory_ / "plain").inputs, nullptr);
     expect_error(ErrorCode::usage, {"rank pairs by attention"},
                  [&] { (void)ranks_for(find_rope_strategy("attention"), stats); });
@@ -209,7 +209,7 @@ TEST_F(Calibrate, LyingFilesAreRefusedByTensor) {
     CalibrationStats stats = calibrate(model(), random_ids(4), kSeqLen, observer_, options);
     add_order(find_rope_strategy("attention").order, model(), stats, observer_);
     const auto path = directory_ / "stats";
-    save_stats(path, stats);
+    save_stats(path, stats, observer_);
     const std::string good = read_text(path);
     const auto attempt = [&](const std::string& from, const std::string& to,
                              const std::vector<std::string_view>& words) {

@@ -1,6 +1,7 @@
 #include "mha2mla/batch.hpp"
 #include "mha2mla/error.hpp"
 #include "mha2mla/fingerprint.hpp"
+#include "mha2mla/shard.hpp"
 #include "support/expect_error.hpp"
 #include "support/temporary.hpp"
 

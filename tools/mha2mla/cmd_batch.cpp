@@ -15,6 +15,7 @@
 #include "mha2mla/memory.hpp"
 #include "mha2mla/printable.hpp"
 #include "mha2mla/record.hpp"
+#include "mha2mla/shard.hpp"
 #include "mha2mla/threads.hpp"
 #include "output.hpp"
 #include "output_paths.hpp"
@@ -200,7 +201,7 @@ Json entry_json(const Entry& entry) {
 Json summary_json(const BatchFlags& flags, const std::vector<Entry>& entries) {
     Json json;
     json["recipe"] = flags.recipe.string();
-    json["shard"] = std::to_string(flags.shard.index + 1) + "/" + std::to_string(flags.shard.count);
+    json["shard"] = flags.shard.text();
     for (const char* state : {"done", "skipped", "failed", "not run"}) {
         json[state] = std::count_if(entries.begin(), entries.end(), [&](const auto& e) { return e.state == state; });
     }
@@ -381,18 +382,9 @@ void add_batch(CLI::App& app, Context& context) {
         ->type_name("NAME=VALUE");
     command->add_flag("--dry-run", flags->dry_run,
                       "Print what would be done, the memory and disk it takes, and the resulting sizes");
-    command
-        ->add_option_function<std::string>(
-            "--shard",
-            [flags](const std::string& text) {
-                try {
-                    flags->shard = parse_shard(text);
-                } catch (const Error& error) {
-                    throw CLI::ValidationError("--shard", error.what());
-                }
-            },
-            "Only the I-th of N equal shares of the jobs, for several machines")
-        ->type_name("I/N");
+    add_shard_option(
+        *command, [flags](const Shard& shard) { flags->shard = shard; },
+        "Only the I-th of N equal shares of the jobs, for several machines");
     command->add_flag("--overwrite", flags->overwrite, "Replace outputs that were made with other settings");
     add_threads_option(*command, context);
     add_size(*command, "--max-memory", context.max_memory, "Private memory that a job may take, as for convert");

@@ -65,8 +65,14 @@ std::vector<std::string> OptionDoc::choices() const {
     return found;
 }
 
+std::string CommandDoc::words() const {
+    std::string text = name.empty() ? "mha2mla" : "mha2mla " + name;
+    std::ranges::replace(text, '-', ' ');
+    return text;
+}
+
 std::string CommandDoc::usage() const {
-    std::string text = "mha2mla" + (name.empty() ? "" : " " + name) + " [OPTIONS]";
+    std::string text = words() + " [OPTIONS]";
     for (const auto& argument : arguments) {
         const std::string word = argument.names.front() + (argument.repeats ? "..." : "");
         text += argument.required ? " " + word : " [" + word + "]";

@@ -37,7 +37,7 @@ struct Example {
 };
 
 struct CommandDoc {
-    std::string name;  // "convert"; of the program itself: ""
+    std::string name;  // "convert", "calibrate-merge"; of the program itself: ""
     std::string summary;
     std::vector<OptionDoc> arguments;
     std::vector<OptionGroup> groups;
@@ -45,6 +45,8 @@ struct CommandDoc {
     std::vector<Example> examples;
     std::vector<std::pair<std::string, std::string>> commands;  // name and summary, of the program only
 
+    /// "mha2mla convert", "mha2mla calibrate merge"
+    [[nodiscard]] std::string words() const;
     /// "mha2mla convert [OPTIONS] source destination"
     [[nodiscard]] std::string usage() const;
 };

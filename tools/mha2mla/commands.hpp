@@ -1,5 +1,7 @@
 #pragma once
 #include <CLI/CLI.hpp>
+#include <string>
+#include <vector>
 
 #include "command_doc.hpp"
 #include "context.hpp"
@@ -14,5 +16,9 @@ namespace mha2mla::tool {
 
 /// Registers all subcommands, in the order of --help.
 void add_commands(CLI::App& app, Context& context);
+
+/// The words of a command line in the order of CLI::App::parse(), the last one first. A command of two words, such as
+/// "calibrate merge", is one of them, by its name: "calibrate-merge".
+[[nodiscard]] std::vector<std::string> command_line(const CLI::App& app, std::vector<std::string> words);
 
 }  // namespace mha2mla::tool

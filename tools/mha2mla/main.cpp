@@ -100,7 +100,7 @@ int run(int argc, char** argv, Context& context) {
     add_commands(app, context);
     app.parse_complete_callback([&context] { start_logging(context.log, context.line); });
     try {
-        app.parse(argc, argv);
+        app.parse(command_line(app, {argv + 1, argv + argc}));
         flush_stdout();
         return 0;
     } catch (const CLI::ParseError& error) {

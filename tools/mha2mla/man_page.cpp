@@ -87,8 +87,7 @@ std::string man_page(const ProgramDoc& doc, const CommandDoc& command) {
     const std::string name = page_name(command.name);
     std::string page = ".TH \"" + roff(upper(name)) + "\" 1 \"\" \"mha2mla " + roff(std::string(version())) + "\"\n";
     page += section("NAME", roff(name) + " \\- " + roff(command.summary) + "\n");
-    page += section("SYNOPSIS", ".nh\n" + bold("mha2mla" + (command.name.empty() ? "" : " " + command.name)) +
-                                    roff(command.usage().substr(command.name.empty() ? 7 : 8 + command.name.size())) +
+    page += section("SYNOPSIS", ".nh\n" + bold(command.words()) + roff(command.usage().substr(command.words().size())) +
                                     "\n.hy\n");
     std::string arguments, commands;
     for (const auto& argument : command.arguments) arguments += option_term(argument);

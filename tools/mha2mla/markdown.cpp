@@ -63,7 +63,7 @@ std::string updated_page(const std::string& page, const CommandDoc& command, con
     const auto begin = page.find(kBegin), end = page.find(kEnd);
     const bool marked = begin != std::string::npos && end != std::string::npos && begin < end;
     const std::string before =
-        marked ? page.substr(0, begin) : "# mha2mla " + command.name + "\n\n" + command.summary + ".\n\n";
+        marked ? page.substr(0, begin) : "# " + command.words() + "\n\n" + command.summary + ".\n\n";
     const std::string after = marked ? page.substr(end + kEnd.size()) : page;
     return before + std::string(kBegin) + generated(command) + (more.empty() ? "" : more + "\n") + std::string(kEnd) +
            after;

@@ -92,6 +92,18 @@ CLI::Option* add_size(CLI::App& command, const std::string& name, std::uint64_t&
         ->type_name("SIZE");
 }
 
+CLI::Option* add_shard_option(CLI::App& command, const std::function<void(const Shard&)>& set,
+                              const std::string& help) {
+    const auto parse = [set](const std::string& text) {
+        try {
+            set(parse_shard(text));
+        } catch (const Error& error) {
+            throw CLI::ValidationError("--shard", error.what());
+        }
+    };
+    return command.add_option_function<std::string>("--shard", parse, help)->type_name("I/N");
+}
+
 void add_dtype_option(CLI::App& command, std::optional<Dtype>& dtype, const std::string& help) {
     add_choice(command, "--dtype", dtype, kOutputDtypes, &OutputDtypeRow::dtype, help);
 }

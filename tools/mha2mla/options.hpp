@@ -3,6 +3,7 @@
 
 #include <CLI/CLI.hpp>
 #include <filesystem>
+#include <functional>
 #include <limits>
 #include <optional>
 #include <string>
@@ -11,6 +12,7 @@
 #include "context.hpp"
 #include "mha2mla/layout.hpp"
 #include "mha2mla/model.hpp"
+#include "mha2mla/shard.hpp"
 #include "mha2mla/statistics.hpp"
 #include "mha2mla/suggestion.hpp"
 #include "mha2mla/text_source.hpp"
@@ -76,6 +78,9 @@ void add_sample_options(CLI::App& command, SampleOptions& flags, bool aligns);
 
 /// An option whose value is a size: "5GB", "500MiB", "1000".
 CLI::Option* add_size(CLI::App& command, const std::string& name, std::uint64_t& bytes, const std::string& help);
+
+/// --shard I/N, which hands the share to `set`.
+CLI::Option* add_shard_option(CLI::App& command, const std::function<void(const Shard&)>& set, const std::string& help);
 
 /// An option whose value is one of a table's names. `key` is the member that the name stands for.
 template <typename Rows, typename Key, typename Value>

@@ -36,6 +36,7 @@ constexpr std::array<RemedyRow, kRemedies.size()> kOptions = {{
     {Remedy::give_moments, "give --calibration-text FILE, or --stats FILE from calibrate --moments"},
     {Remedy::calibrate_with_moments, "calibrate again with --moments"},
     {Remedy::calibrate_with_order, "calibrate again with ORDER"},
+    {Remedy::merge_shards, "put all shards together with calibrate merge"},
     {Remedy::wider_output, "choose --dtype bf16 or f32"},
     {Remedy::smaller_cache, "use a shorter prompt, fewer new tokens or a smaller --kv-cache"},
     {Remedy::wider_cache, "use --kv-cache bf16 or f32"},
