@@ -115,6 +115,11 @@ struct Finetuner::State {
     void accumulate(StepReport& report, const Observer& observer) {
         const std::int64_t piece = options.micro_batch * options.seq_len;
         const auto scored = std::count_if(next.begin(), next.end(), [](TokenId id) { return id >= 0; });
+        if (scored == 0) {
+            throw Error(ErrorCode::usage, "step " + std::to_string(report.step) + ": none of the batch's tokens is " +
+                                              "followed by another of its document; give longer documents or more " +
+                                              "sequences in a batch");
+        }
         for (std::int64_t first = 0; first < std::ssize(ids); first += piece) {
             if (observer.cancelled()) throw Error(ErrorCode::interrupted, "interrupted");
             const auto place = static_cast<std::size_t>(first);

@@ -203,12 +203,15 @@ TEST_F(FinetuneCli, SaysWhatIsWrongBeforeItWorks) {
     };
     expect({"--teacher-weight", "0.5"}, 2, "--teacher");
     expect({"--patience", "2"}, 2, "--eval-text");
+    expect({"--eval-every", "2"}, 2, "--eval-fraction");
     expect({"--max-memory", "1MB"}, 2, "--max-memory");
     expect({"--warmup-steps", "6", "--decay-start", "2"}, 2, "warm-up");
     expect({"--train", "atention"}, 2, "attention");
     const auto dry = run({"--dry-run"});
     EXPECT_EQ(dry.exit_code, 0) << dry.err;
     EXPECT_NE(dry.out.find("6 steps of 256 tokens"), std::string::npos) << dry.out;
+    EXPECT_EQ(dry.err, "");
+    EXPECT_NE(run({"--dry-run", "--seq-len", "4096"}).err.find("positions"), std::string::npos);
     EXPECT_FALSE(std::filesystem::exists(out_));
 }
 

@@ -267,6 +267,13 @@ TEST_F(FinetuneTest, ALossThatIsNotFiniteLeavesTheWeights) {
     EXPECT_EQ(finetuner.steps_done(), 0);
 }
 
+TEST_F(FinetuneTest, ABatchWithoutAnythingToPredictIsSaid) {
+    text_.starts.assign(text_.ids.size(), 1);  // every token is a document
+    Finetuner finetuner(*model_, nullptr, text_, options_);
+    expect_error(ErrorCode::usage, {"step 0", "longer documents"}, [&] { (void)finetuner.step(); });
+    EXPECT_EQ(finetuner.steps_done(), 0);
+}
+
 TEST_F(FinetuneTest, RefusesWhatItCannotTrain) {
     write_tiny_model(directory_ / "experts", {.experts = 4});
     const Model experts = Model::open(directory_ / "experts");

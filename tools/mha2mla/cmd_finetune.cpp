@@ -26,14 +26,18 @@ struct MomentFormatRow {
 };
 constexpr std::array<MomentFormatRow, 2> kMomentFormats = {{{false, "f32"}, {true, "bf16"}}};
 
-constexpr std::array<OptionRule<FinetuneFlags>, 3> kRules = {{
+bool has_teacher(const FinetuneFlags& flags) { return !flags.teacher.empty(); }
+bool has_evaluation(const FinetuneFlags& flags) { return flags.evaluation.given() || flags.eval_fraction > 0; }
+constexpr std::string_view kEvaluation = "--eval-text, --eval-tokens or --eval-fraction";
+
+constexpr std::array<OptionRule<FinetuneFlags>, 4> kRules = {{
     {"--teacher-weight", [](const FinetuneFlags& flags) { return flags.teacher_weight.has_value(); },
-     [](const FinetuneFlags& flags) { return !flags.teacher.empty(); }, "--teacher"},
+     has_teacher, "--teacher"},
     {"--hidden-weight", [](const FinetuneFlags& flags) { return flags.hidden_weight != 0; },
-     [](const FinetuneFlags& flags) { return !flags.teacher.empty(); }, "--teacher"},
+     has_teacher, "--teacher"},
     {"--patience", [](const FinetuneFlags& flags) { return flags.run.patience != 0; },
-     [](const FinetuneFlags& flags) { return flags.evaluation.given() || flags.eval_fraction > 0; },
-     "--eval-text, --eval-tokens or --eval-fraction"},
+     has_evaluation, kEvaluation},
+    {"--eval-every", [](const FinetuneFlags& flags) { return flags.run.eval_every != 0; }, has_evaluation, kEvaluation},
 }};
 
 std::vector<std::vector<TokenId>> documents_of(const FinetuneFlags& flags, const Model& model) {
@@ -151,6 +155,10 @@ std::optional<FinetuneReport> run_training(FinetuneFlags& flags, Context& contex
     if (!flags.teacher.empty()) teacher.emplace(open_model(flags.teacher, context.ignore_unused, context));
     FinetuneOptions& options = flags.options;
     options.seq_len = flags.seq_len.value_or(std::min<std::int64_t>(2048, model.config.max_position_embeddings));
+    if (options.seq_len > model.config.max_position_embeddings) {
+        context.observer.warn("--seq-len " + std::to_string(options.seq_len) + " is longer than the model's " +
+                              std::to_string(model.config.max_position_embeddings) + " positions");
+    }
     const auto documents = documents_of(flags, model);
     TrainingText text = pack_documents(model.config, documents, options.seq_len);
     if (flags.evaluation.given()) {
