@@ -138,8 +138,8 @@ void save_stats(const std::filesystem::path& path, const CalibrationStats& stats
 /// Reads a statistics file. Layer inputs stay in the file, which is mapped. @throws Error{io}, Error{format} if it is
 /// not a statistics file.
 [[nodiscard]] CalibrationStats load_stats(const std::filesystem::path& path);
-/// The statistics of a whole run from files of all its shares, in any order. Norms and moments are means weighted by the
-/// numbers of sequences, so they are those of one run but for the rounding of doubles; the samples are those at the
+/// The statistics of a whole run from files of all its shares, in any order. Norms and moments are means weighted by
+/// the numbers of sequences, so they are those of one run but for the rounding of doubles; the samples are those at the
 /// beginning of the text. Layer inputs stay in the files, which are mapped; those of one layer and file are in memory
 /// at a time.
 /// @throws Error{usage} if a file is no share, of another run or there twice, or if shares are missing (naming them),

@@ -13,9 +13,7 @@ struct Shard {
 
     bool operator==(const Shard&) const = default;
     /// Of things that are dealt out one by one: whether it has the one at `position`.
-    [[nodiscard]] bool has(std::size_t position) const {
-        return static_cast<std::int64_t>(position) % count == index;
-    }
+    [[nodiscard]] bool has(std::size_t position) const { return static_cast<std::int64_t>(position) % count == index; }
     /// Of `total` things in their order: its own, which follow each other. Sizes differ by one at most.
     struct Range {
         std::int64_t first = 0, last = 0;  // last is the first of the next shard

@@ -29,8 +29,8 @@ struct SampleOptions {
 /// @param rope_dim the size of the selection that SampleOptions::until_settled observes.
 /// @param max_memory as in CalibrationOptions.
 /// Of a run in shards, the orders of pairs are computed in the first, which must have all of the sample they go by.
-/// @throws Error{usage} if the text is shorter than one sequence, if there are fewer sequences than shards or too few in
-/// the first, if SampleOptions has both a shard and until_settled, and what load_tokens() and calibrate() throw.
+/// @throws Error{usage} if the text is shorter than one sequence, if there are fewer sequences than shards or too few
+/// in the first, if SampleOptions has both a shard and until_settled, and what load_tokens() and calibrate() throw.
 [[nodiscard]] CalibrationStats calibrate_on_text(const Model& model, const TextSource& text,
                                                  const SampleOptions& samples, std::int64_t rope_dim,
                                                  const StatisticSet& gather, std::uint64_t max_memory,

@@ -73,14 +73,14 @@ void check_whole(const std::vector<PartFile>& parts) {
     const std::int64_t count = shard_of(first).count;
     for (std::size_t i = 1; i < parts.size(); ++i) {
         if (parts[i].stats.part->run != first.stats.part->run || shard_of(parts[i]).count != count) {
-            throw Error(ErrorCode::usage, name(first) + " (shard " + shard_of(first).text() + ") and " + name(parts[i]) +
-                                              " (shard " + shard_of(parts[i]).text() +
+            throw Error(ErrorCode::usage, name(first) + " (shard " + shard_of(first).text() + ") and " +
+                                              name(parts[i]) + " (shard " + shard_of(parts[i]).text() +
                                               ") are of different runs: the model, the text, the sequences, what is "
                                               "gathered, the number of shards and the version must be the same");
         }
         if (shard_of(parts[i]) == shard_of(parts[i - 1])) {
-            throw Error(ErrorCode::usage, name(parts[i - 1]) + " and " + name(parts[i]) + " are both shard " +
-                                              shard_of(parts[i]).text());
+            throw Error(ErrorCode::usage,
+                        name(parts[i - 1]) + " and " + name(parts[i]) + " are both shard " + shard_of(parts[i]).text());
         }
     }
     constexpr std::size_t kNamed = 8;
@@ -129,7 +129,7 @@ void check_alike(const PartFile& first, const PartFile& other) {
 }
 
 std::vector<double> weighted_sum(const std::vector<PartFile>& parts, const std::vector<double>& weights,
-                                 std::vector<double> CalibrationStats::* means) {
+                                 std::vector<double> CalibrationStats::*means) {
     std::vector<double> sum((parts.front().stats.*means).size());
     for (std::size_t i = 0; i < parts.size(); ++i) {
         const std::vector<double>& values = parts[i].stats.*means;

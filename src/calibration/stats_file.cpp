@@ -115,7 +115,8 @@ void save_stats(const std::filesystem::path& path, const CalibrationStats& stats
         return std::span<const std::byte>(bytes);
     };
     write_safetensors(path, tensors, next, metadata);
-    observer.progress("save statistics", static_cast<std::int64_t>(data.size()), static_cast<std::int64_t>(data.size()));
+    observer.progress("save statistics", static_cast<std::int64_t>(data.size()),
+                      static_cast<std::int64_t>(data.size()));
 }
 
 CalibrationStats load_stats(const std::filesystem::path& path) {

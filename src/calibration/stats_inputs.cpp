@@ -53,8 +53,7 @@ std::int64_t metadata_number(const SafetensorsFile& file, const char* key, std::
     const std::string text = it == file.metadata().end() ? "" : it->second;
     std::int64_t value = 0;
     const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-    if (error != std::errc() || end != text.data() + text.size() || value < 0 ||
-        value > most) {
+    if (error != std::errc() || end != text.data() + text.size() || value < 0 || value > most) {
         throw Error(ErrorCode::format, file.path().string() + ": metadata '" + key + "' must be a number from 0 to " +
                                            std::to_string(most));
     }

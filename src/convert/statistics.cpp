@@ -161,8 +161,8 @@ void warn_of_unsettled(const CalibrationStats& stats, Observer& observer) {
 /// The sequences of a shard. Orders of pairs go by the sample, which the first shard then must have all of.
 Shard::Range range_of_shard(const Shard& shard, std::int64_t sequences, std::int64_t seq_len,
                             const StatisticSet& gather) {
-    const std::string text = "calibration on " + std::to_string(sequences) + " sequences in " +
-                             std::to_string(shard.count) + " shards: ";
+    const std::string text =
+        "calibration on " + std::to_string(sequences) + " sequences in " + std::to_string(shard.count) + " shards: ";
     if (shard.count > sequences) {
         throw Error(ErrorCode::usage, text + "give at most as many shards as sequences");
     }
@@ -203,7 +203,8 @@ CalibrationStats calibrate_on_text(const Model& model, const TextSource& text, c
                       std::to_string(model.config.max_position_embeddings) + " positions");
     }
     if (samples.until_settled && samples.shard) {
-        throw Error(ErrorCode::usage, "a shard is a part of a number of sequences that is known before: give --samples N");
+        throw Error(ErrorCode::usage,
+                    "a shard is a part of a number of sequences that is known before: give --samples N");
     }
     const std::int64_t wanted =
         samples.until_settled ? kMostSettlingSequences : samples.samples.value_or(SampleOptions::kDefaultSamples);

@@ -211,7 +211,9 @@ TEST_F(FinetuneCli, SaysWhatIsWrongBeforeItWorks) {
     EXPECT_EQ(dry.exit_code, 0) << dry.err;
     EXPECT_NE(dry.out.find("6 steps of 256 tokens"), std::string::npos) << dry.out;
     EXPECT_EQ(dry.err, "");
-    EXPECT_NE(run({"--dry-run", "--seq-len", "4096"}).err.find("positions"), std::string::npos);
+    const auto long_ones = run_program(
+        {"finetune", example("kjv-1.8M"), out_, "--text", example("kjv-eval.txt"), "--dry-run", "--seq-len", "1024"});
+    EXPECT_NE(long_ones.err.find("longer than the model's 512 positions"), std::string::npos) << long_ones.err;
     EXPECT_FALSE(std::filesystem::exists(out_));
 }
 

@@ -108,13 +108,15 @@ TEST_F(MethodCli, StatisticsThatLackSomethingSayHowToGetIt) {
 
 TEST_F(MethodCli, ShardsOfACalibrationAreMergedAndConvert) {
     const auto calibrate = [&](const Arguments& more) {
-        Arguments arguments = {"calibrate", kModel, "--text", kText, "--samples", "10", "--seq-len", "512", "--moments"};
+        Arguments arguments = {"calibrate", kModel,      "--text", kText,      "--samples",
+                               "10",        "--seq-len", "512",    "--moments"};
         arguments.insert(arguments.end(), more.begin(), more.end());
         return run_program(arguments);
     };
     ASSERT_EQ(calibrate({"-o", path("whole"), "--rank-file", path("whole.pth")}).exit_code, 0);
     for (const std::string shard : {"1", "2"}) {
-        const auto result = calibrate({"--attention-order", "--shard", shard + "/2", "-o", path("part-" + shard), "--json"});
+        const auto result =
+            calibrate({"--attention-order", "--shard", shard + "/2", "-o", path("part-" + shard), "--json"});
         ASSERT_EQ(result.exit_code, 0) << result.err;
         const auto json = nlohmann::json::parse(result.out);
         EXPECT_EQ(json.at("sequences"), 5);
@@ -126,7 +128,8 @@ TEST_F(MethodCli, ShardsOfACalibrationAreMergedAndConvert) {
         arguments.insert(arguments.end(), more.begin(), more.end());
         return run_program(arguments);
     };
-    const auto merged = merge({path("part-2"), path("part-1"), "-o", path("merged"), "--rank-file", path("merged.pth"), "--json"});
+    const auto merged =
+        merge({path("part-2"), path("part-1"), "-o", path("merged"), "--rank-file", path("merged.pth"), "--json"});
     ASSERT_EQ(merged.exit_code, 0) << merged.err;
     EXPECT_EQ(nlohmann::json::parse(merged.out).at("tokens"), 5120);
     EXPECT_EQ(read_text(directory_ / "merged.pth"), read_text(directory_ / "whole.pth"));
@@ -145,7 +148,8 @@ TEST_F(MethodCli, TwoWordsAreACommandOnlyInItsPlace) {
     EXPECT_NE(help.find("Usage: mha2mla calibrate merge"), std::string::npos) << help;
     EXPECT_EQ(run_program({"help", "calibrate", "merge"}).out, help);
     EXPECT_EQ(run_program({"--log-file", path("calibrate"), "calibrate", "merge", "--help"}).out, help);
-    EXPECT_NE(run_program({"convert", "calibrate", "merge", "--rope", "high"}).err.find("calibrate"), std::string::npos);
+    EXPECT_NE(run_program({"convert", "calibrate", "merge", "--rope", "high"}).err.find("calibrate"),
+              std::string::npos);
     EXPECT_NE(run_program({"inspect", "calibrate"}).err.find("calibrate"), std::string::npos);
 }
 

@@ -81,9 +81,8 @@ TEST_F(CalibrateShards, SavedTheyAreReadAsOneRun) {
     StagedPlan plan;
     plan.rope = {"2-norm", 4, 0};
     EXPECT_NO_THROW(check_statistics(plan, {.stats = merged}, model_.config, observer_));
-    expect_error(ErrorCode::usage, {"part-1", "shard 2/2"}, [&] {
-        check_statistics(plan, {.stats = directory_ / "part-1"}, model_.config, observer_);
-    });
+    expect_error(ErrorCode::usage, {"part-1", "shard 2/2"},
+                 [&] { check_statistics(plan, {.stats = directory_ / "part-1"}, model_.config, observer_); });
 }
 
 TEST_F(CalibrateShards, OnlyAllOfOneRunAreMerged) {
@@ -92,7 +91,9 @@ TEST_F(CalibrateShards, OnlyAllOfOneRunAreMerged) {
     expect_error(ErrorCode::usage, {"no files"}, [&] { merge({}); });
     expect_error(ErrorCode::usage, {"missing", "2/3"}, [&] { merge({parts[0], parts[2]}); });
     expect_error(ErrorCode::usage, {"missing", "1/3, 3/3"}, [&] { merge({parts[1]}); });
-    expect_error(ErrorCode::usage, {"part-1", "both shard 2/3"}, [&] { merge({parts[0], parts[1], parts[1], parts[2]}); });
+    expect_error(ErrorCode::usage, {"part-1", "both shard 2/3"}, [&] {
+        merge({parts[0], parts[1], parts[1], parts[2]});
+    });
     const auto other = [&](const CalibrationStats& stats) {
         save_stats(directory_ / "other", stats, observer_);
         return std::vector<fs::path>{directory_ / "other", parts[1], parts[2]};

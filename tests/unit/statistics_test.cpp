@@ -56,7 +56,8 @@ TEST_F(StatisticsOfAPlan, WhatIsMissingIsSaidWithAWayOut) {
     expect_remedy(Remedy::give_order, plan("attention"), {.rank_file = "ranks.pth"});
     expect_remedy(Remedy::give_moments, whitened, {.rank_file = "ranks.pth"});
     const auto file = directory_ / "stats";
-    save_stats(file, calibrate_on_text(model_(), on_tokens().text, on_tokens().samples, 4, {}, 0, observer_), observer_);
+    save_stats(file, calibrate_on_text(model_(), on_tokens().text, on_tokens().samples, 4, {}, 0, observer_),
+               observer_);
     expect_remedy(Remedy::calibrate_with_order, plan("attention"), {.stats = file});
     expect_remedy(Remedy::calibrate_with_moments, whitened, {.stats = file});
     EXPECT_NO_THROW(check_statistics(plan("2-norm"), {.stats = file}, model_().config, observer_));
@@ -68,7 +69,8 @@ TEST_F(StatisticsOfAPlan, AFileOfMomentsIsEnoughForEveryOrder) {
     const Statistics direct = make_statistics(model, plan("attention"), on_tokens(), observer_);
     EXPECT_EQ(direct.sequences, 16);
     const auto file = directory_ / "stats";
-    save_stats(file, calibrate_on_text(model, on_tokens().text, on_tokens().samples, 4, {{}, true}, 0, observer_), observer_);
+    save_stats(file, calibrate_on_text(model, on_tokens().text, on_tokens().samples, 4, {{}, true}, 0, observer_),
+               observer_);
     const Statistics loaded = make_statistics(model, plan("attention"), {.stats = file}, observer_);
     EXPECT_EQ(loaded.ranks->values, direct.ranks->values);
     EXPECT_EQ(loaded.sequences, 0);

@@ -97,7 +97,8 @@ void add_calibrate(CLI::App& app, Context& context) {
     add_sample_options(*command, flags->samples, false);
     add_shard_option(
         *command, [flags](const Shard& shard) { flags->samples.shard = shard; },
-        "Only the I-th of N equal parts of the sequences, for several machines; calibrate merge puts the files together")
+        "Only the I-th of N equal parts of the sequences, for several machines; calibrate merge puts the files "
+        "together")
         ->group(kText);
     command
         ->add_option("--rope-dim", flags->rope_dim,

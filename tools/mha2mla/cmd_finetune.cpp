@@ -31,12 +31,10 @@ bool has_evaluation(const FinetuneFlags& flags) { return flags.evaluation.given(
 constexpr std::string_view kEvaluation = "--eval-text, --eval-tokens or --eval-fraction";
 
 constexpr std::array<OptionRule<FinetuneFlags>, 4> kRules = {{
-    {"--teacher-weight", [](const FinetuneFlags& flags) { return flags.teacher_weight.has_value(); },
-     has_teacher, "--teacher"},
-    {"--hidden-weight", [](const FinetuneFlags& flags) { return flags.hidden_weight != 0; },
-     has_teacher, "--teacher"},
-    {"--patience", [](const FinetuneFlags& flags) { return flags.run.patience != 0; },
-     has_evaluation, kEvaluation},
+    {"--teacher-weight", [](const FinetuneFlags& flags) { return flags.teacher_weight.has_value(); }, has_teacher,
+     "--teacher"},
+    {"--hidden-weight", [](const FinetuneFlags& flags) { return flags.hidden_weight != 0; }, has_teacher, "--teacher"},
+    {"--patience", [](const FinetuneFlags& flags) { return flags.run.patience != 0; }, has_evaluation, kEvaluation},
     {"--eval-every", [](const FinetuneFlags& flags) { return flags.run.eval_every != 0; }, has_evaluation, kEvaluation},
 }};
 

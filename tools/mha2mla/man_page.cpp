@@ -87,8 +87,8 @@ std::string man_page(const ProgramDoc& doc, const CommandDoc& command) {
     const std::string name = page_name(command.name);
     std::string page = ".TH \"" + roff(upper(name)) + "\" 1 \"\" \"mha2mla " + roff(std::string(version())) + "\"\n";
     page += section("NAME", roff(name) + " \\- " + roff(command.summary) + "\n");
-    page += section("SYNOPSIS", ".nh\n" + bold(command.words()) + roff(command.usage().substr(command.words().size())) +
-                                    "\n.hy\n");
+    page += section("SYNOPSIS",
+                    ".nh\n" + bold(command.words()) + roff(command.usage().substr(command.words().size())) + "\n.hy\n");
     std::string arguments, commands;
     for (const auto& argument : command.arguments) arguments += option_term(argument);
     for (const auto& [other, summary] : command.commands) commands += term(bold(other), roff_lines(summary));

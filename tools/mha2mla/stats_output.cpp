@@ -32,8 +32,8 @@ void StatsOutput::write(const CalibrationStats& stats, Observer& observer) const
 }
 
 void StatsOutput::describe(const CalibrationStats& stats, Rows& rows) {
-    rows.emplace_back("calibrated on", std::to_string(stats.sequences) + " sequences of " +
-                                           std::to_string(stats.seq_len) + " tokens");
+    rows.emplace_back("calibrated on",
+                      std::to_string(stats.sequences) + " sequences of " + std::to_string(stats.seq_len) + " tokens");
 }
 
 void StatsOutput::describe(const CalibrationStats& stats, nlohmann::ordered_json& json) {
