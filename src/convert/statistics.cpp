@@ -204,7 +204,7 @@ CalibrationStats calibrate_on_text(const Model& model, const TextSource& text, c
     }
     if (samples.until_settled && samples.shard) {
         throw Error(ErrorCode::usage,
-                    "a shard is a part of a number of sequences that is known before: give --samples N");
+                    "a shard is a part of a number of sequences that is known before, not of as many as settle");
     }
     const std::int64_t wanted =
         samples.until_settled ? kMostSettlingSequences : samples.samples.value_or(SampleOptions::kDefaultSamples);
