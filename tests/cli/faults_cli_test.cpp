@@ -5,6 +5,7 @@
 #include <map>
 
 #include "support/program.hpp"
+#include "support/sanitized.hpp"
 #include "support/shared.hpp"
 #include "support/temporary.hpp"
 #include "support/tiny_model.hpp"
@@ -13,12 +14,6 @@ namespace mha2mla::test {
 namespace {
 
 namespace fs = std::filesystem;
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr bool kSanitized = true;  // takes terabytes of address space itself
-#else
-constexpr bool kSanitized = false;
-#endif
 
 const std::string kModel = example("kjv-1.8M").string();
 const std::string kText = example("kjv-eval.txt").string();
@@ -93,7 +88,7 @@ TEST(ShrinkingCli, GenerationEndsWithAnError) {
 
 /// Too little address space for something: an error at once, and one that says what to do.
 TEST(LimitsCli, TooLittleAddressSpaceIsAnErrorWithinSeconds) {
-    if (kSanitized) GTEST_SKIP() << "sanitizers take more address space than the limits leave";
+    if (kSanitized) GTEST_SKIP() << "sanitizers take terabytes of address space themselves";
     const TemporaryDirectory directory;
     write_tiny_model(directory / "model", {});
     const std::vector<std::vector<std::string>> commands = {
