@@ -3,7 +3,7 @@
 # Usage: tools/run_tests.sh [PRESET [TEST_PROGRAM...]]   (default: dev, all of them; also clang, asan, tsan)
 #        tools/run_tests.sh engines   the tests that run transformers and llama.cpp, alone
 #        tools/run_tests.sh arm unit_tests   those of the kernels among others, cross-compiled for ARM and emulated
-# Fails if a test was skipped while ../shared is there. Downloads from PyPI are kept in $MHA2MLA_CACHE (default: build).
+# Fails if dev skipped a test while ../shared is there. Downloads from PyPI are kept in $MHA2MLA_CACHE (default: build).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 preset=${1:-dev}
@@ -41,7 +41,7 @@ cmake --build --preset "$preset"
 results=$PWD/build/$preset/tests.xml
 ctest --preset "$preset" --parallel "$(nproc)" --output-junit "$results"
 skipped=$(sed -n 's/.*<testcase name="\([^"]*\)".*status="notrun".*/  \1/p' "$results")
-if [ -n "$skipped" ] && [ -d ../shared ]; then
+if [ -n "$skipped" ] && [ "$preset" = dev ] && [ -d ../shared ]; then
   printf 'error: these tests were skipped although ../shared is there:\n%s\n' "$skipped" >&2
   exit 1
 fi
