@@ -109,11 +109,6 @@ void check_alike(const PartFile& first, const PartFile& other) {
         }
         return numbers;
     };
-    if (shape(first.stats) != shape(other.stats)) {
-        throw Error(ErrorCode::format, name(other) + ": has statistics of another form than " + name(first) + ": " +
-                                           to_string(shape(other.stats)) + ", not " + to_string(shape(first.stats)) +
-                                           "; calibrate shard " + shard_of(other).text() + " again");
-    }
     const auto refuse = [&](const std::string& problem) {
         throw Error(ErrorCode::format,
                     name(other) + ": " + problem + "; calibrate shard " + shard_of(other).text() + " again");

@@ -160,8 +160,8 @@ CalibrationStats load_stats(const std::filesystem::path& path) {
     if (const std::string shard = text(kShardKey); !shard.empty()) {
         try {
             stats.part = {parse_shard(shard), text(kRunKey)};
-        } catch (const Error& error) {
-            throw Error(ErrorCode::format, path.string() + ": metadata 'shard': " + std::string(error.message()));
+        } catch (const Error&) {
+            throw Error(ErrorCode::format, path.string() + ": metadata 'shard' is not a share such as 2/5");
         }
     }
     return stats;
