@@ -48,14 +48,14 @@ const TensorView& tensor_of(const SafetensorsFile& file, const std::string& name
 std::string moment_name(std::int64_t layer) { return "input_moment." + std::to_string(layer); }
 std::string sample_name(std::int64_t layer) { return "input_sample." + std::to_string(layer); }
 
-std::int64_t metadata_number(const SafetensorsFile& file, const char* key, std::int64_t most) {
+std::int64_t metadata_number(const SafetensorsFile& file, const char* key) {
     const auto it = file.metadata().find(key);
     const std::string text = it == file.metadata().end() ? "" : it->second;
     std::int64_t value = 0;
     const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-    if (error != std::errc() || end != text.data() + text.size() || value < 0 || value > most) {
+    if (error != std::errc() || end != text.data() + text.size() || value < 0 || value > kMostCounted) {
         throw Error(ErrorCode::format, file.path().string() + ": metadata '" + key + "' must be a number from 0 to " +
-                                           std::to_string(most));
+                                           std::to_string(kMostCounted));
     }
     return value;
 }

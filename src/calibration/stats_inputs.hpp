@@ -21,8 +21,7 @@ inline constexpr std::int64_t kMostCounted = std::int64_t{1} << 31U;
 [[nodiscard]] std::shared_ptr<const LayerInputs> inputs_of_file(std::shared_ptr<const SafetensorsFile> file,
                                                                 std::int64_t layers);
 
-/// @throws Error{format} unless metadata `key` is a whole number from 0 to `most`; by default kMostCounted.
-[[nodiscard]] std::int64_t metadata_number(const SafetensorsFile& file, const char* key,
-                                           std::int64_t most = kMostCounted);
+/// @throws Error{format} unless metadata `key` is a whole number from 0 to kMostCounted.
+[[nodiscard]] std::int64_t metadata_number(const SafetensorsFile& file, const char* key);
 
 }  // namespace mha2mla
