@@ -51,7 +51,8 @@ class Llama:
         self.eps = config["rms_norm_eps"]
         self.embedding = next(self.weights[n] for n in ("model.embed_tokens.weight", "lm_head.weight") if n in self.weights)
         pairs = torch.arange(0, self.head_dim, 2).float() / self.head_dim
-        self.frequencies = config.get("rope_theta", 10000.0) ** -pairs
+        theta = config.get("rope_theta") or config.get("rope_parameters", {}).get("rope_theta", 10000.0)
+        self.frequencies = theta ** -pairs
 
     def of(self, layer, name):
         return self.weights[f"model.layers.{layer}.{name}.weight"]
@@ -100,7 +101,7 @@ class Llama:
 
     def windows(self, path, count):
         """[count, CONTEXT], each BOS and then text."""
-        ids = self.torch.frombuffer(bytearray(path.read_bytes()), dtype=self.torch.int16).long()
+        ids = self.torch.frombuffer(bytearray(path.read_bytes()), dtype=self.torch.int16).long() & 0xFFFF
         text = ids[:count * (CONTEXT - 1)].view(count, CONTEXT - 1)
         return self.torch.cat([self.torch.full((count, 1), self.bos), text], 1)
 
@@ -130,7 +131,7 @@ def conversions(torch, options, model, numbers):
         measuring.run_json(options.program, "calibrate", options.checkpoint, "--tokens", options.calibration, "--samples", 160,
                            "--seq-len", CONTEXT, "--attention-order", "--moments", "--output", stats)
         for numbers_here in range(numbers - options.spread, numbers + options.spread + 1, options.step):
-            for rope_dim in range(2, min(model.head_dim, numbers_here - 1), 2):
+            for rope_dim in options.rope_dims or range(2, min(model.head_dim, numbers_here - 1), 2):
                 split = rope_dim, numbers_here - rope_dim
                 measuring.run_json(options.program, "convert", options.checkpoint, out, "--stats", stats, "--rope", "attention",
                                    "--svd", "weighted", "--rope-dim", split[0], "--kv-rank", split[1], "--overwrite")
@@ -231,14 +232,17 @@ def main():
     parser.add_argument("--reduction", type=float, default=0.6875)
     parser.add_argument("--spread", type=int, default=6, help="largest difference of a layer's d_r + d_kv from the mean")
     parser.add_argument("--step", type=int, default=2, help="step between the sums d_r + d_kv of a layer")
+    parser.add_argument("--rope-dims", type=int, nargs="+", metavar="N", help="the d_r that are tried (default: all)")
+    parser.add_argument("--by-error", action="store_true", help="no choices by NLL, which take long in deep models")
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--nll-windows", type=int, default=16, metavar="N",
                         help="windows of calibration text for the choice by NLL (default: %(default)s)")
     parser.add_argument("--refine", type=int, default=0, metavar="STEPS",
                         help="then refine every case by gradient descent on the divergence from the original")
     parser.add_argument("--rate", type=float, default=0.05, help="learning rate of these steps (default: %(default)s)")
     options = parser.parse_args()
-    measuring.limit_threads(1)
-    torch = measuring.import_torch(1)
+    measuring.limit_threads(options.threads)
+    torch = measuring.import_torch(options.threads)
     model = Llama(torch, options.checkpoint)
     calibration = model.windows(options.calibration, max(ERROR_WINDOWS, options.nll_windows))
     evaluation = model.windows(options.evaluation, WINDOWS)
@@ -260,8 +264,10 @@ def main():
              ("one split, by NLL", min(same, key=on_calibration)),
              ("d_r by layer, by error", least_error(usual, model.layers, numbers)),
              ("all by layer, by error", least_error(errors, model.layers, numbers))]
-    cases.append(("d_r by layer, by NLL", improve(on_calibration, [s for s in splits if sum(s) == numbers], cases[1][1])))
-    cases.append(("all by layer, by NLL", improve(on_calibration, splits, min((c for _, c in cases), key=on_calibration))))
+    if not options.by_error:
+        usual = [s for s in splits if sum(s) == numbers]
+        cases.append(("d_r by layer, by NLL", improve(on_calibration, usual, cases[1][1])))
+        cases.append(("all by layer, by NLL", improve(on_calibration, splits, min((c for _, c in cases), key=on_calibration))))
     everything = model.windows(options.calibration, options.calibration.stat().st_size // 2 // (CONTEXT - 1))
     print(f"| {options.checkpoint.name} | splits | mean error | NLL, calibration | NLL | refined |\n|---|---|---|---|---|---|")
     print(f"| original | | | {model.nll(calibration[:options.nll_windows]):.4f} | {model.nll(evaluation):.4f} | |")

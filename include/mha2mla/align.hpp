@@ -69,11 +69,11 @@ struct AlignOptions {
     bool without_bias = false;  // fold_biases() into queries, keys and values
 };
 
-/// Tokens of calibration text that are worth taking: no more than gradient descent looks at, or than take 128 MB for
-/// one copy of their hidden states.
+/// Tokens of calibration text that are worth taking: what second moments need, what gradient descent looks at if that
+/// is more, and no more than take 1 GB for one copy of their hidden states.
 [[nodiscard]] std::int64_t align_tokens(const ModelConfig& config, const AlignQuality& quality);
 
-/// Tokens that splits and balances are compared on.
+/// Tokens that splits and balances are compared on, or four times the columns of W_o if those are more.
 inline constexpr std::int64_t kAlignChoiceTokens = 4096;
 /// Tokens that pairs are ranked on.
 inline constexpr std::int64_t kAlignOrderTokens = 1024;

@@ -83,6 +83,8 @@ struct KvFactors {
 
 /// E xᵀx over rows x, summed in double. [columns, columns]
 [[nodiscard]] MatrixD second_moment(const Matrix& rows);
+/// E x over rows x, summed in double. [columns]
+[[nodiscard]] Eigen::VectorXd mean_of_rows(const Matrix& rows);
 
 /// The error measure of `whitened`: the error on layer inputs x, whose second moment is C = E xᵀx, instead of the error
 /// of the weights.
@@ -105,6 +107,7 @@ public:
 
 private:
     MatrixD root_;  // L, its upper triangle zero
+    Matrix rounded_;
 };
 
 /// How `whitened` and `weighted` choose the weight of key errors relative to value errors.

@@ -27,6 +27,7 @@ constexpr std::int64_t kNarrow = 512;         // hidden dimensions below which a
 constexpr std::int64_t kComparedLayers = 10;  // that splits are compared on, at least, where they share a key
 // See expected_error().
 constexpr double kBestKeyShare = 0.29, kSharePenalty = 1.5, kForeignFrequencies = 1.2;
+constexpr std::int64_t kTokensOfColumn = 4;   // of W_o, where candidates are compared
 constexpr std::int64_t kRefitTokens = 32768;  // on which W_o is fitted before and behind a layer's steps
 
 }  // namespace
@@ -128,14 +129,20 @@ struct Aligner::State {
         return shared_key_start(inputs, tokens_up_to(kAlignOrderTokens), slots);
     }
     [[nodiscard]] OutputMeasure start_measure() const {
-        return measure(tokens_up_to(shared_key() ? kAlignChoiceTokens / 2 : kAlignChoiceTokens));
+        return measure(choice_tokens(shared_key() ? kAlignChoiceTokens / 2 : kAlignChoiceTokens));
+    }
+    /// W_o is fitted on what candidates are compared on: with fewer tokens than it has columns every candidate would be
+    /// perfect.
+    [[nodiscard]] std::int64_t choice_tokens(std::int64_t least) const {
+        const std::int64_t columns = model.config.num_attention_heads * model.config.head_dim;
+        return tokens_up_to(std::max(least, kTokensOfColumn * columns));
     }
 
     /// Runs the beginning of the text through the original. @param body is given each layer and its target.
     template <typename Body>
     void for_each_layer(const Body& body) {
         const std::int64_t layers = model.config.num_hidden_layers;
-        Matrix states = progress.original.topRows(tokens_up_to(kAlignChoiceTokens));
+        Matrix states = progress.original.topRows(choice_tokens(kAlignChoiceTokens));
         for (std::int64_t at = 0; at < layers; ++at) {
             observer.step("choose", at, layers);
             const Matrix before = states;

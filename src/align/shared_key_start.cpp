@@ -18,7 +18,7 @@ AttentionInputStats stats_of(const StartInputs& inputs, std::int64_t sample_toke
     const auto& [model, at, target, measure, without_bias] = inputs;
     AttentionInputStats stats;
     stats.moment = second_moment(target.input);
-    stats.mean = target.input.cast<double>().colwise().mean().transpose();
+    stats.mean = mean_of_rows(target.input);
     const RotaryTable rotary(model.rules(at).rotary, measure.seq_len);
     stats.attention = attention_distances(model, at, rotary, measure.seq_len, target.input.topRows(sample_tokens));
     return stats;

@@ -46,7 +46,7 @@ std::vector<SharedKeySlot> leading_slots(const std::vector<SharedKeyBlock>& bloc
 AttentionInputStats stats_of(const Matrix& input) {
     AttentionInputStats stats;
     stats.moment = second_moment(input);
-    stats.mean = input.cast<double>().colwise().mean().transpose();
+    stats.mean = mean_of_rows(input);
     stats.attention = MatrixD::Ones(1, 1);  // no query is turned by it
     return stats;
 }

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstring>
 #include <utility>
 
@@ -77,6 +78,26 @@ struct Settings {
     const Provenance& provenance;
     ConversionInputs inputs;
     OutputForm form;
+};
+
+/// Saves what the next layers need, the hidden states of both models: behind every layer where that is quick, else so
+/// rarely that it takes little of the time.
+class SavingPace {
+public:
+    [[nodiscard]] bool due() const {
+        return took_ < std::chrono::milliseconds(100) || Clock::now() - saved_ > 30 * took_;
+    }
+    void save(const Aligner& aligner, const fs::path& destination) {
+        const auto begin = Clock::now();
+        aligner.save(alignment_path(destination));
+        saved_ = Clock::now();
+        took_ = saved_ - begin;
+    }
+
+private:
+    using Clock = std::chrono::steady_clock;
+    Clock::time_point saved_;
+    Clock::duration took_{};
 };
 
 /// One conversion, from its layout to its last file.
@@ -158,7 +179,8 @@ private:
             }
             report_.alignment_error.push_back(piece->alignment_error);
         }
-        aligner.save(alignment_path(settings_.destination));
+        SavingPace pace;
+        pace.save(aligner, settings_.destination);
         while (aligner.layer() < source_.config.num_hidden_layers) {
             const auto layer = static_cast<std::size_t>(aligner.layer());
             const auto [weights, error] = aligner.next();
@@ -166,11 +188,11 @@ private:
             write_aligned_layer(writer_, source_, static_cast<std::int64_t>(layer), settings_.form, weights);
             FinishedPiece piece{layer_name(static_cast<std::int64_t>(layer)), {}, 1, 0, error};
             record(std::move(piece), layout_.layers[layer]);
-            stop_if_cancelled(observer);
-            // What says that a layer is done must not be on disk before the layer.
-            recorder_.settle();
-            stop_if_cancelled(observer);
-            aligner.save(alignment_path(settings_.destination));
+            if (pace.due() || observer.cancelled()) {
+                // What says that a layer is done must not be on disk before the layer.
+                recorder_.settle();
+                pace.save(aligner, settings_.destination);
+            }
             stop_if_cancelled(observer);
         }
         report_.frequencies = aligner.frequencies();

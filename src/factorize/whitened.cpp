@@ -64,15 +64,22 @@ MatrixD second_moment(const Matrix& rows) {
     return moment;
 }
 
+Eigen::VectorXd mean_of_rows(const Matrix& rows) {
+    Eigen::RowVectorXd sum = Eigen::RowVectorXd::Zero(rows.cols());
+    for (std::int64_t row = 0; row < rows.rows(); ++row) sum += rows.row(row).cast<double>();
+    return sum.transpose() / static_cast<double>(rows.rows());
+}
+
 Whitening::Whitening(MatrixD moment) : root_(std::move(moment)) {
     const std::int64_t n = root_.rows();
     if (!root_.allFinite()) refuse_moment("is not finite");
     if (n == 0 || root_.cols() != n || root_.diagonal().minCoeff() < 0) refuse_moment("is none");
     root_.diagonal().array() += std::max(kRidge * root_.diagonal().mean(), kLeastRidge);
     if (!cholesky_in_place(root_)) refuse_moment("is not positive");
+    rounded_ = root_.cast<float>();
 }
 
-Matrix Whitening::apply(const Matrix& a) const { return project_right<float>(a, root_.transpose().cast<float>()); }
+Matrix Whitening::apply(const Matrix& a) const { return project_left<float>(a, rounded_); }
 
 Matrix Whitening::revert(const Matrix& b) const {
     constexpr std::int64_t kStrip = 64;

@@ -4,6 +4,7 @@
 
 #include "../linalg/cholesky.hpp"
 #include "../linalg/team_gemm.hpp"
+#include "../support/parallel.hpp"
 #include "mha2mla/error.hpp"
 
 namespace mha2mla {
@@ -18,7 +19,11 @@ double refit_output(LatentLayer& layer, const AttentionTarget& target, const Out
         product.resize(a.cols(), weighted.cols());
         team_gemm(CblasTrans, CblasNoTrans, a.cols(), weighted.cols(), a.rows(), a.data(), a.cols(), weighted.data(),
                   weighted.cols(), 0, product.data(), product.cols());
-        sum += product.cast<double>();
+        constexpr std::int64_t kStrip = 64;
+        parallel_for((product.rows() + kStrip - 1) / kStrip, [&](std::int64_t strip, std::vector<float>&) {
+            const std::int64_t first = strip * kStrip, count = std::min(kStrip, product.rows() - first);
+            sum.middleRows(first, count) += product.middleRows(first, count).cast<double>();
+        });
     };
     for (std::int64_t first = 0; first < measure.tokens; first += measure.block_tokens) {
         const std::int64_t count = std::min(measure.block_tokens, measure.tokens - first);

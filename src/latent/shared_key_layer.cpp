@@ -1,10 +1,11 @@
 #include "shared_key_layer.hpp"
 
-#include <Eigen/Cholesky>
 #include <algorithm>
 #include <cmath>
 
 #include "../linalg/blas.hpp"
+#include "../linalg/cholesky.hpp"
+#include "../linalg/team_gemm.hpp"
 #include "../linalg/tiled.hpp"
 #include "../support/parallel.hpp"
 #include "mha2mla/error.hpp"
@@ -22,8 +23,7 @@ MatrixD root_of_moment(const MatrixD& moment) {
     for (double share = Whitening::kRidge; symmetric.allFinite() && share <= 10; share *= 10) {
         MatrixD ridged = symmetric;
         ridged.diagonal().array() += std::max(share * mean, kLeastRidge);
-        const Eigen::LLT<MatrixD> cholesky(ridged);
-        if (cholesky.info() == Eigen::Success) return cholesky.matrixL();
+        if (cholesky_in_place(ridged)) return ridged;
     }
     throw Error(ErrorCode::numeric,
                 "queries or output projections are not finite; does the checkpoint hold NaN or infinite weights?");
@@ -57,7 +57,18 @@ MatrixD met_queries(const std::vector<MatrixD>& maps, const QueryKeyMoments& mom
 
 /// Solves Lᵀ·X = rows.
 MatrixD without_weight(const MatrixD& factor, const Eigen::Ref<const Matrix>& rows) {
-    return factor.transpose().triangularView<Eigen::Upper>().solve(rows.cast<double>().eval());
+    MatrixD result = rows.cast<double>();
+    if (factor.size() > 0) solve_transposed(factor, result);
+    return result;
+}
+
+/// Lᵀ·rows
+Matrix with_weight(const MatrixD& factor, const Eigen::Ref<const MatrixD>& rows) {
+    const std::int64_t n = rows.rows(), columns = rows.cols();
+    MatrixD result(n, columns);
+    team_gemm(CblasTrans, CblasNoTrans, n, columns, n, factor.data(), n, rows.data(), rows.outerStride(), 0,
+              result.data(), columns);
+    return result.cast<float>();
 }
 
 /// By how much keys are multiplied, so that they have `balance` times the energy's root of the values.
@@ -83,13 +94,13 @@ SharedKeyFactorizer::SharedKeyFactorizer(const OriginalAttention& layer, const S
     MatrixD met = met_queries(frame_.query_maps, moments);
     if (weighting == KeyWeighting::rms) met = MatrixD(met.diagonal().asDiagonal());
     key_factor_ = root_of_moment(met);
-    const MatrixD keys = map.map_keys(layer.k.cast<double>()).bottomRows(map.nope_rows());
-    keys_ = whitening.apply((key_factor_.transpose() * keys).cast<float>());
+    const MatrixD keys = map.map_keys(layer.k.cast<double>());
+    keys_ = whitening.apply(with_weight(key_factor_, keys.bottomRows(map.nope_rows())));
     Matrix values(layer.v.rows(), layer.v.cols());
     for (std::int64_t head = 0; head < layer.kv_heads; ++head) {
         value_factors_.push_back(root_of_moment(output_gram(layer, head)));
-        const MatrixD rows = value_factors_.back().transpose() * layer.v.middleRows(head * dim, dim).cast<double>();
-        values.middleRows(head * dim, dim) = rows.cast<float>();
+        values.middleRows(head * dim, dim) =
+            with_weight(value_factors_.back(), layer.v.middleRows(head * dim, dim).cast<double>());
     }
     values_ = whitening.apply(values);
 }

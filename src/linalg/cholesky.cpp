@@ -9,6 +9,11 @@
 #include "blas.hpp"
 
 namespace mha2mla {
+namespace {
+
+constexpr std::int64_t kStrip = 64;
+
+}  // namespace
 
 // Lower in rows is upper in columns, which is how LAPACK works without copies.
 bool cholesky_in_place(MatrixD& a) {
@@ -19,7 +24,6 @@ bool cholesky_in_place(MatrixD& a) {
 }
 
 void solve_rows(const MatrixD& root, MatrixD& rows) {
-    constexpr std::int64_t kStrip = 64;
     const std::int64_t n = root.rows();
     parallel_for((rows.rows() + kStrip - 1) / kStrip, [&](std::int64_t strip, std::vector<float>&) {
         const std::int64_t first = strip * kStrip;
@@ -28,6 +32,16 @@ void solve_rows(const MatrixD& root, MatrixD& rows) {
                         blas_int(std::min(kStrip, rows.rows() - first)), blas_int(n), 1.0, root.data(), blas_int(n),
                         rows.data() + first * n, blas_int(n));
         }
+    });
+}
+
+void solve_transposed(const MatrixD& root, MatrixD& b) {
+    const std::int64_t n = root.rows(), columns = b.cols();
+    parallel_for((columns + kStrip - 1) / kStrip, [&](std::int64_t strip, std::vector<float>&) {
+        const std::int64_t first = strip * kStrip;
+        cblas_dtrsm(CblasRowMajor, CblasLeft, CblasLower, CblasTrans, CblasNonUnit, blas_int(n),
+                    blas_int(std::min(kStrip, columns - first)), 1.0, root.data(), blas_int(n), b.data() + first,
+                    blas_int(columns));
     });
 }
 

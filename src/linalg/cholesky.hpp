@@ -9,5 +9,7 @@ namespace mha2mla {
 
 /// Replaces each row b by the x with x·L·Lᵀ = b. @param root L. Runs on the team; the result does not depend on it.
 void solve_rows(const MatrixD& root, MatrixD& rows);
+/// Replaces B by the X with Lᵀ·X = B. As above.
+void solve_transposed(const MatrixD& root, MatrixD& b);
 
 }  // namespace mha2mla
