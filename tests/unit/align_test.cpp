@@ -299,6 +299,18 @@ TEST_F(Align, ImpossibleRequestsSayWhatIsPossible) {
     expect_error(ErrorCode::usage, {"more than the 24", "save more"}, [&] { (void)possible_splits(narrow, all); });
 }
 
+TEST(AlignTokens, AreSeveralForEachDimensionAndFitInMemory) {
+    for (const AlignQuality& quality : align_qualities()) {
+        for (const std::int64_t hidden : {64, 576, 1536, 4096, 8192}) {
+            ModelConfig config;
+            config.hidden_size = hidden;
+            const std::int64_t tokens = align_tokens(config, quality);
+            EXPECT_GE(tokens, 4 * hidden) << quality.name;
+            EXPECT_LE(tokens * hidden * 4, std::int64_t{1} << 30) << quality.name << ", hidden " << hidden;
+        }
+    }
+}
+
 TEST_F(Align, KeysThatTurnAtFrequenciesOfTheModelArePreferred) {
     ModelConfig config = model().config;
     config.hidden_size = 576;
