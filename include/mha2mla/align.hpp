@@ -69,8 +69,8 @@ struct AlignOptions {
     bool without_bias = false;  // fold_biases() into queries, keys and values
 };
 
-/// Tokens of calibration text that are worth taking: what second moments need, what gradient descent looks at if that
-/// is more, and no more than take 1 GB for one copy of their hidden states.
+/// Tokens of calibration text that are worth taking: what second moments need, as far as one copy of their hidden
+/// states takes 1 GB, or, if those are more, what gradient descent looks at, as far as they take 128 MB.
 [[nodiscard]] std::int64_t align_tokens(const ModelConfig& config, const AlignQuality& quality);
 
 /// Tokens that splits and balances are compared on, or four times the columns of W_o if those are more.

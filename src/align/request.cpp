@@ -25,7 +25,7 @@ constexpr std::array<AlignQuality, 3> kQualities = {{
 }};
 
 constexpr std::int64_t kSeqLen = 512;
-constexpr std::int64_t kMomentTokens = 65536;  // docs/study.md: fewer cost SmolLM2-135M up to 0.35 nats
+constexpr std::int64_t kMomentTokens = 65536;  // a quarter of them costs SmolLM2-135M 0.12 nats (docs/study.md)
 constexpr std::int64_t kLayerCopies = 7;  // weights, gradient, two moments of Adam, a candidate, a copy of its rows
 
 }  // namespace
@@ -42,9 +42,11 @@ const AlignQuality& find_align_quality(std::string_view name) {
 }
 
 std::int64_t align_tokens(const ModelConfig& config, const AlignQuality& quality) {
-    const std::int64_t held = (std::int64_t{1} << 28) / config.hidden_size;
+    const auto up_to = [&](std::int64_t tokens, std::int64_t held) {
+        return std::min(tokens, held / static_cast<std::int64_t>(sizeof(float)) / config.hidden_size);
+    };
     const std::int64_t descended = (quality.steps + quality.window_steps) * quality.step_tokens;
-    return std::min(held, std::max(kMomentTokens, descended));
+    return std::max(up_to(kMomentTokens, std::int64_t{1} << 30), up_to(descended, std::int64_t{1} << 27));
 }
 
 void refuse_alignment(const ModelConfig& config, const AlignOptions& options) {
