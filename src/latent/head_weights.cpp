@@ -30,7 +30,7 @@ HeadWeights head_weights(const LatentLayer& latent, const Whitening& whitening, 
     const MatrixD seen = whitening.apply(q).cast<double>();  // the products of its rows are E qqᵀ without the bias
     const Eigen::VectorXd bias =
         latent.weights.q_bias.tail(latent.weights.q_bias.size() == 0 ? 0 : shape.num_heads * nope).cast<double>();
-    const Eigen::VectorXd mean = q.cast<double>() * sample.cast<double>().colwise().mean().transpose();
+    const Eigen::VectorXd mean = q.cast<double>() * mean_of_rows(sample);
     HeadWeights weights;
     weights.key.resize(static_cast<std::size_t>(shape.num_kv_heads));
     weights.value.resize(static_cast<std::size_t>(shape.num_kv_heads));
