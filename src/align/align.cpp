@@ -5,6 +5,7 @@
 #include <cmath>
 #include <functional>
 
+#include "../forward/for_each_token.hpp"
 #include "../forward/forward.hpp"
 #include "../forward/layer.hpp"
 #include "../forward/norm.hpp"
@@ -23,12 +24,14 @@ constexpr std::array<double, 3> kBalances = {0.5, 1.0, 2.0};
 // Where errors count as what queries and W_o make of them, the best balance is near 1: splits are compared with it.
 constexpr std::array<double, 1> kEqualBalance = {1.0};
 
-constexpr std::int64_t kNarrow = 512;         // hidden dimensions below which a layer is fitted in twice the steps
+constexpr std::int64_t kNarrow = 512;  // hidden dimensions below which a layer is fitted in twice the steps
+// Rates of the first step, in the root mean square of a weight matrix. Steps as large as narrow models gain by fit a
+// wide one to the text that it is converted on, at the cost of all others (docs/study.md).
+constexpr double kNarrowRate = 0.05, kRate = 0.01;
 constexpr std::int64_t kComparedLayers = 10;  // that splits are compared on, at least, where they share a key
 // See expected_error().
 constexpr double kBestKeyShare = 0.29, kSharePenalty = 1.5, kForeignFrequencies = 1.2;
-constexpr std::int64_t kTokensOfColumn = 4;   // of W_o, where candidates are compared
-constexpr std::int64_t kRefitTokens = 32768;  // on which W_o is fitted before and behind a layer's steps
+constexpr std::int64_t kTokensOfColumn = 4;  // of W_o, where candidates are compared
 
 }  // namespace
 
@@ -41,6 +44,7 @@ struct Aligner::State {
           rotary(source.config.rules, length),
           window(std::clamp<std::int64_t>(asked.quality.window, 1, source.config.num_hidden_layers)) {
         slots.kind = asked.frequencies;
+        work.mlp.precision = Precision::split;
     }
 
     const Model& model;
@@ -273,7 +277,7 @@ struct Aligner::State {
     }
     /// Gradient descent that reports its steps behind those that were done before it.
     [[nodiscard]] Descent descent(std::int64_t steps) const {
-        return {seq_len, steps, options.quality.step_tokens,
+        return {seq_len, steps, options.quality.step_tokens, is_narrow() ? kNarrowRate : kRate,
                 [this](std::int64_t step) { observer.step("align", progress.steps_done + step, total_steps()); }};
     }
 
@@ -287,7 +291,8 @@ struct Aligner::State {
             Matrix& output = activations.output;
             if (bias.size() > 0) output.rowwise() += bias.transpose();
             if (post) norm(post, output, output);
-            states.middleRows(first, count) += model.rules(at).residual_scale * output;
+            const float scale = model.rules(at).residual_scale;
+            for_each_token(count, [&](std::int64_t t) { states.row(first + t) += scale * output.row(t); });
         });
     }
     /// Moves hidden states of the converted model through a layer of it.
@@ -317,11 +322,11 @@ struct Aligner::State {
         next.latent = start(at, target)->with(inside(progress.chosen), kBalances).layer;
         note_frequencies(next.latent);
         put_norm(next.latent);
-        if (shared_key() && corrects()) (void)refit_output(next.latent, target, measure(tokens_up_to(kRefitTokens)));
+        if (shared_key() && corrects()) (void)refit_output(next.latent, target, measure(target.input.rows()));
         if (steps_of_layer() > 0) {
             descent(steps_of_layer()).on_own_output(next.latent, target);
             progress.steps_done += steps_of_layer();
-            if (shared_key()) (void)refit_output(next.latent, target, measure(tokens_up_to(kRefitTokens)));
+            if (shared_key()) (void)refit_output(next.latent, target, measure(target.input.rows()));
         }
         move_behind_mlp(at, before, progress.original);
         if (at + 1 == model.config.num_hidden_layers && steps_at_the_end() > 0) {

@@ -89,7 +89,11 @@ private:
         for (const double balance : balances) {
             StartedLayer candidate{empty, 0};
             candidate.layer.weights = factorizer.factorize(split.kv_rank, balance).weights;
+            // W_o of few tokens is what candidates are compared with, not what the layer gets: its error on other text
+            // than that would be far larger.
+            const Matrix unfitted = candidate.layer.weights.o;
             candidate.error = refit_output(candidate.layer, target, measure);
+            candidate.layer.weights.o = unfitted;
             if (candidate.error < best.error) best = std::move(candidate);
         }
         return best;

@@ -65,9 +65,14 @@ MatrixD second_moment(const Matrix& rows) {
 }
 
 Eigen::VectorXd mean_of_rows(const Matrix& rows) {
-    Eigen::RowVectorXd sum = Eigen::RowVectorXd::Zero(rows.cols());
-    for (std::int64_t row = 0; row < rows.rows(); ++row) sum += rows.row(row).cast<double>();
-    return sum.transpose() / static_cast<double>(rows.rows());
+    constexpr std::int64_t kStrip = 512;
+    const std::int64_t strips = (rows.rows() + kStrip - 1) / kStrip;
+    MatrixD sums = MatrixD::Zero(strips, rows.cols());
+    parallel_for(strips, [&](std::int64_t strip, std::vector<float>&) {
+        const std::int64_t end = std::min<std::int64_t>(rows.rows(), (strip + 1) * kStrip);
+        for (std::int64_t row = strip * kStrip; row < end; ++row) sums.row(strip) += rows.row(row).cast<double>();
+    });
+    return sums.colwise().sum().transpose() / static_cast<double>(rows.rows());
 }
 
 Whitening::Whitening(MatrixD moment) : root_(std::move(moment)) {

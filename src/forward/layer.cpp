@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "attention.hpp"
+#include "for_each_token.hpp"
 #include "head_norms.hpp"
 #include "latent_projections.hpp"
 #include "norm.hpp"
@@ -110,7 +111,7 @@ void mix_sequences(const Model& model, std::int64_t layer, const RotaryTable& ro
 void mix_and_project(const Model& model, std::int64_t layer, LayerWorkspace& work, const std::function<void()>& mix) {
     work.attention.resize(work.normed.rows(), model.config.num_attention_heads * model.config.head_dim);
     mix();
-    project(model.layer(layer).output_projection(), work.attention, work.down);
+    project(model.layer(layer).output_projection(), work.attention, work.down, work.mlp.precision);
 }
 
 /// work.normed = norm(hidden), or the hidden states themselves where there is no norm.
@@ -122,8 +123,7 @@ void read_normed(const NormView& view, Eigen::Ref<const Matrix> hidden, LayerWor
 /// hidden += scale · norm(work.down)
 void add_down(const NormView& post, float scale, LayerWorkspace& work, Eigen::Ref<Matrix> hidden) {
     if (post) norm(post, work.down, work.down);
-    if (scale != 1) work.down *= scale;
-    hidden += work.down;
+    for_each_token(hidden.rows(), [&](std::int64_t t) { hidden.row(t) += scale * work.down.row(t); });
 }
 
 }  // namespace

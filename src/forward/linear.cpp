@@ -85,11 +85,11 @@ void linear_of_few(std::span<const LinearProduct> products, std::int64_t tokens,
     });
 }
 
-void linear_of_many(const LinearView& view, std::int64_t tokens, const float* x, float* y) {
+void linear_of_many(const LinearView& view, std::int64_t tokens, const float* x, float* y, Precision precision) {
     if (view.out_features() == 0) return;  // no RoPE rows, or no others
     const std::int64_t in = view.in_features();
     const std::int64_t out = view.out_features();
-    std::vector<float> bias(static_cast<std::size_t>(out));
+    std::vector<float> bias(static_cast<std::size_t>(view.bias != nullptr ? out : 0));
     if (view.bias != nullptr) to_float(*view.bias, 0, bias);
     const std::int64_t most_rows = tile_rows(out);
     const std::int64_t row_tiles = (out + most_rows - 1) / most_rows;
@@ -101,9 +101,11 @@ void linear_of_many(const LinearView& view, std::int64_t tokens, const float* x,
         const std::int64_t count = std::min(kTokenTile, tokens - token);
         const float* weight = weight_rows(*view.weight, row, rows, scratch);
         float* target = y + token * out + row;
-        // BLAS with beta 1 is faster than with beta 0.
-        for (std::int64_t t = 0; t < count; ++t) std::copy_n(bias.data() + row, rows, target + t * out);
-        multiply_abt(count, rows, in, 1.0F, {x + token * in, in}, {weight, in}, 1.0F, {target, out});
+        for (std::int64_t t = 0; t < count && view.bias != nullptr; ++t) {
+            std::copy_n(bias.data() + row, rows, target + t * out);
+        }
+        multiply_abt(count, rows, in, 1.0F, {x + token * in, in}, {weight, in}, view.bias != nullptr ? 1.0F : 0.0F,
+                     {target, out}, precision);
     });
 }
 
@@ -111,14 +113,14 @@ void linear_of_many(const LinearView& view, std::int64_t tokens, const float* x,
 
 std::int64_t linear_scratch(std::int64_t in_features) { return kMostRows * in_features; }
 
-void linear(std::span<const LinearProduct> products, std::int64_t tokens, const float* x) {
+void linear(std::span<const LinearProduct> products, std::int64_t tokens, const float* x, Precision precision) {
     if (tokens <= kFewTokens) return linear_of_few(products, tokens, x);
-    for (const LinearProduct& product : products) linear_of_many(*product.view, tokens, x, product.y);
+    for (const LinearProduct& product : products) linear_of_many(*product.view, tokens, x, product.y, precision);
 }
 
-void linear(const LinearView& view, std::int64_t tokens, const float* x, float* y) {
+void linear(const LinearView& view, std::int64_t tokens, const float* x, float* y, Precision precision) {
     const LinearProduct product{&view, y};
-    linear({&product, 1}, tokens, x);
+    linear({&product, 1}, tokens, x, precision);
 }
 
 void linear_back(const LinearView& view, std::int64_t tokens, const float* dy, bool add, float* dx) {

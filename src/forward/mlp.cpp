@@ -118,9 +118,10 @@ void mlp(const MlpRule& rule, const MlpView& view, const Matrix& x, MlpWorkspace
         const std::int64_t count = std::min(kMlpTokens, tokens - first);
         const float* rows = x.data() + first * x.cols();
         const std::array<LinearProduct, 2> products = {{{&view.up, work.up.data()}, {&view.gate, work.gate.data()}}};
-        linear(std::span(products).first(rule.gated ? 2 : 1), count, rows);
+        linear(std::span(products).first(rule.gated ? 2 : 1), count, rows, work.precision);
         activate(rule, count, width, work.gate.data(), work.up.data());
-        linear(view.down, count, (rule.gated ? work.gate : work.up).data(), out.data() + first * out.cols());
+        linear(view.down, count, (rule.gated ? work.gate : work.up).data(), out.data() + first * out.cols(),
+               work.precision);
     }
 }
 

@@ -1,22 +1,21 @@
 #include "project.hpp"
 
 #include "../linalg/gemm.hpp"
-#include "../linalg/team_gemm.hpp"
 
 namespace mha2mla {
 namespace {
 
 /// to = beta·to + aᵀ·b
 void add_product(const Matrix& a, const Matrix& b, float beta, float* to) {
-    team_gemm(CblasTrans, CblasNoTrans, a.cols(), b.cols(), a.rows(), a.data(), a.cols(), b.data(), b.cols(), beta, to,
-              b.cols());
+    team_multiply(a.cols(), b.cols(), a.rows(), {{a.data(), a.cols()}, true}, {{b.data(), b.cols()}}, beta,
+                  {to, b.cols()}, Precision::split);
 }
 
 }  // namespace
 
-void project(const LinearView& view, const Matrix& x, Matrix& y) {
+void project(const LinearView& view, const Matrix& x, Matrix& y, Precision precision) {
     y.resize(x.rows(), view.out_features());
-    linear(view, x.rows(), x.data(), y.data());
+    linear(view, x.rows(), x.data(), y.data(), precision);
 }
 
 void project(const Matrix& x, const std::vector<Projected>& projections) {
@@ -37,8 +36,8 @@ void project_gradient(const Matrix& x, const Matrix& dy, const LinearGradient& t
 
 void project(const Matrix& x, const Matrix& w, const Vector& bias, Matrix& y) {
     y.resize(x.rows(), w.rows());
-    team_gemm(CblasNoTrans, CblasTrans, x.rows(), w.rows(), x.cols(), x.data(), x.cols(), w.data(), w.cols(), 0.0F,
-              y.data(), y.cols());
+    team_multiply(x.rows(), w.rows(), x.cols(), {{x.data(), x.cols()}}, {{w.data(), w.cols()}, true}, 0.0F,
+                  {y.data(), y.cols()}, Precision::split);
     if (bias.size() > 0) y.rowwise() += bias.transpose();
 }
 
@@ -49,8 +48,8 @@ void weight_gradient(const Matrix& a, const Matrix& b, Matrix& to) {
 
 void back_project(const Matrix& x, const Matrix& w, bool add, Matrix& y) {
     if (!add) y.setZero(x.rows(), w.cols());
-    team_gemm(CblasNoTrans, CblasNoTrans, x.rows(), w.cols(), w.rows(), x.data(), x.cols(), w.data(), w.cols(), 1.0F,
-              y.data(), y.cols());
+    team_multiply(x.rows(), w.cols(), w.rows(), {{x.data(), x.cols()}}, {{w.data(), w.cols()}}, 1.0F,
+                  {y.data(), y.cols()}, Precision::split);
 }
 
 }  // namespace mha2mla

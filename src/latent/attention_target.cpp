@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "../forward/for_each_token.hpp"
 #include "../forward/layer.hpp"
 #include "../forward/norm.hpp"
 
@@ -33,9 +34,13 @@ AttentionTarget original_attention(const Model& model, std::int64_t layer, const
 AttentionTarget target_between(const Model& model, std::int64_t layer, const Matrix& before, const Matrix& behind) {
     AttentionTarget target;
     read_input(model, layer, before, target.input);
-    target.output = (behind - before) / model.rules(layer).residual_scale;
+    const float scale = model.rules(layer).residual_scale;
     const Vector bias = output_bias(model, layer);
-    if (bias.size() > 0) target.output.rowwise() -= bias.transpose();
+    target.output.resize(before.rows(), before.cols());
+    for_each_token(before.rows(), [&](std::int64_t t) {
+        target.output.row(t) = (behind.row(t) - before.row(t)) / scale;
+        if (bias.size() > 0) target.output.row(t) -= bias.transpose();
+    });
     target.weight = token_weights(behind);
     return target;
 }
@@ -50,16 +55,22 @@ Vector output_bias(const Model& model, std::int64_t layer) {
 
 Vector token_weights(const Matrix& hidden) {
     const auto width = static_cast<float>(hidden.cols());
-    return ((hidden.rowwise().squaredNorm() / width).array() + 1e-20F).inverse();
+    Vector weights(hidden.rows());
+    for_each_token(hidden.rows(),
+                   [&](std::int64_t t) { weights(t) = 1 / (hidden.row(t).squaredNorm() / width + 1e-20F); });
+    return weights;
 }
 
 double squared_loss(const Matrix& output, const Matrix& target, const Vector& weight, Matrix* d_output) {
-    const Matrix difference = output - target;
     const auto scale = 1.0 / static_cast<double>(output.size());
-    const double loss =
-        (difference.cast<double>().rowwise().squaredNorm().cwiseProduct(weight.cast<double>())).sum() * scale;
-    if (d_output != nullptr) *d_output = weight.asDiagonal() * difference * static_cast<float>(2 * scale);
-    return loss;
+    if (d_output != nullptr) d_output->resize(output.rows(), output.cols());
+    Eigen::VectorXd losses(output.rows());
+    for_each_token(output.rows(), [&](std::int64_t t) {
+        const auto difference = output.row(t) - target.row(t);
+        losses(t) = difference.cast<double>().squaredNorm() * static_cast<double>(weight(t));
+        if (d_output != nullptr) d_output->row(t) = difference * (weight(t) * static_cast<float>(2 * scale));
+    });
+    return losses.sum() * scale;
 }
 
 double output_error(const LatentLayer& layer, const AttentionTarget& target, const OutputMeasure& measure) {

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "../forward/for_each_token.hpp"
 #include "../forward/kept_attention.hpp"
 #include "../forward/norm.hpp"
 #include "../forward/project.hpp"
@@ -65,16 +66,23 @@ void norm_heads_gradient(const LatentLayer& layer, const LatentActivations& at, 
 /// Where all heads share one rotated key: a copy of it for each.
 void copy_to_heads(const LatentShape& shape, Matrix& k_rope) {
     if (shape.rope_keys() == shape.up_heads()) return;
-    k_rope = k_rope.replicate(1, shape.up_heads()).eval();
+    Matrix copies(k_rope.rows(), k_rope.cols() * shape.up_heads());
+    for_each_token(k_rope.rows(),
+                   [&](std::int64_t t) { copies.row(t) = k_rope.row(t).replicate(1, shape.up_heads()); });
+    k_rope = std::move(copies);
 }
 
 /// The derivative by the one key, from those by its copies.
 void sum_over_heads(const LatentShape& shape, Matrix& d_k_rope) {
     if (shape.rope_keys() == shape.up_heads()) return;
-    Matrix sum = d_k_rope.leftCols(shape.rope_dim);
-    for (std::int64_t head = 1; head < shape.up_heads(); ++head) {
-        sum += d_k_rope.middleCols(head * shape.rope_dim, shape.rope_dim);
-    }
+    Matrix sum(d_k_rope.rows(), shape.rope_dim);
+    for_each_token(sum.rows(), [&](std::int64_t t) {
+        const auto copies = d_k_rope.row(t);
+        sum.row(t) = copies.head(shape.rope_dim);
+        for (std::int64_t head = 1; head < shape.up_heads(); ++head) {
+            sum.row(t) += copies.segment(head * shape.rope_dim, shape.rope_dim);
+        }
+    });
     d_k_rope = std::move(sum);
 }
 

@@ -2,9 +2,9 @@
 
 #include <algorithm>
 
+#include "../forward/for_each_token.hpp"
 #include "../linalg/cholesky.hpp"
 #include "../linalg/team_gemm.hpp"
-#include "../support/parallel.hpp"
 #include "mha2mla/error.hpp"
 
 namespace mha2mla {
@@ -14,6 +14,7 @@ double refit_output(LatentLayer& layer, const AttentionTarget& target, const Out
     MatrixD gram = MatrixD::Zero(o.cols(), o.cols()), missing = MatrixD::Zero(o.rows(), o.cols());
     LatentActivations at;
     Matrix weighted, left, product;
+    Eigen::VectorXd losses;
     double loss = 0;                                               // Σ weight·‖what is left‖²
     const auto add_product = [&](const Matrix& a, MatrixD& sum) {  // aᵀ·weighted
         product.resize(a.cols(), weighted.cols());
@@ -28,10 +29,16 @@ double refit_output(LatentLayer& layer, const AttentionTarget& target, const Out
     for (std::int64_t first = 0; first < measure.tokens; first += measure.block_tokens) {
         const std::int64_t count = std::min(measure.block_tokens, measure.tokens - first);
         run_latent(layer, measure.seq_len, target.input.middleRows(first, count), at);
-        const auto weight = target.weight.segment(first, count);
-        weighted = weight.asDiagonal() * at.mixed;
-        left = target.output.middleRows(first, count) - at.output;
-        loss += left.cast<double>().rowwise().squaredNorm().dot(weight.cast<double>());
+        weighted.resize(count, o.cols());
+        left.resize(count, o.rows());
+        losses.resize(count);
+        for_each_token(count, [&](std::int64_t t) {
+            const float weight = target.weight(first + t);
+            weighted.row(t) = weight * at.mixed.row(t);
+            left.row(t) = target.output.row(first + t) - at.output.row(t);
+            losses(t) = static_cast<double>(weight) * left.row(t).cast<double>().squaredNorm();
+        });
+        loss += losses.sum();
         add_product(at.mixed, gram);
         add_product(left, missing);
     }

@@ -6,6 +6,7 @@
 #include <numeric>
 #include <random>
 
+#include "../forward/for_each_token.hpp"
 #include "adam.hpp"
 #include "block.hpp"
 #include "losses.hpp"
@@ -13,14 +14,14 @@
 namespace mha2mla {
 namespace {
 
-constexpr double kRate = 0.05;  // of the first step, in the root mean square of a weight matrix
 constexpr double kWarmUp = 20;  // steps
 constexpr std::int64_t kStepsAReport = 16;
 
+/// The share of the rate.
 double rate_at(std::int64_t step, std::int64_t steps) {
     const double turn = static_cast<double>(step) / static_cast<double>(steps);
     const double fade = 0.5 * (1 + std::cos(std::numbers::pi * turn)) * 0.99 + 0.01;
-    return kRate * fade * std::min(1.0, static_cast<double>(step + 1) / kWarmUp);
+    return fade * std::min(1.0, static_cast<double>(step + 1) / kWarmUp);
 }
 
 /// Sequences in a random order, all of them before any comes again.
@@ -45,10 +46,9 @@ public:
     template <typename Rows>
     void gather(const Rows& from, Rows& to) const {
         to.resize(std::ssize(batch_) * seq_len_, from.cols());
-        for (std::size_t i = 0; i < batch_.size(); ++i) {
-            to.middleRows(static_cast<Eigen::Index>(i) * seq_len_, seq_len_) =
-                from.middleRows(batch_[i] * seq_len_, seq_len_);
-        }
+        for_each_token(to.rows(), [&](std::int64_t t) {
+            to.row(t) = from.row(batch_[static_cast<std::size_t>(t / seq_len_)] * seq_len_ + t % seq_len_);
+        });
     }
 
 private:
@@ -94,7 +94,7 @@ void Descent::on_own_output(LatentLayer& layer, const AttentionTarget& target) c
         run_latent(layer, seq_len, input, activations);
         (void)squared_loss(activations.output, wanted, weight, &d_output);
         differentiate_latent(layer, seq_len, input, activations, d_output, gradient);
-        adam.step(rate_at(step, steps));
+        adam.step(rate * rate_at(step, steps));
     }
 }
 
@@ -129,7 +129,7 @@ void Descent::on_window(const Model& model, std::int64_t first, std::span<Latent
         }
         for (std::size_t i = layers.size(); i-- > 0;) {
             differentiate_block(blocks[i], at[i], d_hidden, gradients[i]);
-            adams[i].step(rate_at(step, steps));
+            adams[i].step(rate * rate_at(step, steps));
         }
     }
 }

@@ -11,6 +11,7 @@ struct Descent {
     using Progress = std::function<void(std::int64_t step)>;
 
     std::int64_t seq_len, steps, step_tokens;
+    double rate;        // of the first step, in the root mean square of a weight matrix
     Progress progress;  // called every few steps; may throw
 
     /// One layer, on the error of its attention's output.

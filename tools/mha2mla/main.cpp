@@ -134,18 +134,26 @@ void occupy_standard_descriptors() {
     }
 }
 
+/// Sets a variable of the environment unless the user has. @return whether it is new.
+bool set_unless_given(const char* name, const char* value) {
+    return std::getenv(name) == nullptr && ::setenv(name, value, 1) == 0;
+}
+
+/// Libraries read these before main(), so the program starts itself again, once.
+///
 /// Threads of libgomp that wait for each other spin for milliseconds. Where other jobs have the processors, those that
-/// are waited for do not run meanwhile, and everything takes several times as long (docs/benchmarks.md). How long they
-/// spin is read before main(), so the program starts itself again, once, unless the user has said it. OpenBLAS then
-/// starts no threads of its own either, which would never be used; where address space is limited, a process whose
-/// OpenBLAS could not start them does not end.
-void set_up_threads(char** argv) {
+/// are waited for do not run meanwhile, and everything takes several times as long (docs/benchmarks.md). OpenBLAS
+/// starts no threads of its own, which would never be used; where address space is limited, a process whose OpenBLAS
+/// could not start them does not end. Large matrices lie in pages of 2 MB where the system has them, which a virtual
+/// machine reads twice as fast.
+void set_up_libraries(char** argv) {
+    bool changed = std::getenv("OMP_WAIT_POLICY") == nullptr && set_unless_given("GOMP_SPINCOUNT", "1000");
     const char* const of_blas = std::getenv("OPENBLAS_NUM_THREADS");
-    const bool spins = std::getenv("OMP_WAIT_POLICY") == nullptr && std::getenv("GOMP_SPINCOUNT") == nullptr;
-    if (!spins && of_blas != nullptr && std::string_view(of_blas) == "1") return;
-    if (spins && ::setenv("GOMP_SPINCOUNT", "1000", 1) != 0) return;
-    if (::setenv("OPENBLAS_NUM_THREADS", "1", 1) == 0)
-        (void)::execv("/proc/self/exe", argv);  // returns where that fails
+    if (of_blas == nullptr || std::string_view(of_blas) != "1") {
+        changed = ::setenv("OPENBLAS_NUM_THREADS", "1", 1) == 0 || changed;
+    }
+    changed = set_unless_given("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1") || changed;
+    if (changed) (void)::execv("/proc/self/exe", argv);  // returns where that fails
 }
 
 /// A step of gradient descent frees its matrices and asks for the same again; given back to the kernel in between, each
@@ -160,7 +168,7 @@ void keep_small_matrices() {
 }  // namespace
 
 int main(int argc, char** argv) {
-    set_up_threads(argv);
+    set_up_libraries(argv);
     keep_small_matrices();
     occupy_standard_descriptors();
     install_interrupt_handler();
