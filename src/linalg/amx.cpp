@@ -98,7 +98,8 @@ MHA2MLA_AMX_INLINE void transpose(Tile& tile) {
 }
 
 MHA2MLA_AMX_INLINE __mmask16 first_lanes(std::int64_t count) {
-    return static_cast<__mmask16>(count >= 16 ? 0xFFFFU : (1U << static_cast<unsigned>(std::max<std::int64_t>(count, 0))) - 1U);
+    return static_cast<__mmask16>(count >= 16 ? 0xFFFFU
+                                              : (1U << static_cast<unsigned>(std::max<std::int64_t>(count, 0))) - 1U);
 }
 
 MHA2MLA_AMX_INLINE __m512 as_floats(__m256i halves) {
@@ -127,9 +128,9 @@ MHA2MLA_AMX_INLINE void tiles_of_rows(const float* data, std::int64_t stride, st
             const float* from = data + r * stride;
             _mm_prefetch(from + kAhead, _MM_HINT_T0);
             _mm_prefetch(from + kAhead + 16, _MM_HINT_T0);
-            halves = split(_mm512_mul_ps(alpha, _mm512_maskz_loadu_ps(mask0, from)),
-                           _mm512_mul_ps(alpha, mask1 == 0 ? _mm512_setzero_ps()
-                                                           : _mm512_maskz_loadu_ps(mask1, from + 16)));
+            halves =
+                split(_mm512_mul_ps(alpha, _mm512_maskz_loadu_ps(mask0, from)),
+                      _mm512_mul_ps(alpha, mask1 == 0 ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(mask1, from + 16)));
         }
         high.rows[r] = halves.high;
         low.rows[r] = halves.low;
@@ -140,9 +141,8 @@ MHA2MLA_AMX_INLINE void tiles_of_rows(const float* data, std::int64_t stride, st
 MHA2MLA_AMX_INLINE void tiles_of_columns(const float* data, std::int64_t stride, std::int64_t rows, std::int64_t terms,
                                          __m512 alpha, Tile& high, Tile& low) {
     // Terms 2p and 2p + 1 of a row become a pair.
-    const __m512i pairs =
-        _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3,
-                         18, 2, 17, 1, 16, 0);
+    const __m512i pairs = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
+                                           21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
     const __mmask16 mask = first_lanes(rows);
     for (std::int64_t p = 0; p < kRows; ++p) {
         const auto row = [&](std::int64_t term) MHA2MLA_AMX {
@@ -174,8 +174,7 @@ MHA2MLA_AMX bool pack(const Factor& factor, bool left, std::int64_t first, std::
             if (terms_are_neighbours) {
                 tiles_of_rows(data + row * stride + term, stride, across, along, scale, high, low);
             } else {
-                tiles_of_columns(data + term * stride + row, stride, across, along, scale, high,
-                                 low);
+                tiles_of_columns(data + term * stride + row, stride, across, along, scale, high, low);
             }
             for (const __m512i& of : low.rows) any = _mm512_or_si512(any, of);
             if (left != terms_are_neighbours) {
@@ -296,8 +295,8 @@ bool has_amx() {
     return present;
 }
 
-MHA2MLA_AMX void amx_gemm(std::int64_t m, std::int64_t n, std::int64_t k, float alpha, const Factor& a,
-                          const Factor& b, bool add, MatrixOut c) {
+MHA2MLA_AMX void amx_gemm(std::int64_t m, std::int64_t n, std::int64_t k, float alpha, const Factor& a, const Factor& b,
+                          bool add, MatrixOut c) {
     if (m == 0 || n == 0 || k == 0) return;
     const std::int64_t rows = part_of(m, kMostRows), columns = part_of(n, kMostColumns), terms = part_of(k, kMostTerms);
     const Room left = room_for(rows, terms), right = room_for(columns, terms);

@@ -14,8 +14,9 @@ namespace mha2mla {
 /// Whether a product of this size is worth the rearrangement of its factors; never without has_amx().
 [[nodiscard]] bool amx_pays(std::int64_t m, std::int64_t n, std::int64_t k);
 
-/// c[m, n] = alpha * op(a)[m, k] * op(b)[k, n], or c += with `add`, on the calling thread. Where b is a matrix of BF16 in
-/// float32, as the weights of most checkpoints, its products are exact but for a. Only where has_amx().
-void amx_gemm(std::int64_t m, std::int64_t n, std::int64_t k, float alpha, const Factor& a, const Factor& b, bool add, MatrixOut c);
+/// c[m, n] = alpha * op(a)[m, k] * op(b)[k, n], or c += with `add`, on the calling thread. Where b is a matrix of BF16
+/// in float32, as the weights of most checkpoints, its products are exact but for a. Only where has_amx().
+void amx_gemm(std::int64_t m, std::int64_t n, std::int64_t k, float alpha, const Factor& a, const Factor& b, bool add,
+              MatrixOut c);
 
 }  // namespace mha2mla

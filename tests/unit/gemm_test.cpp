@@ -1,4 +1,5 @@
-// Products on the thread, on the team and on tiles of AMX where this machine has them, against the definition in double.
+// Products on the thread, on the team and on tiles of AMX where this machine has them, against the definition in
+// double.
 #include "linalg/gemm.hpp"
 
 #include <gtest/gtest.h>
@@ -37,10 +38,10 @@ double worst_error(const Product& product, std::int64_t m, std::int64_t n, std::
     const Matrix before = c;
     product(m, n, k, alpha, factor_of(a, a_transposed), factor_of(b, b_transposed), add ? 1.0F : 0.0F,
             {c.data(), c.cols()});
-    const MatrixD left = a_transposed ? MatrixD(a.leftCols(m).transpose().cast<double>())
-                                      : MatrixD(a.leftCols(k).cast<double>());
-    const MatrixD right = b_transposed ? MatrixD(b.leftCols(k).transpose().cast<double>())
-                                       : MatrixD(b.leftCols(n).cast<double>());
+    const MatrixD left =
+        a_transposed ? MatrixD(a.leftCols(m).transpose().cast<double>()) : MatrixD(a.leftCols(k).cast<double>());
+    const MatrixD right =
+        b_transposed ? MatrixD(b.leftCols(k).transpose().cast<double>()) : MatrixD(b.leftCols(n).cast<double>());
     MatrixD wanted = static_cast<double>(alpha) * left * right;
     if (add) wanted += before.topLeftCorner(m, n).cast<double>();
     EXPECT_EQ(c.rightCols(kExtra), before.rightCols(kExtra));
@@ -85,10 +86,9 @@ TEST(Gemm, OnTheTeam) {
 /// Small ones too, which multiply() leaves to BLAS. Without AMX there is nothing here that OnOneThread does not test.
 TEST(Gemm, OnTiles) {
     if (!has_amx()) return;
-    expect_products(
-        [](std::int64_t m, std::int64_t n, std::int64_t k, float alpha, const Factor& a, const Factor& b, float beta,
-           MatrixOut c) { amx_gemm(m, n, k, alpha, a, b, beta == 1, c); },
-        kSplitError);
+    expect_products([](std::int64_t m, std::int64_t n, std::int64_t k, float alpha, const Factor& a, const Factor& b,
+                       float beta, MatrixOut c) { amx_gemm(m, n, k, alpha, a, b, beta == 1, c); },
+                    kSplitError);
 }
 
 /// A weight of BF16 has no low halves, which are then left out; with them the result must be the same.
