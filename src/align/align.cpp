@@ -44,7 +44,7 @@ struct Aligner::State {
           rotary(source.config.rules, length),
           window(std::clamp<std::int64_t>(asked.quality.window, 1, source.config.num_hidden_layers)) {
         slots.kind = asked.frequencies;
-        work.mlp.precision = Precision::split;
+        work.mlp.precision = ProductPrecision::split;
     }
 
     const Model& model;

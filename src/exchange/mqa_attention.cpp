@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "../linalg/blas.hpp"
+#include "../linalg/gemm.hpp"
 #include "export_tensor.hpp"
 #include "latent_norm.hpp"
 #include "mha2mla/error.hpp"
@@ -22,8 +22,7 @@ Matrix matrix_of(const TensorView& tensor) {
 
 Matrix product(const Matrix& a, const Matrix& b) {
     Matrix to(a.rows(), b.cols());
-    gemm(CblasNoTrans, CblasNoTrans, a.rows(), b.cols(), a.cols(), 1.0F, a.data(), a.cols(), b.data(), b.cols(), 0.0F,
-         to.data(), to.cols());
+    multiply_ab(a.rows(), b.cols(), a.cols(), 1, {a.data(), a.cols()}, {b.data(), b.cols()}, 0, {to.data(), to.cols()});
     return to;
 }
 

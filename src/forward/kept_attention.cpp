@@ -70,13 +70,13 @@ void kept_attention(const AttentionRule& rule, const KeptShape& shape, const Kep
             gather(shape, input.q_first, input.q_rest, token, head, q);
             for_each_block(n, [&](std::int64_t row, std::int64_t rows, std::int64_t seen) {
                 multiply_abt(rows, seen, dim, rule.scale, {q + row * dim, dim}, {k, dim}, 0.0F, {p + row * n, n},
-                             Precision::split);
+                             ProductPrecision::split);
             });
             causal_softmax(rule, n, p, begins);
             for_each_block(n, [&](std::int64_t row, std::int64_t rows, std::int64_t seen) {
                 multiply_ab(rows, value_dim, seen, 1.0F, {p + row * n, n}, v, 0.0F,
                             {out + ((token + row) * shape.heads + head) * value_dim, shape.heads * value_dim},
-                            Precision::split);
+                            ProductPrecision::split);
             });
         }
     });
@@ -106,22 +106,22 @@ void kept_attention_gradient(const AttentionRule& rule, const KeptShape& shape, 
             const float* d_mixed = d_out + token * stride + head * value_dim;
             for_each_block(n, [&](std::int64_t row, std::int64_t rows, std::int64_t seen) {
                 multiply_atb(rows, value_dim, n - row, 1.0F, {p + row * n + row, n}, {d_mixed + row * stride, stride},
-                             before, {d_v + row * to.v.stride, to.v.stride}, Precision::split);
+                             before, {d_v + row * to.v.stride, to.v.stride}, ProductPrecision::split);
                 multiply_abt(rows, seen, value_dim, 1.0F, {d_mixed + row * stride, stride}, {v, input.v.stride}, 0.0F,
-                             {d_logits + row * n, n}, Precision::split);
+                             {d_logits + row * n, n}, ProductPrecision::split);
             });
             causal_softmax_gradient(rule, n, p, d_logits);
             gather(shape, input.q_first, input.q_rest, token, head, q);
             if (capped) {  // the logits are not kept
-                multiply_abt(n, n, dim, rule.scale, {q, dim}, {k, dim}, 0.0F, {logits, n}, Precision::split);
+                multiply_abt(n, n, dim, rule.scale, {q, dim}, {k, dim}, 0.0F, {logits, n}, ProductPrecision::split);
                 soft_cap(rule.softcap, n * n, logits);
                 soft_cap_gradient(rule.softcap, n * n, logits, d_logits);
             }
             for_each_block(n, [&](std::int64_t row, std::int64_t rows, std::int64_t seen) {
                 multiply_ab(rows, dim, seen, rule.scale, {d_logits + row * n, n}, {k, dim}, 0.0F,
-                            {d_q + row * dim, dim}, Precision::split);
+                            {d_q + row * dim, dim}, ProductPrecision::split);
                 multiply_atb(rows, dim, n - row, rule.scale, {d_logits + row * n + row, n}, {q + row * dim, dim},
-                             before, {d_k + row * dim, dim}, Precision::split);
+                             before, {d_k + row * dim, dim}, ProductPrecision::split);
             });
             scatter(shape, d_q, to.q_first, to.q_rest, token, head);
         }

@@ -85,7 +85,7 @@ void linear_of_few(std::span<const LinearProduct> products, std::int64_t tokens,
     });
 }
 
-void linear_of_many(const LinearView& view, std::int64_t tokens, const float* x, float* y, Precision precision) {
+void linear_of_many(const LinearView& view, std::int64_t tokens, const float* x, float* y, ProductPrecision precision) {
     if (view.out_features() == 0) return;  // no RoPE rows, or no others
     const std::int64_t in = view.in_features();
     const std::int64_t out = view.out_features();
@@ -113,12 +113,12 @@ void linear_of_many(const LinearView& view, std::int64_t tokens, const float* x,
 
 std::int64_t linear_scratch(std::int64_t in_features) { return kMostRows * in_features; }
 
-void linear(std::span<const LinearProduct> products, std::int64_t tokens, const float* x, Precision precision) {
+void linear(std::span<const LinearProduct> products, std::int64_t tokens, const float* x, ProductPrecision precision) {
     if (tokens <= kFewTokens) return linear_of_few(products, tokens, x);
     for (const LinearProduct& product : products) linear_of_many(*product.view, tokens, x, product.y, precision);
 }
 
-void linear(const LinearView& view, std::int64_t tokens, const float* x, float* y, Precision precision) {
+void linear(const LinearView& view, std::int64_t tokens, const float* x, float* y, ProductPrecision precision) {
     const LinearProduct product{&view, y};
     linear({&product, 1}, tokens, x, precision);
 }

@@ -10,7 +10,7 @@ namespace mha2mla {
 /// @param x [tokens, in_features], y [tokens, out_features], both contiguous.
 /// @param precision of more than a few tokens; these have all of it.
 void linear(const LinearView& view, std::int64_t tokens, const float* x, float* y,
-            Precision precision = Precision::full);
+            ProductPrecision precision = ProductPrecision::full);
 
 /// One of several maps of the same x. @param y [tokens, out_features], contiguous
 struct LinearProduct {
@@ -19,7 +19,7 @@ struct LinearProduct {
 };
 /// linear() of each of them; for few tokens all at once.
 void linear(std::span<const LinearProduct> products, std::int64_t tokens, const float* x,
-            Precision precision = Precision::full);
+            ProductPrecision precision = ProductPrecision::full);
 
 /// dx = dy·W, or dx += dy·W if `add`: the gradient of linear() with respect to x from that with respect to y.
 /// @param dy [tokens, out_features], dx [tokens, in_features], both contiguous.

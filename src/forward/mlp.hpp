@@ -25,7 +25,7 @@ void activate_gradient(const MlpRule& rule, const Matrix& gate, const Matrix& up
 /// Buffers of mlp(), which holds kMlpTokens tokens of the wide rows at once.
 struct MlpWorkspace {
     Matrix gate, up;
-    Precision precision = Precision::full;  // of products with weights
+    ProductPrecision precision = ProductPrecision::full;  // of products with weights
 };
 inline constexpr std::int64_t kMlpTokens = 2048;
 

@@ -8,12 +8,12 @@ namespace {
 /// to = beta·to + aᵀ·b
 void add_product(const Matrix& a, const Matrix& b, float beta, float* to) {
     team_multiply(a.cols(), b.cols(), a.rows(), {{a.data(), a.cols()}, true}, {{b.data(), b.cols()}}, beta,
-                  {to, b.cols()}, Precision::split);
+                  {to, b.cols()}, ProductPrecision::split);
 }
 
 }  // namespace
 
-void project(const LinearView& view, const Matrix& x, Matrix& y, Precision precision) {
+void project(const LinearView& view, const Matrix& x, Matrix& y, ProductPrecision precision) {
     y.resize(x.rows(), view.out_features());
     linear(view, x.rows(), x.data(), y.data(), precision);
 }
@@ -37,7 +37,7 @@ void project_gradient(const Matrix& x, const Matrix& dy, const LinearGradient& t
 void project(const Matrix& x, const Matrix& w, const Vector& bias, Matrix& y) {
     y.resize(x.rows(), w.rows());
     team_multiply(x.rows(), w.rows(), x.cols(), {{x.data(), x.cols()}}, {{w.data(), w.cols()}, true}, 0.0F,
-                  {y.data(), y.cols()}, Precision::split);
+                  {y.data(), y.cols()}, ProductPrecision::split);
     if (bias.size() > 0) y.rowwise() += bias.transpose();
 }
 
@@ -49,7 +49,7 @@ void weight_gradient(const Matrix& a, const Matrix& b, Matrix& to) {
 void back_project(const Matrix& x, const Matrix& w, bool add, Matrix& y) {
     if (!add) y.setZero(x.rows(), w.cols());
     team_multiply(x.rows(), w.cols(), w.rows(), {{x.data(), x.cols()}}, {{w.data(), w.cols()}}, 1.0F,
-                  {y.data(), y.cols()}, Precision::split);
+                  {y.data(), y.cols()}, ProductPrecision::split);
 }
 
 }  // namespace mha2mla

@@ -7,7 +7,7 @@
 namespace mha2mla {
 
 /// y = x·Wᵀ + b by linear().
-void project(const LinearView& view, const Matrix& x, Matrix& y, Precision precision = Precision::full);
+void project(const LinearView& view, const Matrix& x, Matrix& y, ProductPrecision precision = ProductPrecision::full);
 /// Several maps of the same x; for few tokens all at once.
 struct Projected {
     const LinearView& view;

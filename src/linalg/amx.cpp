@@ -34,8 +34,7 @@ constexpr std::int64_t kStepBytes = 2 * kTileBytes;  // of a panel: tiles of the
 constexpr std::int64_t kBlock = 2 * kRows;           // rows and columns of the result that are held in tiles
 // What is packed at once: half a megabyte to one of each factor, which stays in the second cache.
 constexpr std::int64_t kMostRows = 256, kMostColumns = 512, kMostTerms = 768;
-
-constexpr std::int64_t kAhead = 64;
+constexpr std::int64_t kAhead = 64;  // floats of a row from what is packed to what is fetched
 
 struct Tile {
     __m512i rows[kRows];

@@ -23,9 +23,9 @@ Factor part(const Factor& factor, std::int64_t row, std::int64_t column) {
 }  // namespace
 
 void multiply(std::int64_t m, std::int64_t n, std::int64_t k, float alpha, const Factor& a, const Factor& b, float beta,
-              MatrixOut c, Precision precision) {
+              MatrixOut c, ProductPrecision precision) {
     if (m == 0 || n == 0) return;
-    if (precision == Precision::split && (beta == 0 || beta == 1) && amx_pays(m, n, k))
+    if (precision == ProductPrecision::split && (beta == 0 || beta == 1) && amx_pays(m, n, k))
         return amx_gemm(m, n, k, alpha, a, b, beta == 1, c);
     if (beta == 0) {  // BLAS with beta 1 is faster
         for (std::int64_t i = 0; i < m; ++i) std::fill_n(c.data + i * c.stride, n, 0.0F);
@@ -36,8 +36,8 @@ void multiply(std::int64_t m, std::int64_t n, std::int64_t k, float alpha, const
 }
 
 void team_multiply(std::int64_t m, std::int64_t n, std::int64_t k, const Factor& a, const Factor& b, float beta,
-                   MatrixOut c, Precision precision) {
-    if (precision == Precision::full || !amx_pays(m, n, k)) {
+                   MatrixOut c, ProductPrecision precision) {
+    if (precision == ProductPrecision::full || !amx_pays(m, n, k)) {
         return team_gemm(transposition(a), transposition(b), m, n, k, a.stored.data, a.stored.stride, b.stored.data,
                          b.stored.stride, beta, c.data, c.stride);
     }

@@ -11,15 +11,10 @@
 
 #include "linalg/amx.hpp"
 #include "mha2mla/matrix.hpp"
+#include "support/normal_matrix.hpp"
 
 namespace mha2mla::test {
 namespace {
-
-Matrix normal(std::int64_t rows, std::int64_t columns, unsigned seed) {
-    std::mt19937 random(seed);
-    std::normal_distribution<float> distribution;
-    return Matrix::NullaryExpr(rows, columns, [&] { return distribution(random); });
-}
 
 Factor factor_of(const Matrix& stored, bool transposed) { return {{stored.data(), stored.cols()}, transposed}; }
 
@@ -63,13 +58,13 @@ void expect_products(const Product& product, double tolerance) {
 
 constexpr double kSplitError = 4e-5;  // two BF16 of a factor hold 16 bits of it
 
-Product with(Precision precision) {
+Product with(ProductPrecision precision) {
     return [precision](std::int64_t m, std::int64_t n, std::int64_t k, float alpha, const Factor& a, const Factor& b,
                        float beta, MatrixOut c) { multiply(m, n, k, alpha, a, b, beta, c, precision); };
 }
 
-TEST(Gemm, OnOneThread) { expect_products(with(Precision::full), 1e-5); }
-TEST(Gemm, OnOneThreadSplit) { expect_products(with(Precision::split), kSplitError); }
+TEST(Gemm, OnOneThread) { expect_products(with(ProductPrecision::full), 1e-5); }
+TEST(Gemm, OnOneThreadSplit) { expect_products(with(ProductPrecision::split), kSplitError); }
 
 TEST(Gemm, OnTheTeam) {
     expect_products(
@@ -78,7 +73,7 @@ TEST(Gemm, OnTheTeam) {
             Matrix scaled = Eigen::Map<const Matrix, 0, Eigen::OuterStride<>>(
                 a.stored.data, a.transposed ? k : m, a.transposed ? m : k, Eigen::OuterStride<>(a.stored.stride));
             scaled *= alpha;
-            team_multiply(m, n, k, factor_of(scaled, a.transposed), b, beta, c, Precision::split);
+            team_multiply(m, n, k, factor_of(scaled, a.transposed), b, beta, c, ProductPrecision::split);
         },
         kSplitError);
 }

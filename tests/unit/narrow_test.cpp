@@ -14,15 +14,10 @@
 #include "forward/unpack.hpp"
 #include "mha2mla/matrix.hpp"
 #include "support/every_target.hpp"
+#include "support/normal_matrix.hpp"
 
 namespace mha2mla::test {
 namespace {
-
-Matrix normal(std::int64_t rows, std::int64_t columns, unsigned seed) {
-    std::mt19937 random(seed);
-    std::normal_distribution<float> distribution;
-    return Matrix::NullaryExpr(rows, columns, [&] { return distribution(random); });
-}
 
 /// The numbers as BF16 or F16, behind one byte, so that none is aligned; and what they are.
 struct Halves {

@@ -12,18 +12,13 @@
 #include "forward/unpack.hpp"
 #include "mha2mla/matrix.hpp"
 #include "support/every_target.hpp"
+#include "support/normal_matrix.hpp"
 
 namespace mha2mla::test {
 namespace {
 
 constexpr float kLowest = std::numeric_limits<float>::lowest();
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
-
-Matrix normal(std::int64_t rows, std::int64_t columns, unsigned seed) {
-    std::mt19937 random(seed);
-    std::normal_distribution<float> distribution;
-    return Matrix::NullaryExpr(rows, columns, [&] { return distribution(random); });
-}
 
 float rounded_to_bf16(float number) {
     const std::uint32_t word = static_cast<std::uint32_t>(to_bf16(number)) << 16U;
