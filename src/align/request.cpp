@@ -58,14 +58,6 @@ void refuse_alignment(const ModelConfig& config, const AlignOptions& options) {
                                                 " has no place for; choose layout " +
                                                 std::string(reference_layout().name));
     }
-    const auto has_experts = [](const LayerRules& rules) { return rules.mlp.mixture.experts > 0; };
-    if (std::none_of(config.rules.layers.begin(), config.rules.layers.end(), has_experts)) return;
-    const std::string start = "model_type '" + config.model_type + "' has experts, ";
-    if (options.quality.window > 1) {
-        throw Error(ErrorCode::unsupported, start + "through which quality " + std::string(options.quality.name) +
-                                                " does not descend yet; choose quality " +
-                                                std::string(kQualities.front().name));
-    }
 }
 
 AlignRequest usual_request(const ModelConfig& config, const AlignOptions& options) {

@@ -285,7 +285,13 @@ FinetuneMemory finetune_memory(const Model& model, const FinetuneOptions& option
     for (const LayerView& layer : model.layers) {
         std::uint64_t whole = 0, mlp = 0;
         for (const TensorView* tensor : tensors_of(layer)) whole += count(tensor);
-        for (const auto* linear : {&layer.gate, &layer.up, &layer.down}) mlp += count(linear->weight);
+        for (const TensorView* tensor : expert_tensors_of(layer)) mlp += count(tensor);
+        whole += mlp;
+        for (const auto* linear :
+             {&layer.gate, &layer.up, &layer.down, &layer.mixture.router, &layer.mixture.shared.gate,
+              &layer.mixture.shared.up, &layer.mixture.shared.down, &layer.mixture.shared_gate}) {
+            mlp += count(linear->weight);
+        }
         all += whole;
         trained += options.part == TrainedPart::all ? whole : whole - mlp;
     }
@@ -294,8 +300,13 @@ FinetuneMemory finetune_memory(const Model& model, const FinetuneOptions& option
     const auto heads = static_cast<std::uint64_t>(config.num_attention_heads * config.head_dim);
     const auto length = static_cast<std::uint64_t>(options.seq_len);
     const auto layers = static_cast<std::uint64_t>(config.num_hidden_layers);
+    std::int64_t width = config.intermediate_size;  // of an MLP or, with what its router says, of a mixture
+    for (const LayerRules& rules : config.rules.layers) {
+        const MixtureRule& mixture = rules.mlp.mixture;
+        width = std::max(width, std::max(mixture.width, mixture.shared_width) + mixture.experts);
+    }
     const std::uint64_t layer = 4 * tokens *
-                                (12 * hidden + 8 * heads + 6 * static_cast<std::uint64_t>(config.intermediate_size) +
+                                (12 * hidden + 8 * heads + 6 * static_cast<std::uint64_t>(width) +
                                  2 * static_cast<std::uint64_t>(config.num_attention_heads) * length);
     const std::uint64_t head = 4 * 4 * static_cast<std::uint64_t>(kHeadTokens * config.vocab_size);
     const auto batch = static_cast<std::uint64_t>(options.batch) * length;

@@ -10,6 +10,7 @@ std::vector<const TensorView*> read_tensors(const Model& model) {
     std::vector<const TensorView*> tensors = {model.embed_tokens, model.lm_head, model.norm.weight, model.norm.bias};
     for (const LayerView& layer : model.layers) {
         for (const TensorView* tensor : tensors_of(layer)) tensors.push_back(tensor);
+        for (const TensorView* tensor : expert_tensors_of(layer)) tensors.push_back(tensor);
     }
     return tensors;
 }

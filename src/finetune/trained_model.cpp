@@ -3,20 +3,10 @@
 #include <algorithm>
 
 #include "../forward/forward.hpp"
-#include "mha2mla/error.hpp"
+#include "../latent/build_layer.hpp"
 
 namespace mha2mla {
 namespace {
-
-const Model& trainable(const Model& model) {
-    for (std::int64_t layer = 0; layer < model.config.num_hidden_layers; ++layer) {
-        if (model.rules(layer).mlp.mixture.experts == 0) continue;
-        throw Error(ErrorCode::unsupported, model.checkpoint.directory().string() + ": layer " + std::to_string(layer) +
-                                                " is a mixture of experts, which has no gradient here; train this "
-                                                "checkpoint with transformers");
-    }
-    return model;
-}
 
 bool is_of_latent(const std::string& name) {
     return std::ranges::any_of(std::initializer_list<std::string_view>{"k_rope", "down", "up_k", "up_v"},
@@ -40,7 +30,7 @@ double hidden_loss(const Matrix& output, const Matrix& wanted, const TrainingBat
 }  // namespace
 
 TrainedModel::TrainedModel(const Model& source, TrainedPart part, std::int64_t seq_len, bool keep_activations)
-    : floats_(trainable(source)),
+    : floats_(source),
       seq_len_(seq_len),
       rotary_(source.config.rules, seq_len),
       latents_(source.layers.size()),
@@ -64,6 +54,9 @@ void TrainedModel::choose(TrainedPart part) {
         if (view.weight != nullptr) floats_.train(*view.weight, false);
         if (view.bias != nullptr) floats_.train(*view.bias, false);
     };
+    const auto train_mlp = [&](const MlpView& view) {
+        for (const auto* linear : {&view.gate, &view.up, &view.down}) train(*linear);
+    };
     const bool all = part == TrainedPart::all, norms = all || part == TrainedPart::attention_norms;
     for (std::size_t layer = 0; layer < model.layers.size(); ++layer) {
         const LayerView& view = model.layers[layer];
@@ -74,12 +67,21 @@ void TrainedModel::choose(TrainedPart part) {
             }
         }
         if (all) {
-            for (const auto* linear : {&view.gate, &view.up, &view.down}) train(*linear);
+            for (const auto* linear :
+                 {&view.gate, &view.up, &view.down, &view.mixture.router, &view.mixture.shared_gate}) {
+                train(*linear);
+            }
+            train_mlp(view.mixture.shared);
+            for (const MlpView& expert : view.mixture.experts) train_mlp(expert);
         }
         if (latents_[layer]) {
             const TensorView* output_bias = view.latent_attention().o.bias;
             if (part != TrainedPart::kv && output_bias != nullptr) floats_.train(*output_bias, false);
             choose_latent(part, static_cast<std::int64_t>(layer));
+            if (norms) {
+                train_norm(view.latent_attention().head_q_norm);
+                train_norm(view.latent_attention().head_k_norm);
+            }
             continue;
         }
         const AttentionView& attention = view.original_attention();
@@ -94,6 +96,7 @@ void TrainedModel::choose(TrainedPart part) {
             train_norm(attention.k_norm);
         }
     }
+    added_.norms = norms;
     if (norms) train_norm(model.norm);
     if (!all) return;
     floats_.train(*model.embed_tokens, true);
@@ -131,11 +134,15 @@ void TrainedModel::clear_gradients() {
 }
 
 SurroundingGradient TrainedModel::around(const LayerView& view) {
-    return {gradient(view.attention_norm),
-            gradient(view.attention_post_norm),
-            gradient(view.mlp_norm),
-            gradient(view.mlp_post_norm),
-            {gradient(view.gate), gradient(view.up), gradient(view.down)}};
+    const auto of_mlp = [&](const MlpView& mlp) {
+        return MlpGradient{gradient(mlp.gate), gradient(mlp.up), gradient(mlp.down)};
+    };
+    const MixtureView& mixture = view.mixture;
+    MixtureGradient experts{gradient(mixture.router), {}, of_mlp(mixture.shared), gradient(mixture.shared_gate)};
+    for (const MlpView& expert : mixture.experts) experts.experts.push_back(of_mlp(expert));
+    return {gradient(view.attention_norm), gradient(view.attention_post_norm),
+            gradient(view.mlp_norm),       gradient(view.mlp_post_norm),
+            of_mlp(mlp_of(view)),          std::move(experts)};
 }
 
 OriginalGradient TrainedModel::gradient_of(const LayerView& view) {
@@ -153,7 +160,8 @@ BlockStates& TrainedModel::states(std::int64_t layer) {
 void TrainedModel::run(std::int64_t layer, std::span<const std::int64_t> begins) {
     Activations& at = activations_[keep_activations_ ? static_cast<std::size_t>(layer) : 0];
     const Model& model = floats_.model();
-    if (const auto& latent = latents_[static_cast<std::size_t>(layer)]) {
+    if (auto& latent = latents_[static_cast<std::size_t>(layer)]) {
+        read_head_norms(model.layer(layer), latent->stored.layer);  // they may be trained
         return run_block(LatentBlock{model, layer, latent->stored.layer, seq_len_, begins}, at.latent);
     }
     run_block(OriginalBlock{model, layer, {rotary_[layer], seq_len_, begins}}, at.original);
@@ -171,9 +179,18 @@ void TrainedModel::go_back(std::int64_t layer, Matrix& d_hidden) {
         for (std::size_t i = 0; i < to.size(); ++i) *to[i] += *from[i];
         const auto to_biases = biases(latent->gradient.weights), from_biases = biases(added_.weights);
         for (std::size_t i = 0; i < to_biases.size(); ++i) *to_biases[i] += *from_biases[i];
+        if (added_.head_norms) add_head_norms(view, latent->stored.layer);
         return;
     }
     differentiate_block({model, layer, {rotary_[layer], seq_len_}}, at.original, d_hidden, gradient_of(view));
+}
+
+void TrainedModel::add_head_norms(const LayerView& view, const LatentLayer& layer) {
+    const auto add = [&](const NormView& norm, const HeadNorm& gradient) {
+        if (float* to = floats_.gradient(norm.weight)) gradient.add_to_weights(norm, layer.shape, layer.pairs, to);
+    };
+    add(view.latent_attention().head_q_norm, added_.head_norms->query);
+    add(view.latent_attention().head_k_norm, added_.head_norms->key);
 }
 
 std::array<double, 3> TrainedModel::accumulate(const TrainingBatch& batch, const Teacher* teacher,

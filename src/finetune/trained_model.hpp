@@ -23,7 +23,7 @@ struct TrainingBatch {
 /// maps that it consists of, without what its layout puts around them (read_stored_layer()).
 class TrainedModel {
 public:
-    /// @throws Error{unsupported} naming what has no gradient.
+    /// @throws Error{unsupported} naming the layer if its queries go through a latent of their own.
     TrainedModel(const Model& source, TrainedPart part, std::int64_t seq_len, bool keep_activations);
 
     /// Adds to the gradients. @param teacher hidden states behind its last layer, and its head; null: none.
@@ -51,6 +51,7 @@ private:
     void choose_latent(TrainedPart part, std::int64_t layer);
     void run(std::int64_t layer, std::span<const std::int64_t> begins);
     void go_back(std::int64_t layer, Matrix& d_hidden);
+    void add_head_norms(const LayerView& view, const LatentLayer& layer);
     [[nodiscard]] LinearGradient gradient(const LinearView& view) {
         return {floats_.gradient(view.weight), floats_.gradient(view.bias)};
     }

@@ -14,25 +14,35 @@ Row part_of(const HeadColumns& part, std::int64_t token, std::int64_t head, std:
     return {part.data + token * part.stride + head * part.step, dim};
 }
 
-/// The weights of heads in the order of their rows: pairs that rotate, then the others, each in halves.
-HeadNorm head_norm(const NormView& view, const AttentionShape& shape, std::int64_t heads,
-                   std::span<const std::vector<std::int64_t>> pairs) {
+/// Where a head's numbers stand, in the order of its rows (pairs that rotate, then the others, each in halves), and
+/// where their weights do: body(head, whether it rotates, place in its part, index of the weight).
+template <typename Body>
+void for_each_weight(const NormView& view, const AttentionShape& shape, std::int64_t heads,
+                     std::span<const std::vector<std::int64_t>> pairs, const Body& body) {
     const std::int64_t dim = shape.head_dim, half = dim / 2, group = heads / shape.num_kv_heads;
-    std::vector<float> weights(static_cast<std::size_t>(view.weight->shape[0]));
-    to_float(*view.weight, 0, weights);
     const auto rope_dim = static_cast<std::int64_t>(2 * pairs.front().size());
-    HeadNorm norm{view.rule.eps, static_cast<std::int64_t>(weights.size()) != dim, Matrix(heads, rope_dim),
-                  Matrix(heads, dim - rope_dim)};
+    const bool whole = view.weight->shape[0] != dim;
     for (std::int64_t head = 0; head < heads; ++head) {
         const auto& kept = pairs[static_cast<std::size_t>(head / group)];
         std::int64_t rope = 0, nope = 0;
         for (std::int64_t place = 0; place < dim; ++place) {
             const bool rotates = std::binary_search(kept.begin(), kept.end(), place % half);
             const std::int64_t within = !view.by_part ? place : rotates ? rope : rope_dim + nope;
-            const auto at = static_cast<std::size_t>((norm.whole ? head * dim : 0) + within);
-            (rotates ? norm.rope(head, rope++) : norm.nope(head, nope++)) = weights[at] + view.rule.weight_offset;
+            body(head, rotates, rotates ? rope++ : nope++, (whole ? head * dim : 0) + within);
         }
     }
+}
+
+HeadNorm head_norm(const NormView& view, const AttentionShape& shape, std::int64_t heads,
+                   std::span<const std::vector<std::int64_t>> pairs) {
+    std::vector<float> weights(static_cast<std::size_t>(view.weight->shape[0]));
+    to_float(*view.weight, 0, weights);
+    const auto rope_dim = static_cast<std::int64_t>(2 * pairs.front().size());
+    HeadNorm norm{view.rule.eps, std::ssize(weights) != shape.head_dim, Matrix(heads, rope_dim),
+                  Matrix(heads, shape.head_dim - rope_dim)};
+    for_each_weight(view, shape, heads, pairs, [&](std::int64_t head, bool rotates, std::int64_t at, std::int64_t of) {
+        (rotates ? norm.rope : norm.nope)(head, at) = weights[static_cast<std::size_t>(of)] + view.rule.weight_offset;
+    });
     return norm;
 }
 
@@ -96,6 +106,33 @@ void HeadNorm::back(const Matrix& scales, const HeadColumns& rope_part, const He
             each([&](const Row& x, Row d, const auto&) { d = (static_cast<float>(scale) * d - along * x).eval(); });
         }
     });
+}
+
+HeadNorm HeadNorm::weight_gradient(const Matrix& scales, const HeadColumns& rope_part, const HeadColumns& nope_part,
+                                   const HeadColumns& d_rope, const HeadColumns& d_nope) const {
+    HeadNorm to{eps, whole, Matrix(rope.rows(), rope.cols()), Matrix(nope.rows(), nope.cols())};
+    parallel_for(heads(), [&](std::int64_t head, std::vector<float>&) {
+        const auto sum = [&](const HeadColumns& part, const HeadColumns& d, Eigen::Index dim) {
+            Eigen::RowVectorXd all = Eigen::RowVectorXd::Zero(dim);
+            for (std::int64_t token = 0; token < scales.rows(); ++token) {
+                const float scale = scales(token, whole ? 0 : head);
+                all += (scale * part_of(part, token, head, dim).cwiseProduct(part_of(d, token, head, dim)))
+                           .template cast<double>();
+            }
+            return Eigen::RowVectorXf(all.cast<float>());
+        };
+        to.rope.row(head) = sum(rope_part, d_rope, rope.cols());
+        to.nope.row(head) = sum(nope_part, d_nope, nope.cols());
+    });
+    return to;
+}
+
+void HeadNorm::add_to_weights(const NormView& view, const AttentionShape& shape,
+                              std::span<const std::vector<std::int64_t>> pairs, float* to) const {
+    for_each_weight(view, shape, heads(), pairs,
+                    [&](std::int64_t head, bool rotates, std::int64_t at, std::int64_t of) {
+                        to[of] += (rotates ? rope : nope)(head, at);
+                    });
 }
 
 std::optional<HeadNorms> head_norms(const NormView& query, const NormView& key, const AttentionShape& shape,

@@ -27,6 +27,14 @@ struct HeadNorm {
     /// dx = s·(dy∘w) − s³·x·⟨x, dy∘w⟩ / n over the n numbers that are normed together.
     void back(const Matrix& scales, const HeadColumns& rope_part, const HeadColumns& nope_part,
               const HeadColumns& d_rope, const HeadColumns& d_nope) const;
+    /// The derivatives by this norm's weights, one head beside another; eps and whole as here. Call it before back().
+    /// @param d_rope, d_nope by what apply() gave.
+    [[nodiscard]] HeadNorm weight_gradient(const Matrix& scales, const HeadColumns& rope_part,
+                                           const HeadColumns& nope_part, const HeadColumns& d_rope,
+                                           const HeadColumns& d_nope) const;
+    /// Adds such derivatives to those by the weight that head_norms() read: `to` is of its shape.
+    void add_to_weights(const NormView& view, const AttentionShape& shape,
+                        std::span<const std::vector<std::int64_t>> pairs, float* to) const;
     /// Multiplies one part of each head by its scales and weights.
     static void apply_part(const Matrix& scales, const Matrix& weights, const HeadColumns& part);
 };

@@ -11,8 +11,6 @@
 namespace mha2mla {
 namespace {
 
-float sigmoid(float x) { return 1.0F / (1.0F + std::exp(-x)); }
-
 void logits_to_scores(ExpertScore kind, std::span<float> row) {
     if (kind == ExpertScore::softmax) {
         softmax(row.data(), std::ssize(row));
@@ -79,42 +77,52 @@ void share(const MlpRule& rule, const MixtureView& view, const Matrix& x, Mixtur
 
 }  // namespace
 
+float sigmoid(float x) { return 1.0F / (1.0F + std::exp(-x)); }
+
 std::int64_t mixture_scratch(const MixtureRule& rule, std::int64_t hidden) {
     if (rule.experts == 0) return 0;
     constexpr auto kFloats = static_cast<std::int64_t>(sizeof(RoutedToken) / sizeof(float));
-    return rule.experts + 1 + kFloats * rule.per_token + 2 * hidden;
+    return 2 * rule.experts + 1 + kFloats * rule.per_token + 2 * hidden;
 }
 
-void route(const MixtureRule& rule, std::span<const float> correction, Matrix& scores,
+void route(const MixtureRule& rule, std::span<const float> correction, Matrix& scores, Matrix& weights,
            std::vector<std::vector<RoutedToken>>& to) {
+    weights.resize(scores.rows(), scores.cols());
     for_each_token(scores.rows(), [&](std::int64_t t) {
-        const std::span row(scores.row(t).data(), static_cast<std::size_t>(scores.cols()));
-        logits_to_scores(rule.score, row);
-        choose(rule, correction, row);
+        const auto experts = static_cast<std::size_t>(scores.cols());
+        logits_to_scores(rule.score, {scores.row(t).data(), experts});
+        weights.row(t) = scores.row(t);
+        choose(rule, correction, {weights.row(t).data(), experts});
     });
     to.resize(static_cast<std::size_t>(rule.experts));
     for (std::int64_t e = 0; e < rule.experts; ++e) {
         auto& tokens = to[static_cast<std::size_t>(e)];
         tokens.clear();
-        for (std::int64_t t = 0; t < scores.rows(); ++t) {
-            if (scores(t, e) != 0) tokens.push_back({t, scores(t, e)});
+        for (std::int64_t t = 0; t < weights.rows(); ++t) {
+            if (weights(t, e) != 0) tokens.push_back({t, weights(t, e)});
         }
     }
 }
 
-void mixture(const MlpRule& rule, const MixtureView& view, const Matrix& x, MixtureWorkspace& work, Matrix& out) {
+void choose_experts(const MixtureRule& rule, const MixtureView& view, const Matrix& x, MixtureWorkspace& work) {
     project(view.router, x, work.scores);
-    std::vector<float> correction(view.correction != nullptr ? static_cast<std::size_t>(rule.mixture.experts) : 0);
+    std::vector<float> correction(view.correction != nullptr ? static_cast<std::size_t>(rule.experts) : 0);
     if (view.correction != nullptr) to_float(*view.correction, 0, correction);
-    route(rule.mixture, correction, work.scores, work.routed);
+    route(rule, correction, work.scores, work.weights, work.routed);
+}
+
+void gather_tokens(const Matrix& x, std::span<const RoutedToken> tokens, Matrix& rows) {
+    rows.resize(std::ssize(tokens), x.cols());
+    for (Eigen::Index i = 0; i < rows.rows(); ++i) rows.row(i) = x.row(tokens[static_cast<std::size_t>(i)].token);
+}
+
+void mixture(const MlpRule& rule, const MixtureView& view, const Matrix& x, MixtureWorkspace& work, Matrix& out) {
+    choose_experts(rule.mixture, view, x, work);
     share(rule, view, x, work, out);
     for (std::size_t e = 0; e < view.experts.size(); ++e) {
         const std::vector<RoutedToken>& tokens = work.routed[e];
         if (tokens.empty()) continue;
-        work.rows.resize(std::ssize(tokens), x.cols());
-        for (Eigen::Index i = 0; i < work.rows.rows(); ++i) {
-            work.rows.row(i) = x.row(tokens[static_cast<std::size_t>(i)].token);
-        }
+        gather_tokens(x, tokens, work.rows);
         mlp(rule, view.experts[e], work.rows, work.mlp, work.output);
         for (Eigen::Index i = 0; i < work.output.rows(); ++i) {
             const RoutedToken& routed = tokens[static_cast<std::size_t>(i)];

@@ -33,13 +33,6 @@ std::vector<std::int64_t> in_order(std::int64_t count) {
 
 Vector whole_bias(const TensorView* bias) { return gathered_bias(bias, in_order(bias == nullptr ? 0 : bias->rows())); }
 
-std::optional<HeadNorms> norms_of(const LayerView& view, const AttentionShape& shape, const LayerPairs& pairs) {
-    if (view.latent()) {
-        return head_norms(view.latent_attention().head_q_norm, view.latent_attention().head_k_norm, shape, pairs);
-    }
-    return head_norms(view.original_attention().q_norm, view.original_attention().k_norm, shape, pairs);
-}
-
 LatentShape per_head_shape(const Model& model, const LayerPairs& pairs) {
     return model.config.latent_shape(static_cast<std::int64_t>(2 * pairs.front().size()), 0, Factorization::joint);
 }
@@ -52,13 +45,23 @@ Matrix all_rows(const TensorView& tensor) {
     return result;
 }
 
+void read_head_norms(const LayerView& view, LatentLayer& to) {
+    if (view.latent()) {
+        const LatentAttentionView& attention = view.latent_attention();
+        to.head_norms = head_norms(attention.head_q_norm, attention.head_k_norm, to.shape, to.pairs);
+    } else {
+        const AttentionView& attention = view.original_attention();
+        to.head_norms = head_norms(attention.q_norm, attention.k_norm, to.shape, to.pairs);
+    }
+}
+
 LatentLayer empty_layer(const Model& model, std::int64_t layer, const LatentShape& shape, const LayerPairs& pairs,
                         std::int64_t positions) {
     LatentLayer result;
     result.shape = shape;
     result.pairs = pairs;
     result.rule = ordered_attention(model.rules(layer));
-    result.head_norms = norms_of(model.layer(layer), shape, pairs);
+    read_head_norms(model.layer(layer), result);
     result.rotary =
         std::make_shared<const RotaryTable>(ordered_rule(model.rules(layer).rotary, shape.head_dim), positions);
     return result;

@@ -8,7 +8,9 @@ namespace mha2mla {
 /// A whole tensor as float32. @throws Error{numeric} naming it if it is not finite.
 [[nodiscard]] Matrix all_rows(const TensorView& tensor);
 
-/// A layer without weights: its sizes, rules and rotation.
+/// Sets the norms of queries and keys, whose places follow from the layer's shape and pairs.
+void read_head_norms(const LayerView& view, LatentLayer& to);
+/// A layer without weights: its sizes, rules, rotation and norms of heads.
 /// @param positions of the longest sequence that it will run on.
 [[nodiscard]] LatentLayer empty_layer(const Model& model, std::int64_t layer, const LatentShape& shape,
                                       const LayerPairs& pairs, std::int64_t positions);

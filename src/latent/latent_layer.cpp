@@ -50,17 +50,22 @@ KeptInput input_of(const LatentLayer& layer, const LatentActivations& at) {
 
 /// Turns derivatives by normed queries and keys into those before the norms.
 void norm_heads_gradient(const LatentLayer& layer, const LatentActivations& at, Matrix& d_q, Matrix& d_k_rope,
-                         Matrix& d_k_nope) {
+                         Matrix& d_k_nope, LatentGradient& to) {
     const LatentShape& shape = layer.shape;
     Matrix raw_q = at.raw_q, raw_k_rope = at.raw_k_rope, raw_k_nope = at.raw_k_nope;
     const auto [query_rope, query_nope] = query_parts(shape, raw_q);
     const auto [d_query_rope, d_query_nope] = query_parts(shape, d_q);
-    layer.head_norms->query.back(at.q_scales, query_rope, query_nope, d_query_rope, d_query_nope);
-    const HeadRows rope = {0, shape.rope_dim}, nope = {0, shape.nope_dim()};
-    layer.head_norms->key.back(at.k_scales, head_columns(raw_k_rope, shape.rope_keys(), rope),
-                               head_columns(raw_k_nope, shape.up_heads(), nope),
-                               head_columns(d_k_rope, shape.rope_keys(), rope),
-                               head_columns(d_k_nope, shape.up_heads(), nope));
+    const HeadColumns key_rope = head_columns(raw_k_rope, shape.rope_keys(), {0, shape.rope_dim}),
+                      key_nope = head_columns(raw_k_nope, shape.up_heads(), {0, shape.nope_dim()}),
+                      d_key_rope = head_columns(d_k_rope, shape.rope_keys(), {0, shape.rope_dim}),
+                      d_key_nope = head_columns(d_k_nope, shape.up_heads(), {0, shape.nope_dim()});
+    const auto& [query, key] = *layer.head_norms;
+    if (to.norms) {
+        to.head_norms = {query.weight_gradient(at.q_scales, query_rope, query_nope, d_query_rope, d_query_nope),
+                         key.weight_gradient(at.k_scales, key_rope, key_nope, d_key_rope, d_key_nope)};
+    }
+    query.back(at.q_scales, query_rope, query_nope, d_query_rope, d_query_nope);
+    key.back(at.k_scales, key_rope, key_nope, d_key_rope, d_key_nope);
 }
 
 /// Where all heads share one rotated key: a copy of it for each.
@@ -138,11 +143,12 @@ void differentiate_latent(const LatentLayer& layer, std::int64_t seq_len, const 
                              {d_k_nope.data(), d_k_nope.cols()},
                              {d_v.data(), d_v.cols()}});
     sum_over_heads(shape, d_k_rope);
+    to.head_norms.reset();
     const bool rotates_first = layer.rule.rotates_before_norm;
-    if (layer.head_norms && rotates_first) norm_heads_gradient(layer, at, d_q, d_k_rope, d_k_nope);
+    if (layer.head_norms && rotates_first) norm_heads_gradient(layer, at, d_q, d_k_rope, d_k_nope, to);
     rotate(layer, seq_len, shape.num_heads, Turn::back, d_q);
     rotate(layer, seq_len, shape.rope_keys(), Turn::back, d_k_rope);
-    if (layer.head_norms && !rotates_first) norm_heads_gradient(layer, at, d_q, d_k_rope, d_k_nope);
+    if (layer.head_norms && !rotates_first) norm_heads_gradient(layer, at, d_q, d_k_rope, d_k_nope, to);
     weight_gradient(d_q, input, d.q);
     weight_gradient(d_k_rope, input, d.k_rope);
     weight_gradient(d_k_nope, at.latent, d.up_k);

@@ -42,10 +42,11 @@ struct LatentActivations {
 void run_latent(const LatentLayer& layer, std::int64_t seq_len, const Matrix& input, LatentActivations& to,
                 std::span<const std::int64_t> begins = {});
 
-/// Derivatives of a loss by a layer's weights, and by its biases if they are asked for.
+/// Derivatives of a loss by a layer's weights, and by its biases and the norms of its heads if they are asked for.
 struct LatentGradient {
     LatentWeights weights;
-    bool biases = false;
+    bool biases = false, norms = false;
+    std::optional<HeadNorms> head_norms = {};  // HeadNorm::weight_gradient(); nothing where the layer has none
 };
 
 /// Sets `to`, and d_input unless it is null, from the derivative by the output. Results do not depend on the threads.

@@ -15,7 +15,12 @@ void run_behind_attention(const LayerView& view, const LayerRules& rules, BlockS
     } else {
         optional_norm(view.mlp_norm, at.middle, at.mlp_normed);
     }
-    mlp_keeping(rules.mlp, mlp_of(view), at.mlp_normed, at.mlp, at.mlp_output);
+    if (rules.mlp.mixture.experts > 0) {
+        MixtureWorkspace work;
+        mixture(rules.mlp, view.mixture, at.mlp_normed, work, at.mlp_output);
+    } else {
+        mlp_keeping(rules.mlp, mlp_of(view), at.mlp_normed, at.mlp, at.mlp_output);
+    }
     optional_norm(view.mlp_post_norm, at.mlp_output, at.output);
     at.output = at.middle + rules.residual_scale * at.output;
 }
@@ -23,9 +28,13 @@ void run_behind_attention(const LayerView& view, const LayerRules& rules, BlockS
 Matrix back_to_attention(const LayerView& view, const LayerRules& rules, const BlockStates& at, Matrix& d_hidden,
                          Matrix& d_normed, const SurroundingGradient& to) {
     Matrix d_mlp_normed;
-    mlp_gradient(rules.mlp, mlp_of(view), at.mlp_normed, at.mlp,
-                 branch_gradient(view.mlp_post_norm, rules.residual_scale, at.mlp_output, d_hidden, to.mlp_post_norm),
-                 d_mlp_normed, to.mlp);
+    const Matrix d_mlp =
+        branch_gradient(view.mlp_post_norm, rules.residual_scale, at.mlp_output, d_hidden, to.mlp_post_norm);
+    if (rules.mlp.mixture.experts > 0) {
+        mixture_gradient(rules.mlp, view.mixture, at.mlp_normed, d_mlp, d_mlp_normed, to.mixture);
+    } else {
+        mlp_gradient(rules.mlp, mlp_of(view), at.mlp_normed, at.mlp, d_mlp, d_mlp_normed, to.mlp);
+    }
     if (rules.parallel) {
         d_normed = std::move(d_mlp_normed);
     } else {

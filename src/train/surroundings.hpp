@@ -1,6 +1,7 @@
 #pragma once
 /// What stands around the attention of a block: norms, which a family may not have, the MLP, and both residual sums.
 
+#include "../forward/mixture.hpp"
 #include "../forward/mlp.hpp"
 #include "../forward/norm.hpp"
 
@@ -13,15 +14,16 @@ struct BlockStates {
     Matrix attention_output;  // with its bias, before the norm behind it
     Matrix middle;            // hidden states behind the attention
     Matrix mlp_normed;        // what the MLP reads
-    MlpActivations mlp;
-    Matrix mlp_output;  // before the norm behind it
-    Matrix output;      // hidden states behind the block
+    MlpActivations mlp;       // unless there are experts
+    Matrix mlp_output;        // before the norm behind it
+    Matrix output;            // hidden states behind the block
 };
 
 /// Where derivatives by the weights around the attention are added; null members: not computed.
 struct SurroundingGradient {
     NormGradient attention_norm, attention_post_norm, mlp_norm, mlp_post_norm;
     MlpGradient mlp;
+    MixtureGradient mixture;  // where there are experts
 };
 
 /// From at.input to at.normed.

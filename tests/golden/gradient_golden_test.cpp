@@ -20,13 +20,16 @@ public:
     }
     LinearGradient of(const LinearView& view) { return {of(view.weight), of(view.bias)}; }
     NormGradient of(const NormView& view) { return {of(view.weight), of(view.bias)}; }
+    MlpGradient of(const MlpView& view) { return {of(view.gate), of(view.up), of(view.down)}; }
+    MixtureGradient of(const MixtureView& view) {
+        MixtureGradient result{of(view.router), {}, of(view.shared), of(view.shared_gate)};
+        for (const MlpView& expert : view.experts) result.experts.push_back(of(expert));
+        return result;
+    }
     OriginalGradient of(const LayerView& view) {
         const AttentionView& attention = view.original_attention();
-        return {{of(view.attention_norm),
-                 of(view.attention_post_norm),
-                 of(view.mlp_norm),
-                 of(view.mlp_post_norm),
-                 {of(view.gate), of(view.up), of(view.down)}},
+        return {{of(view.attention_norm), of(view.attention_post_norm), of(view.mlp_norm), of(view.mlp_post_norm),
+                 of(mlp_of(view)), of(view.mixture)},
                 of(attention.q_norm),
                 of(attention.k_norm),
                 of(attention.q),
@@ -93,8 +96,8 @@ TEST_P(GradientGolden, OfEveryTensorEqualsThatOfTransformers) {
     }
 }
 
-INSTANTIATE_TEST_SUITE_P(Families, GradientGolden, testing::Values("llama-bias-llama3", "qwen2", "qwen3", "gemma2"),
-                         family_test_name);
+INSTANTIATE_TEST_SUITE_P(Families, GradientGolden,
+                         testing::Values("llama-bias-llama3", "qwen2", "qwen3", "gemma2", "mixtral"), family_test_name);
 
 }  // namespace
 }  // namespace mha2mla::test

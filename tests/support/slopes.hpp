@@ -3,21 +3,13 @@
 
 #include <algorithm>
 #include <cmath>
-#include <random>
 #include <string>
 
 #include "mha2mla/checkpoint.hpp"
 #include "mha2mla/matrix.hpp"
+#include "normal_matrix.hpp"
 
 namespace mha2mla::test {
-
-inline Matrix normal_matrix(std::int64_t rows, std::int64_t columns, unsigned seed) {
-    std::mt19937 random(seed);
-    std::normal_distribution<float> normal;
-    Matrix matrix(rows, columns);
-    for (Eigen::Index i = 0; i < matrix.size(); ++i) matrix.data()[i] = normal(random);
-    return matrix;
-}
 
 /// A tensor whose numbers lie in a matrix, which must outlive it.
 inline TensorView tensor_of(const Matrix& values, Shape shape) {

@@ -25,21 +25,33 @@ struct Form {
     LatentNorm norm = LatentNorm::identity;
     bool biased = false;
     std::optional<Factorization> factorization = std::nullopt;  // a conversion in stages
+    const char* family = nullptr;                               // of the golden checkpoints, in place of a tiny Llama
 };
 
 constexpr Form in_stages(const char* name, Factorization factorization, bool biased = false) {
     return {name, "mha2mla", LatentNorm::identity, biased, factorization};
 }
 
+/// A golden checkpoint, converted with what its family adds to attention or to the MLP.
+constexpr Form family(const char* name, const char* folder) {
+    return {name, "mha2mla", LatentNorm::identity, false, Factorization::joint, folder};
+}
+
 /// A tiny model in one of the forms that can be trained.
 class Trainable : public testing::TestWithParam<Form> {
 protected:
     void SetUp() override {
-        write_tiny_model(directory_ / "source", {.attention_bias = GetParam().biased});
-        const Model source = Model::open(directory_ / "source");
+        std::filesystem::path folder = directory_ / "source";
+        if (GetParam().family != nullptr) {
+            MHA2MLA_NEEDS_SHARED(GetParam().family);
+            folder = shared(GetParam().family);
+        } else {
+            write_tiny_model(folder, {.attention_bias = GetParam().biased});
+        }
+        const Model source = Model::open(folder);
         vocab_ = source.config.vocab_size;
         const std::string layout = GetParam().layout;
-        if (layout.empty()) return model_.emplace(Model::open(directory_ / "source")), void();
+        if (layout.empty()) return model_.emplace(Model::open(folder)), void();
         if (GetParam().factorization) return convert_in_stages(source, *GetParam().factorization);
         const auto ids = pseudo_text(vocab_, 8 * kLength);
         AlignOptions options{0, 4, layout == "deepseek" ? 12 : 6, {"", 0, 4 * kLength, ""}, &find_layout(layout)};
@@ -149,7 +161,12 @@ INSTANTIATE_TEST_SUITE_P(
                     Form{"deepseek", "deepseek"}, Form{"deepseek_constant", "deepseek", LatentNorm::constant},
                     Form{"deepseek_trained", "deepseek", LatentNorm::trained},
                     Form{"deepseek_biased", "deepseek", LatentNorm::identity, true},
-                    Form{"deepseek_constant_biased", "deepseek", LatentNorm::constant, true}),
+                    Form{"deepseek_constant_biased", "deepseek", LatentNorm::constant, true},
+                    family("qwen2_moe_per_head", "golden/families5/qwen2-moe"),
+                    family("qwen3_moe_per_head", "golden/families5/qwen3-moe-raw"),
+                    family("qwen3_per_head", "golden/families5/qwen3"),
+                    family("olmo2_per_head", "golden/families5/olmo2"),
+                    family("gemma3_per_head", "golden/families5/gemma3")),
     [](const auto& info) { return std::string(info.param.name); });
 
 class FinetuneTest : public testing::Test {
@@ -275,10 +292,6 @@ TEST_F(FinetuneTest, ABatchWithoutAnythingToPredictIsSaid) {
 }
 
 TEST_F(FinetuneTest, RefusesWhatItCannotTrain) {
-    write_tiny_model(directory_ / "experts", {.experts = 4});
-    const Model experts = Model::open(directory_ / "experts");
-    expect_error(ErrorCode::unsupported, {"mixture of experts"},
-                 [&] { (void)Finetuner(experts, nullptr, text_, options_); });
     write_tiny_model(directory_ / "teacher", {.vocab = 32});
     const Model teacher = Model::open(directory_ / "teacher");
     expect_error(ErrorCode::usage, {"vocab_size"}, [&] { (void)Finetuner(*model_, &teacher, text_, options_); });

@@ -27,9 +27,9 @@ constexpr std::int64_t kExtra = 3;  // numbers between two rows of an operand
 double worst_error(const Product& product, std::int64_t m, std::int64_t n, std::int64_t k, unsigned seed) {
     const bool a_transposed = (seed & 1U) != 0, b_transposed = (seed & 2U) != 0, add = (seed & 4U) != 0;
     const float alpha = (seed & 8U) != 0 ? 0.37F : 1.0F;
-    Matrix a = a_transposed ? normal(k, m + kExtra, seed) : normal(m, k + kExtra, seed);
-    const Matrix b = b_transposed ? normal(n, k + kExtra, seed + 1) : normal(k, n + kExtra, seed + 1);
-    Matrix c = normal(m + 1, n + kExtra, seed + 2);
+    Matrix a = a_transposed ? normal_matrix(k, m + kExtra, seed) : normal_matrix(m, k + kExtra, seed);
+    const Matrix b = b_transposed ? normal_matrix(n, k + kExtra, seed + 1) : normal_matrix(k, n + kExtra, seed + 1);
+    Matrix c = normal_matrix(m + 1, n + kExtra, seed + 2);
     const Matrix before = c;
     product(m, n, k, alpha, factor_of(a, a_transposed), factor_of(b, b_transposed), add ? 1.0F : 0.0F,
             {c.data(), c.cols()});
@@ -89,7 +89,7 @@ TEST(Gemm, OnTiles) {
 /// A weight of BF16 has no low halves, which are then left out; with them the result must be the same.
 TEST(Gemm, WeightsOfBf16AreExactOnTiles) {
     if (!has_amx()) return;
-    Matrix b = normal(96, 128, 1);
+    Matrix b = normal_matrix(96, 128, 1);
     for (float& value : b.reshaped()) {
         std::uint32_t bits = 0;
         std::memcpy(&bits, &value, sizeof bits);

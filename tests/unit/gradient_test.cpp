@@ -2,6 +2,7 @@
 #include <complex>
 
 #include "forward/head.hpp"
+#include "forward/mixture.hpp"
 #include "forward/mlp.hpp"
 #include "forward/norm.hpp"
 #include "forward/rotary.hpp"
@@ -312,9 +313,103 @@ TEST(Gradient, SquaredErrorOfWeightedTokens) {
     expect_slopes("output", exact, d_output.data(), loss);
 }
 
+/// down(silu(gate(x)) ∘ up(x)) by the weights of `of`: gate, up, down.
+MatrixD mlp_by_definition(std::span<const Weight> of, const MatrixD& x) {
+    const MatrixD gate = x * of[0].exact.transpose();
+    return gate.unaryExpr([](double v) { return act_by_definition(Activation::silu, v); })
+               .cwiseProduct(x * of[1].exact.transpose()) *
+           of[2].exact.transpose();
+}
+
+/// Which experts a token goes through is given, as its gradient takes it.
+MatrixD mixture_by_definition(const MixtureRule& rule, std::span<const Weight> weights, const MatrixD& shared_gate,
+                              const std::vector<std::vector<RoutedToken>>& routed, const MatrixD& x) {
+    const auto experts = static_cast<std::size_t>(rule.experts);
+    MatrixD scores = (x * weights.back().exact.transpose()).array().exp();
+    for (Eigen::Index t = 0; t < x.rows(); ++t) {
+        if (rule.score == ExpertScore::softmax) scores.row(t) /= scores.row(t).sum();
+        if (rule.score == ExpertScore::sigmoid) scores.row(t).array() /= 1 + scores.row(t).array();
+    }
+    MatrixD sums = MatrixD::Zero(x.rows(), 1), out = MatrixD::Zero(x.rows(), x.cols());
+    for (std::size_t e = 0; e < experts; ++e) {
+        for (const RoutedToken& at : routed[e]) sums(at.token, 0) += scores(at.token, static_cast<Eigen::Index>(e));
+    }
+    for (std::size_t e = 0; e < experts; ++e) {
+        const MatrixD output = mlp_by_definition(weights.subspan(3 * e, 3), x);
+        for (const auto& [t, weight] : routed[e]) {
+            const double score = scores(t, static_cast<Eigen::Index>(e));
+            out.row(t) += double(rule.scale) * (rule.normalised ? score / sums(t, 0) : score) * output.row(t);
+        }
+    }
+    if (rule.shared_width == 0) return out;
+    const MatrixD output = mlp_by_definition(weights.subspan(3 * experts, 3), x);
+    for (Eigen::Index t = 0; t < x.rows(); ++t) {
+        const double logit = x.row(t).dot(shared_gate.row(0));
+        out.row(t) += (rule.shared_gate ? 1 / (1 + std::exp(-logit)) : 1.0) * output.row(t);
+    }
+    return out;
+}
+
+TEST(Gradient, OfExpertsTheirRouterAndTheSharedOne) {
+    constexpr std::int64_t kTokens = 40, kHidden = 5, kWidth = 4, kExperts = 4;
+    for (const auto score : {ExpertScore::softmax, ExpertScore::sigmoid})
+        for (const bool normalised : {false, true})
+            for (const bool gate : {false, true}) {
+                const std::string what = std::string(score == ExpertScore::softmax ? "softmax" : "sigmoid") +
+                                         (normalised ? ", normalised" : "") + (gate ? ", gate: " : ": ");
+                MlpRule rule;
+                MixtureRule& mixed = rule.mixture;
+                mixed.experts = kExperts, mixed.per_token = 2, mixed.width = kWidth;
+                mixed.score = score, mixed.normalised = normalised, mixed.scale = 1.5F;
+                mixed.shared_gate = gate;
+                if (gate || normalised) mixed.shared_width = kWidth;
+                std::vector<Weight> weights;  // of each expert, of the shared one, and of the router
+                weights.reserve(3 * (kExperts + 1) + 1);
+                for (unsigned i = 0; i < 3 * (kExperts + 1); ++i) {
+                    weights.emplace_back(i % 3 == 2 ? kHidden : kWidth, i % 3 == 2 ? kWidth : kHidden, i + 1);
+                }
+                weights.emplace_back(kExperts, kHidden, 100);
+                Weight shared_gate(1, kHidden, 101);
+                const auto mlp_at = [&](std::size_t i) {
+                    return MlpView{{&weights[i].tensor}, {&weights[i + 1].tensor}, {&weights[i + 2].tensor}};
+                };
+                const auto gradient_at = [&](std::size_t i) {
+                    return MlpGradient{{weights[i].gradient.data()},
+                                       {weights[i + 1].gradient.data()},
+                                       {weights[i + 2].gradient.data()}};
+                };
+                MixtureView view{{&weights.back().tensor}, nullptr, {}, mlp_at(3 * kExperts), {&shared_gate.tensor}};
+                MixtureGradient to{
+                    {weights.back().gradient.data()}, {}, gradient_at(3 * kExperts), {shared_gate.gradient.data()}};
+                for (std::size_t e = 0; e < kExperts; ++e) {
+                    view.experts.push_back(mlp_at(3 * e));
+                    to.experts.push_back(gradient_at(3 * e));
+                }
+                const Matrix x = normal_matrix(kTokens, kHidden, 102), d_out = normal_matrix(kTokens, kHidden, 103);
+                MatrixD exact = x.cast<double>();
+                MixtureWorkspace work;
+                Matrix out, dx;
+                mixture(rule, view, x, work, out);
+                const auto by_definition = [&] {
+                    return mixture_by_definition(mixed, weights, shared_gate.exact, work.routed, exact);
+                };
+                expect_equal(what, out, by_definition());
+                mixture_gradient(rule, view, x, d_out, dx, to);
+                const auto loss = [&] { return dot(d_out, by_definition()); };
+                expect_slopes(what + "x", exact, dx.data(), loss);
+                for (std::size_t i = 0; i < weights.size(); ++i) {
+                    const bool of_shared = i >= 3 * kExperts && i + 1 < weights.size();
+                    if (of_shared && mixed.shared_width == 0) continue;
+                    expect_slopes(what + std::to_string(i), weights[i].exact, weights[i].gradient.data(), loss);
+                }
+                if (gate) expect_slopes(what + "gate", shared_gate.exact, shared_gate.gradient.data(), loss);
+            }
+}
+
 /// Norms of heads whose parts begin at columns `rope_at` of `rope` and `nope_at` of `nope`, side by side.
-void norm_heads_by_definition(const HeadNorm& norm, MatrixD& rope, Eigen::Index rope_at, MatrixD& nope,
-                              Eigen::Index nope_at) {
+/// @param weights of the norm, of both parts.
+void norm_heads_by_definition(const HeadNorm& norm, std::span<const MatrixD> weights, MatrixD& rope,
+                              Eigen::Index rope_at, MatrixD& nope, Eigen::Index nope_at) {
     const Eigen::Index r = norm.rope.cols(), n = norm.nope.cols(), heads = norm.heads();
     for (Eigen::Index t = 0; t < rope.rows(); ++t) {
         const double all = rope.row(t).segment(rope_at, heads * r).squaredNorm() +
@@ -325,20 +420,26 @@ void norm_heads_by_definition(const HeadNorm& norm, MatrixD& rope, Eigen::Index 
             const double mean = norm.whole ? all / double(heads * (r + n))
                                            : (first.squaredNorm() + second.squaredNorm()) / double(r + n);
             const double scale = 1 / std::sqrt(mean + norm.eps);
-            first = (scale * first.cwiseProduct(norm.rope.row(h).cast<double>())).eval();
-            second = (scale * second.cwiseProduct(norm.nope.row(h).cast<double>())).eval();
+            first = (scale * first.cwiseProduct(weights[0].row(h))).eval();
+            second = (scale * second.cwiseProduct(weights[1].row(h))).eval();
         }
     }
 }
 
 /// A layer in MLA form whose weights the definition reads as double.
 struct ExactLatent {
-    std::vector<MatrixD> weights;  // q, k_rope, down, up_k, up_v, o, and the four biases
+    std::vector<MatrixD> weights;     // q, k_rope, down, up_k, up_v, o, and the four biases
+    std::vector<MatrixD> head_norms;  // both parts of queries and of keys, if there are norms
 
     explicit ExactLatent(const LatentLayer& layer) {
         for (const Matrix* w : matrices(layer.weights)) weights.push_back(w->cast<double>());
         for (const Vector* b : biases(layer.weights)) {
             weights.push_back(b->transpose().cast<double>());
+        }
+        if (!layer.head_norms) return;
+        for (const HeadNorm* norm : {&layer.head_norms->query, &layer.head_norms->key}) {
+            head_norms.push_back(norm->rope.cast<double>());
+            head_norms.push_back(norm->nope.cast<double>());
         }
     }
     [[nodiscard]] MatrixD run(const LatentLayer& layer, const RotaryRule& rotary, std::int64_t seq_len,
@@ -353,8 +454,9 @@ struct ExactLatent {
         MatrixD k_nope = affine(latent, weights[3], weights[8]);
         const MatrixD v = affine(latent, weights[4], weights[9]);
         if (layer.head_norms) {
-            norm_heads_by_definition(layer.head_norms->query, q, 0, q, shape.num_heads * rope);
-            norm_heads_by_definition(layer.head_norms->key, k_rope, 0, k_nope, 0);
+            const std::span norms(head_norms);
+            norm_heads_by_definition(layer.head_norms->query, norms.first(2), q, 0, q, shape.num_heads * rope);
+            norm_heads_by_definition(layer.head_norms->key, norms.last(2), k_rope, 0, k_nope, 0);
         }
         rotate_by_definition(rotary, seq_len, shape.num_heads, rope, layer.pairs, q);
         rotate_by_definition(rotary, seq_len, shape.rope_keys(), rope, layer.pairs, k_rope);
@@ -425,7 +527,7 @@ TEST(Gradient, OfALayerInLatentForm) {
             run_latent(layer, kSeqLen, x, at);
             expect_equal(what + "output", at.output, twin.run(layer, rotary, kSeqLen, exact));
             LatentGradient gradient;
-            gradient.biases = true;
+            gradient.biases = gradient.norms = true;
             Matrix d_input;
             const std::vector<Parameter> all = parameters(layer, gradient);
             differentiate_latent(layer, kSeqLen, x, at, d_output, gradient, &d_input);
@@ -441,6 +543,13 @@ TEST(Gradient, OfALayerInLatentForm) {
                     }
                 }
                 expect_slopes(what + all[i].name, twin.weights[i], all[i].gradient.data(), loss);
+            }
+            ASSERT_EQ(gradient.head_norms.has_value(), layer.head_norms.has_value());
+            if (!layer.head_norms) continue;
+            const auto& [query, key] = *gradient.head_norms;
+            const std::array<const Matrix*, 4> of_norms = {&query.rope, &query.nope, &key.rope, &key.nope};
+            for (std::size_t i = 0; i < of_norms.size(); ++i) {
+                expect_slopes(what + "norm " + std::to_string(i), twin.head_norms[i], of_norms[i]->data(), loss);
             }
         }
 }

@@ -5,6 +5,7 @@
 #include <random>
 #include <set>
 
+#include "mha2mla/align.hpp"
 #include "mha2mla/convert.hpp"
 #include "mha2mla/runtime.hpp"
 #include "support/expect_error.hpp"
@@ -16,12 +17,16 @@ namespace {
 
 const TinyModel kMixtral{.layers = 1, .experts = 5};
 
-Matrix logits_of(const std::filesystem::path& directory, std::int64_t tokens) {
+Matrix logits_of(const std::filesystem::path& directory, const std::vector<TokenId>& windows, std::int64_t length) {
     Observer observer;
     const Model model = Model::open(directory);
+    return logits(model, prefill(model, windows, length, observer));
+}
+
+Matrix logits_of(const std::filesystem::path& directory, std::int64_t tokens) {
     std::vector<TokenId> ids;
     for (TokenId id = 0; id < tokens; ++id) ids.push_back(id);
-    return logits(model, prefill(model, ids, tokens, observer));
+    return logits_of(directory, ids, tokens);
 }
 
 /// The tensors of transformers' own modules instead of one for each expert.
@@ -109,9 +114,28 @@ TEST(Mixture, ExpertsConvertInLayoutMha2mlaAlone) {
                  [&] { refuse_alignment(config, options); });
     options.layout = &reference_layout();
     refuse_alignment(config, options);
-    options.quality = find_align_quality("best");
-    expect_error(ErrorCode::unsupported, {"'mixtral'", "experts", "quality best", "quality fast"},
-                 [&] { refuse_alignment(config, options); });
+}
+
+TEST(Mixture, LayersAreFittedTogetherThroughTheirExperts) {
+    const TemporaryDirectory directory;
+    const TinyModel tiny{.layers = 3, .experts = 4};
+    write_tiny_model(directory / "tiny", tiny);
+    const Model source = Model::open(directory / "tiny");
+    constexpr std::int64_t kLength = 16;
+    std::vector<TokenId> ids;
+    for (std::int64_t i = 0; i < 16 * kLength; ++i)
+        ids.push_back(static_cast<TokenId>((7 * i * i + i / 5) % tiny.vocab));
+    Observer observer;
+    const auto distance = [&](const AlignQuality& quality, const char* name) {
+        const AlignOptions options{0, 4, 4, quality};
+        Aligner aligner(source, ids, kLength, options, observer);
+        const AlignRequest request{options, 16, kLength};
+        (void)convert(source, directory / name, {request, Dtype::f32}, {nullptr, nullptr, &aligner}, observer);
+        return (logits_of(directory / name, ids, kLength) - logits_of(directory / "tiny", ids, kLength)).norm();
+    };
+    const double alone = distance({"", 20, 4 * kLength, ""}, "alone");
+    const double together = distance({"", 20, 4 * kLength, "", 2, 60}, "together");
+    EXPECT_LT(together, 0.9 * alone);
 }
 
 TEST(Mixture, TokensChooseWithinTheirBestGroups) {
@@ -127,8 +151,9 @@ TEST(Mixture, TokensChooseWithinTheirBestGroups) {
         rule.scale = 2.5F;
         Matrix scores = Matrix::NullaryExpr(kTokens, rule.experts, [&] { return normal(random); });
         const Matrix before = scores;
+        Matrix weights;
         std::vector<std::vector<RoutedToken>> routed;
-        route(rule, {}, scores, routed);
+        route(rule, {}, scores, weights, routed);
         std::vector<std::set<std::size_t>> groups(kTokens);
         std::vector<int> experts(kTokens);
         std::vector<float> sums(kTokens);

@@ -64,9 +64,9 @@ TEST_P(Narrow, DotProductsOfRows) {
         for (const std::int64_t n : {1, 2, 3, 4, 7, 12, 27}) {
             for (const std::int64_t k : {1, 3, 4, 8, 15, 16, 33, 130}) {
                 SCOPED_TRACE(testing::Message() << m << " x " << n << " x " << k);
-                const Matrix a = normal(m, k + kExtra, 1);
-                const Matrix b = normal(n, k + kExtra, 2);
-                const Matrix before = normal(m, n, 3);
+                const Matrix a = normal_matrix(m, k + kExtra, 1);
+                const Matrix b = normal_matrix(n, k + kExtra, 2);
+                const Matrix before = normal_matrix(m, n, 3);
                 const MatrixD left = a.leftCols(k).cast<double>();
                 const MatrixD product = left * b.leftCols(k).cast<double>().transpose();
                 Result set(before), added(before), of_bf16(before), of_f16(before), of_floats(before);
@@ -93,10 +93,10 @@ TEST_P(Narrow, WeightedSumsOfRows) {
         for (const std::int64_t k : {1, 4, 7, 16, 31, 64, 65, 150}) {
             for (const std::int64_t n : {1, 5, 32}) {
                 SCOPED_TRACE(testing::Message() << m << " x " << k << " x " << n);
-                const Matrix a = normal(m, n + kExtra, 1);
+                const Matrix a = normal_matrix(m, n + kExtra, 1);
                 const Matrix transposed = a.leftCols(n).transpose();
-                const Matrix b = normal(n, k + kExtra, 2);
-                const Matrix before = normal(m, k, 3);
+                const Matrix b = normal_matrix(n, k + kExtra, 2);
+                const Matrix before = normal_matrix(m, k, 3);
                 const MatrixD wanted =
                     a.leftCols(n).cast<double>() * b.leftCols(k).cast<double>() + before.cast<double>();
                 Result ab(before), atb(before);
@@ -118,7 +118,9 @@ struct Linear {
     LinearView view;
 
     Linear(std::int64_t out, std::int64_t in, Dtype dtype)
-        : weight_numbers(normal(out, in, 4)), halves(weight_numbers, dtype), bias_numbers(normal(1, out, 5)) {
+        : weight_numbers(normal_matrix(out, in, 4)),
+          halves(weight_numbers, dtype),
+          bias_numbers(normal_matrix(1, out, 5)) {
         weight.dtype = dtype;
         weight.shape = {out, in};
         weight.data = std::as_bytes(std::span(weight_numbers.data(), static_cast<std::size_t>(out * in)));
@@ -140,7 +142,7 @@ TEST_P(Narrow, LinearMapsOfOneAndOfSeveralTiles) {
             for (const std::int64_t tokens : {1, 8, 9, 1030}) {
                 SCOPED_TRACE(testing::Message()
                              << dtype_name(dtype) << ": " << tokens << " tokens, " << out << " rows");
-                const Matrix x = normal(tokens, 40, 6);
+                const Matrix x = normal_matrix(tokens, 40, 6);
                 Matrix y = Matrix::Constant(tokens, out, kUntouched);
                 linear(map.view, tokens, x.data(), y.data());
                 const MatrixD weight = map.weight_numbers.cast<double>();
@@ -148,7 +150,7 @@ TEST_P(Narrow, LinearMapsOfOneAndOfSeveralTiles) {
                 wanted.rowwise() += map.bias_numbers.row(0).cast<double>();
                 EXPECT_LT((y.cast<double>() - wanted).cwiseAbs().maxCoeff(), 3e-5);
 
-                const Matrix dy = normal(tokens, out, 7);
+                const Matrix dy = normal_matrix(tokens, out, 7);
                 const MatrixD gradient = dy.cast<double>() * weight;
                 Matrix dx = Matrix::Constant(tokens, 40, kUntouched);
                 linear_back(map.view, tokens, dy.data(), false, dx.data());
@@ -165,7 +167,7 @@ TEST_P(Narrow, SeveralMapsOfTheSameInput) {
     Linear none(0, 40, Dtype::f32);
     none.view.bias = nullptr;
     for (const std::int64_t tokens : {1, 8, 9}) {
-        const Matrix x = normal(tokens, 40, 6);
+        const Matrix x = normal_matrix(tokens, 40, 6);
         const auto alone = [&](const Linear& map) {
             Matrix y(tokens, map.view.out_features());
             linear(map.view, tokens, x.data(), y.data());

@@ -73,8 +73,8 @@ TEST_P(Tiles, LogitsOfPanels) {
                 for (const std::int64_t dim : {2, 30, 64}) {
                     SCOPED_TRACE(testing::Message() << tokens << " tokens, " << rows << " rows of " << dim);
                     const std::int64_t panels = panels_of(rows);
-                    const Stored tile(arithmetic, normal(tokens, dim + 4, 1));
-                    const Matrix q = normal(rows, dim, 2);
+                    const Stored tile(arithmetic, normal_matrix(tokens, dim + 4, 1));
+                    const Matrix q = normal_matrix(rows, dim, 2);
                     const Stored queries(arithmetic, q);
                     const std::int64_t panel_bytes = dim * kPanelRows * arithmetic.number_bytes;
                     std::vector<std::byte> packed(static_cast<std::size_t>(panels * panel_bytes));
@@ -87,7 +87,7 @@ TEST_P(Tiles, LogitsOfPanels) {
                         arithmetic.pack(part, dim, {q.row(first).data(), dim}, 0, to);
                         arithmetic.pack(count - part, dim, {q.row(first + part).data(), dim}, part, to);
                     }
-                    const Matrix before = normal(tokens, panels * kPanelRows, 3);
+                    const Matrix before = normal_matrix(tokens, panels * kPanelRows, 3);
                     Matrix logits = before;
                     arithmetic.panel_logits(tokens, panels, dim, tile.tile(), packed.data(), panel_bytes,
                                             {logits.data(), logits.cols()});
@@ -106,12 +106,12 @@ TEST_P(Tiles, LogitsOfRows) {
             for (const std::int64_t rows : {1, 3, 4, 6}) {
                 for (const std::int64_t dim : {2, 16, 30, 64, 70}) {
                     SCOPED_TRACE(testing::Message() << tokens << " tokens, " << rows << " rows of " << dim);
-                    const Stored tile(arithmetic, normal(tokens, dim + 4, 1));
-                    const Matrix q = normal(rows, dim, 2);
+                    const Stored tile(arithmetic, normal_matrix(tokens, dim + 4, 1));
+                    const Matrix q = normal_matrix(rows, dim, 2);
                     std::vector<std::byte> converted(static_cast<std::size_t>(q.size() * arithmetic.number_bytes));
                     arithmetic.convert(q.data(), q.size(), converted.data());
                     EXPECT_EQ(converted, Stored(arithmetic, q).bytes);
-                    const Matrix before = normal(tokens, rows + 2, 3);
+                    const Matrix before = normal_matrix(tokens, rows + 2, 3);
                     Matrix logits = before;
                     arithmetic.row_logits(tokens, rows, dim, tile.tile(), converted.data(), {logits.data(), rows + 2});
                     MatrixD wanted = before.cast<double>();
@@ -133,9 +133,9 @@ TEST_P(Tiles, SoftmaxAndWeightedSumsOfTwoTiles) {
                 for (const std::int64_t dim : {6, 16, 64, 90}) {
                     SCOPED_TRACE(testing::Message() << tokens << " tokens, " << rows << " rows of " << dim);
                     const std::int64_t columns = panels_of(rows) * kPanelRows;
-                    Matrix logits = 3 * normal(2 * tokens, columns, 1);
+                    Matrix logits = 3 * normal_matrix(2 * tokens, columns, 1);
                     logits(0, 0) = -kInfinity;  // a token that the first row does not see
-                    const Matrix numbers = normal(2 * tokens, dim + 8, 2);
+                    const Matrix numbers = normal_matrix(2 * tokens, dim + 8, 2);
                     std::vector<float> maximum(static_cast<std::size_t>(columns), kLowest);
                     std::vector<float> sum(static_cast<std::size_t>(columns)), factor(sum);
                     Matrix out = Matrix::Zero(rows, dim);
