@@ -8,9 +8,9 @@ namespace mha2mla {
 HeadView head_of(const Model& model) { return {model.norm, {model.lm_head}}; }
 
 void head(const ModelRules& rules, const HeadView& view, Eigen::Ref<const Matrix> hidden, Matrix& normed,
-          Matrix& logits) {
+          Matrix& logits, ProductPrecision precision) {
     norm(view.norm, hidden, normed);
-    project(view.lm_head, normed, logits);
+    project(view.lm_head, normed, logits, precision);
     if (rules.logit_scale == 1 && rules.final_softcap == 0) return;
     for_each_token(logits.rows(), [&](std::int64_t t) {
         logits.row(t) *= rules.logit_scale;

@@ -14,7 +14,7 @@ struct HeadView {
 /// logits ← cap(logit_scale · lm_head(norm(hidden))), cap(x) = softcap · tanh(x / softcap).
 /// @param hidden [tokens, hidden]. @param normed what lm_head reads. @param logits [tokens, vocab]
 void head(const ModelRules& rules, const HeadView& view, Eigen::Ref<const Matrix> hidden, Matrix& normed,
-          Matrix& logits);
+          Matrix& logits, ProductPrecision precision = ProductPrecision::full);
 
 /// Derivatives by the head's weights; null members: not computed.
 struct HeadGradient {

@@ -134,7 +134,7 @@ void linear_back(const LinearView& view, std::int64_t tokens, const float* dy, b
             const std::int64_t rows = std::min(kMostRows, out - row);
             const float* weight = weight_rows(*view.weight, row, rows, scratch);
             multiply_ab(count, in, rows, 1.0F, {dy + token * out + row, out}, {weight, in},
-                        row > 0 || add ? 1.0F : 0.0F, {dx + token * in, in});
+                        row > 0 || add ? 1.0F : 0.0F, {dx + token * in, in}, ProductPrecision::split);
         }
     });
 }

@@ -21,7 +21,8 @@ struct LinearProduct {
 void linear(std::span<const LinearProduct> products, std::int64_t tokens, const float* x,
             ProductPrecision precision = ProductPrecision::full);
 
-/// dx = dy·W, or dx += dy·W if `add`: the gradient of linear() with respect to x from that with respect to y.
+/// dx = dy·W, or dx += dy·W if `add`: the gradient of linear() with respect to x from that with respect to y, in
+/// ProductPrecision::split.
 /// @param dy [tokens, out_features], dx [tokens, in_features], both contiguous.
 void linear_back(const LinearView& view, std::int64_t tokens, const float* dy, bool add, float* dx);
 

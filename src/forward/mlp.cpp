@@ -126,12 +126,12 @@ void mlp(const MlpRule& rule, const MlpView& view, const Matrix& x, MlpWorkspace
 }
 
 void mlp_keeping(const MlpRule& rule, const MlpView& view, const Matrix& x, MlpActivations& at, Matrix& out) {
-    if (rule.gated) project(view.gate, x, at.gate);
-    project(view.up, x, at.up);
+    if (rule.gated) project(view.gate, x, at.gate, ProductPrecision::split);
+    project(view.up, x, at.up, ProductPrecision::split);
     Matrix gate = at.gate;
     Matrix up = rule.gated ? Matrix() : at.up;
     activate(rule, x.rows(), at.up.cols(), gate.data(), rule.gated ? at.up.data() : up.data());
-    project(view.down, rule.gated ? gate : up, out);
+    project(view.down, rule.gated ? gate : up, out, ProductPrecision::split);
 }
 
 void mlp_gradient(const MlpRule& rule, const MlpView& view, const Matrix& x, const MlpActivations& at,

@@ -41,7 +41,7 @@ struct MlpGradient {
 struct MlpActivations {
     Matrix gate, up;  // before the activation, [tokens, width]
 };
-/// mlp() on all tokens at once.
+/// mlp() on all tokens at once, in ProductPrecision::split.
 void mlp_keeping(const MlpRule& rule, const MlpView& view, const Matrix& x, MlpActivations& at, Matrix& out);
 /// @param x what mlp_keeping() read. @param d_out [tokens, hidden]. @param dx set to the derivative by x.
 void mlp_gradient(const MlpRule& rule, const MlpView& view, const Matrix& x, const MlpActivations& at,

@@ -53,11 +53,12 @@ LossSums head_loss(const TokenHead& by, const Matrix& output, const LossTargets&
     Vector next_losses = Vector::Zero(tokens), teacher_losses = Vector::Zero(tokens);
     for (std::int64_t first = 0; first < tokens; first += kHeadTokens) {
         const std::int64_t count = std::min(kHeadTokens, tokens - first);
-        head(by.rules, by.view, output.middleRows(first, count), normed, logits);
+        head(by.rules, by.view, output.middleRows(first, count), normed, logits, ProductPrecision::split);
         their_logits.resize(count, 0);
         if (targets.teacher != nullptr) {
             const auto& [theirs, hidden] = *targets.teacher;
-            head(theirs.rules, theirs.view, hidden.middleRows(first, count), their_normed, their_logits);
+            head(theirs.rules, theirs.view, hidden.middleRows(first, count), their_normed, their_logits,
+                 ProductPrecision::split);
         }
         if (by.rules.final_softcap > 0) {
             d_logits = logits;
