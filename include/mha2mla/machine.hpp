@@ -17,4 +17,8 @@ namespace mha2mla {
 /// The vector extensions of this CPU that the library can use, named as compilers name them; empty if unknown.
 [[nodiscard]] std::vector<std::string_view> cpu_features();
 
+/// Whether conversions and training multiply on the tiles of AMX: the processor has them with BF16, the system lets
+/// this process use them and nobody forbids it (MHA2MLA_AMX=0). Asks the system once.
+[[nodiscard]] bool has_amx();
+
 }  // namespace mha2mla

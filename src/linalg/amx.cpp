@@ -1,23 +1,20 @@
 #include "amx.hpp"
 
 #include "mha2mla/error.hpp"
+#include "mha2mla/machine.hpp"
 
 #if defined(__x86_64__) && defined(__linux__)
-#include <cpuid.h>
 #if !defined(__clang__)
 // GCC 12 warns of its own _mm512_undefined_epi32() (bug 105593).
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #endif
 #include <immintrin.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cstdlib>
 #include <memory>
 #include <new>
-#include <string_view>
 
 #define MHA2MLA_AMX __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,amx-tile,amx-bf16")))
 #define MHA2MLA_AMX_INLINE MHA2MLA_AMX static inline __attribute__((always_inline))
@@ -47,26 +44,6 @@ struct alignas(64) TileConfig {
     std::array<std::uint8_t, 16> rows{16, 16, 16, 16, 16, 16, 16, 16};
 };
 constexpr TileConfig kTileConfig;
-
-bool asks_for_amx() {
-    const char* value = std::getenv("MHA2MLA_AMX");  // NOLINT(concurrency-mt-unsafe): this program never changes it
-    return value == nullptr || std::string_view(value) != "0";
-}
-
-bool cpu_has_amx() {
-    unsigned a = 0, b = 0, c = 0, d = 0;
-    if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return false;
-    constexpr unsigned kAvx512 = 1U << 16U | 1U << 17U | 1U << 30U | 1U << 31U;  // F, DQ, BW, VL
-    constexpr unsigned kAmx = 1U << 22U | 1U << 24U;                             // BF16, tiles
-    if ((b & kAvx512) != kAvx512 || (d & kAmx) != kAmx) return false;
-    return __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a & 1U << 5U) != 0;  // AVX512_BF16
-}
-
-/// Linux gives a process the registers of tiles when it asks for them.
-bool system_allows_amx() {
-    constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
-    return ::syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
-}
 
 /// 16 × 16 pairs, transposed.
 MHA2MLA_AMX_INLINE void transpose(Tile& tile) {
@@ -289,11 +266,6 @@ Room room_for(std::int64_t rows, std::int64_t terms) {
 
 }  // namespace
 
-bool has_amx() {
-    static const bool present = asks_for_amx() && cpu_has_amx() && system_allows_amx();
-    return present;
-}
-
 MHA2MLA_AMX void amx_gemm(std::int64_t m, std::int64_t n, std::int64_t k, float alpha, const Factor& a, const Factor& b,
                           bool add, MatrixOut c) {
     if (m == 0 || n == 0 || k == 0) return;
@@ -321,7 +293,6 @@ MHA2MLA_AMX void amx_gemm(std::int64_t m, std::int64_t n, std::int64_t k, float 
 #else
 namespace mha2mla {
 
-bool has_amx() { return false; }
 void amx_gemm(std::int64_t, std::int64_t, std::int64_t, float, const Factor&, const Factor&, bool, MatrixOut) {
     throw Error(ErrorCode::unsupported, "this processor has no AMX");
 }

@@ -8,9 +8,6 @@
 
 namespace mha2mla {
 
-/// Whether this process may use AMX with BF16 and nobody forbids it (MHA2MLA_AMX=0). Asks the system once.
-[[nodiscard]] bool has_amx();
-
 /// Whether a product of this size is worth the rearrangement of its factors; never without has_amx().
 [[nodiscard]] bool amx_pays(std::int64_t m, std::int64_t n, std::int64_t k);
 

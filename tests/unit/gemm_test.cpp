@@ -10,6 +10,7 @@
 #include <random>
 
 #include "linalg/amx.hpp"
+#include "mha2mla/machine.hpp"
 #include "mha2mla/matrix.hpp"
 #include "support/normal_matrix.hpp"
 

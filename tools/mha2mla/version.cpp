@@ -13,6 +13,7 @@ std::string version_text() {
     const std::string commit = MHA2MLA_COMMIT;
     return "mha2mla " + std::string(version()) + (commit.empty() ? "" : " (commit " + commit + ")") +
            "\nBLAS:    " + blas_description() + "\nkernels: " + std::string(vector_kernels()) +
+           (has_amx() ? "\nAMX:     in conversions and training, unless MHA2MLA_AMX=0" : "") +
            "\nCPU:    " + (features.empty() ? " no vector features known" : features) +
            "\nthreads: " + std::to_string(thread_count());
 }
