@@ -154,9 +154,9 @@ TEST_P(Narrow, LinearMapsOfOneAndOfSeveralTiles) {
                 const MatrixD gradient = dy.cast<double>() * weight;
                 Matrix dx = Matrix::Constant(tokens, 40, kUntouched);
                 linear_back(map.view, tokens, dy.data(), false, dx.data());
-                EXPECT_LT((dx.cast<double>() - gradient).cwiseAbs().maxCoeff(), 3e-4);
+                EXPECT_LT((dx.cast<double>() - gradient).cwiseAbs().maxCoeff(), 1e-3);  // factors of 16 bits
                 linear_back(map.view, tokens, dy.data(), true, dx.data());
-                EXPECT_LT((dx.cast<double>() - 2 * gradient).cwiseAbs().maxCoeff(), 6e-4);
+                EXPECT_LT((dx.cast<double>() - 2 * gradient).cwiseAbs().maxCoeff(), 2e-3);
             }
         }
     }
