@@ -4,9 +4,11 @@
 #include <cstdint>
 #include <vector>
 
+#include "../linalg/amx.hpp"
 #include "../linalg/gemm.hpp"
 #include "../linalg/narrow.hpp"
 #include "../support/parallel.hpp"
+#include "mha2mla/threads.hpp"
 
 namespace mha2mla {
 namespace {
@@ -22,6 +24,12 @@ std::int64_t tile_rows(std::int64_t out_features) {
     const std::int64_t tiles = (out_features + kMostRows - 1) / kMostRows;
     const std::int64_t share = (out_features + tiles - 1) / tiles;
     return (share + kRowStep - 1) / kRowStep * kRowStep;
+}
+
+/// The tokens of a tile on AMX, where sums do not depend on it: twice as many if that leaves every thread two, since a
+/// weight is rearranged for each tile.
+std::int64_t amx_tile_tokens(std::int64_t tokens, std::int64_t row_tiles) {
+    return row_tiles * (tokens / (2 * kTokenTile)) >= 2 * thread_count() ? 2 * kTokenTile : kTokenTile;
 }
 
 /// Rows [first, first + rows) of a weight as float32: in place if the file holds aligned floats.
@@ -93,19 +101,23 @@ void linear_of_many(const LinearView& view, std::int64_t tokens, const float* x,
     if (view.bias != nullptr) to_float(*view.bias, 0, bias);
     const std::int64_t most_rows = tile_rows(out);
     const std::int64_t row_tiles = (out + most_rows - 1) / most_rows;
-    const std::int64_t token_tiles = (tokens + kTokenTile - 1) / kTokenTile;
+    const bool on_amx = precision == ProductPrecision::split && amx_pays(tokens, out, in);
+    const std::int64_t most_tokens = on_amx ? amx_tile_tokens(tokens, row_tiles) : kTokenTile;
+    const std::int64_t token_tiles = (tokens + most_tokens - 1) / most_tokens;
     parallel_for(row_tiles * token_tiles, [&](std::int64_t tile, std::vector<float>& scratch) {
         const std::int64_t row = tile / token_tiles * most_rows;
-        const std::int64_t token = tile % token_tiles * kTokenTile;
+        const std::int64_t token = tile % token_tiles * most_tokens;
         const std::int64_t rows = std::min(most_rows, out - row);
-        const std::int64_t count = std::min(kTokenTile, tokens - token);
+        const std::int64_t count = std::min(most_tokens, tokens - token);
         const float* weight = weight_rows(*view.weight, row, rows, scratch);
         float* target = y + token * out + row;
         for (std::int64_t t = 0; t < count && view.bias != nullptr; ++t) {
             std::copy_n(bias.data() + row, rows, target + t * out);
         }
-        multiply_abt(count, rows, in, 1.0F, {x + token * in, in}, {weight, in}, view.bias != nullptr ? 1.0F : 0.0F,
-                     {target, out}, precision);
+        const bool add = view.bias != nullptr;
+        if (on_amx)
+            return amx_gemm(count, rows, in, 1.0F, {{x + token * in, in}}, {{weight, in}, true}, add, {target, out});
+        multiply_abt(count, rows, in, 1.0F, {x + token * in, in}, {weight, in}, add ? 1.0F : 0.0F, {target, out});
     });
 }
 

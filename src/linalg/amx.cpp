@@ -29,8 +29,9 @@ constexpr std::int64_t kTerms = 32;  // of a sum, in a tile
 constexpr std::int64_t kTileBytes = 1024;
 constexpr std::int64_t kStepBytes = 2 * kTileBytes;  // of a panel: tiles of the high and of the low halves
 constexpr std::int64_t kBlock = 2 * kRows;           // rows and columns of the result that are held in tiles
-// What is packed at once: half a megabyte to one of each factor, which stays in the second cache.
-constexpr std::int64_t kMostRows = 256, kMostColumns = 512, kMostTerms = 768;
+// What is packed at once: half a megabyte of the left factor and one and a half of the right one, which stay in the
+// second cache.
+constexpr std::int64_t kMostRows = 256, kMostColumns = 640, kMostTerms = 576;
 constexpr std::int64_t kAhead = 64;  // floats of a row from what is packed to what is fetched
 
 struct Tile {

@@ -4,13 +4,22 @@
 
 #include "../support/parallel.hpp"
 #include "amx.hpp"
+#include "mha2mla/threads.hpp"
 #include "team_gemm.hpp"
 
 namespace mha2mla {
 namespace {
 
-// Of a product on the team: what a thread rearranges once is used for a whole tile.
-constexpr std::int64_t kAmxRows = 256, kAmxColumns = 512;
+// Of a product on the team: what a thread rearranges once is used for a whole tile, so tiles are as large as leaves
+// every thread two. Sums do not depend on where tiles end.
+constexpr std::int64_t kMostTileRows = 1024, kMostTileColumns = 640, kTileStep = 32;
+
+std::int64_t parts(std::int64_t size, std::int64_t most) { return (size + most - 1) / most; }
+
+/// Rows or columns of a tile where `size` of them are divided into equal parts.
+std::int64_t tile_size(std::int64_t size, std::int64_t count) {
+    return parts(parts(size, count), kTileStep) * kTileStep;
+}
 
 CBLAS_TRANSPOSE transposition(const Factor& factor) { return factor.transposed ? CblasTrans : CblasNoTrans; }
 
@@ -37,15 +46,17 @@ void multiply(std::int64_t m, std::int64_t n, std::int64_t k, float alpha, const
 
 void team_multiply(std::int64_t m, std::int64_t n, std::int64_t k, const Factor& a, const Factor& b, float beta,
                    MatrixOut c, ProductPrecision precision) {
-    if (precision == ProductPrecision::full || !amx_pays(m, n, k)) {
+    if (precision == ProductPrecision::full || (beta != 0 && beta != 1) || !amx_pays(m, n, k)) {
         return team_gemm(transposition(a), transposition(b), m, n, k, a.stored.data, a.stored.stride, b.stored.data,
                          b.stored.stride, beta, c.data, c.stride);
     }
-    const std::int64_t columns = (n + kAmxColumns - 1) / kAmxColumns;
-    parallel_for((m + kAmxRows - 1) / kAmxRows * columns, [&](std::int64_t tile, std::vector<float>&) {
-        const std::int64_t row = tile / columns * kAmxRows, column = tile % columns * kAmxColumns;
-        multiply(std::min(kAmxRows, m - row), std::min(kAmxColumns, n - column), k, 1, part(a, row, 0),
-                 part(b, 0, column), beta, {c.data + row * c.stride + column, c.stride}, precision);
+    const std::int64_t across = parts(n, kMostTileColumns);
+    const std::int64_t width = tile_size(n, across);
+    const std::int64_t height = tile_size(m, std::max(parts(m, kMostTileRows), parts(2 * thread_count(), across)));
+    parallel_for(parts(m, height) * across, [&](std::int64_t tile, std::vector<float>&) {
+        const std::int64_t row = tile / across * height, column = tile % across * width;
+        amx_gemm(std::min(height, m - row), std::min(width, n - column), k, 1, part(a, row, 0), part(b, 0, column),
+                 beta == 1, {c.data + row * c.stride + column, c.stride});
     });
 }
 

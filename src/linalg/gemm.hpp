@@ -29,7 +29,7 @@ enum class ProductPrecision : std::uint8_t {
 /// c[m,n] = alpha * a[m,k] * b[k,n] + beta * c, on the calling thread.
 void multiply(std::int64_t m, std::int64_t n, std::int64_t k, float alpha, const Factor& a, const Factor& b, float beta,
               MatrixOut c, ProductPrecision precision);
-/// c[m,n] = a[m,k] * b[k,n] + beta * c on the team, in tiles that do not depend on its size.
+/// c[m,n] = a[m,k] * b[k,n] + beta * c on the team. Results do not depend on its size.
 void team_multiply(std::int64_t m, std::int64_t n, std::int64_t k, const Factor& a, const Factor& b, float beta,
                    MatrixOut c, ProductPrecision precision);
 

@@ -12,6 +12,7 @@
 #include "linalg/amx.hpp"
 #include "mha2mla/machine.hpp"
 #include "mha2mla/matrix.hpp"
+#include "mha2mla/threads.hpp"
 #include "support/normal_matrix.hpp"
 
 namespace mha2mla::test {
@@ -77,6 +78,22 @@ TEST(Gemm, OnTheTeam) {
             team_multiply(m, n, k, factor_of(scaled, a.transposed), b, beta, c, ProductPrecision::split);
         },
         kSplitError);
+}
+
+TEST(Gemm, DoesNotDependOnTheTeam) {
+    const Matrix a = normal_matrix(1490, 333, 1), b = normal_matrix(333, 1100, 2),
+                 before = normal_matrix(1490, 1100, 3);
+    const auto result = [&](int threads, ProductPrecision precision) {
+        const ThreadScope scope(threads);
+        Matrix c = before;
+        team_multiply(a.rows(), b.cols(), a.cols(), factor_of(a, false), factor_of(b, false), 1, {c.data(), c.cols()},
+                      precision);
+        return c;
+    };
+    for (const auto precision : {ProductPrecision::full, ProductPrecision::split}) {
+        const Matrix expected = result(1, precision);
+        for (const int threads : {2, 3, 8, 30}) EXPECT_EQ(result(threads, precision), expected) << threads;
+    }
 }
 
 /// Small ones too, which multiply() leaves to BLAS. Without AMX there is nothing here that OnOneThread does not test.
