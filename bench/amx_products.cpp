@@ -63,11 +63,12 @@ int main(int argc, char** argv) {
     const int threads = argc > 2 ? std::atoi(argv[2]) : thread_count();
     const ThreadScope scope(threads);
     if (!has_amx()) return std::puts("no AMX here, or it is forbidden"), 1;
-    std::printf("| m x n x k, on each of %d threads | AMX GFLOP/s | BLAS GFLOP/s | ratio |\n|---|---|---|---|\n", threads);
-    for (const Product& of : {Product{"BF16 weights", 512, 512, 576, false, true},
-                              Product{"BF16 weights", 512, 576, 1536, false, true},
-                              Product{"float32", 512, 512, 120, false, false},
-                              Product{"left factor transposed", 128, 1080, 2048, true, false}}) {
+    std::printf("| m x n x k, on each of %d threads | AMX GFLOP/s | BLAS GFLOP/s | ratio |\n|---|---|---|---|\n",
+                threads);
+    for (const Product& of :
+         {Product{"BF16 weights", 512, 512, 576, false, true}, Product{"BF16 weights", 512, 576, 1536, false, true},
+          Product{"float32", 512, 512, 120, false, false},
+          Product{"left factor transposed", 128, 1080, 2048, true, false}}) {
         const double tiles = speed(of, ProductPrecision::split, seconds, threads);
         const double blas = speed(of, ProductPrecision::full, seconds, threads);
         std::printf("| %lld x %lld x %lld, %s | %.0f | %.0f | %.1f |\n", static_cast<long long>(of.m),
