@@ -32,6 +32,13 @@ std::int64_t amx_tile_tokens(std::int64_t tokens, std::int64_t row_tiles) {
     return row_tiles * (tokens / (2 * kTokenTile)) >= 2 * thread_count() ? 2 * kTokenTile : kTokenTile;
 }
 
+/// The same where a tile has all columns.
+std::int64_t amx_strip(std::int64_t tokens) {
+    constexpr std::int64_t kStep = 32;  // whole blocks of tiles
+    const std::int64_t share = tokens / (2 * thread_count()) / kStep * kStep;
+    return std::clamp(share, kStep, 2 * kTokenTile);
+}
+
 /// Rows [first, first + rows) of a weight as float32: in place if the file holds aligned floats.
 const float* weight_rows(const TensorView& weight, std::int64_t first, std::int64_t rows, std::vector<float>& scratch) {
     const auto cols = static_cast<std::uint64_t>(weight.shape[1]);
@@ -138,15 +145,23 @@ void linear(const LinearView& view, std::int64_t tokens, const float* x, float* 
 void linear_back(const LinearView& view, std::int64_t tokens, const float* dy, bool add, float* dx) {
     const std::int64_t in = view.in_features();
     const std::int64_t out = view.out_features();
-    const std::int64_t strip = std::clamp<std::int64_t>(tokens / 4, kRowStep, kTokenTile / 2);
+    const bool on_amx = amx_pays(tokens, in, out);
+    const std::int64_t strip =
+        on_amx ? amx_strip(tokens) : std::clamp<std::int64_t>(tokens / 4, kRowStep, kTokenTile / 2);
     parallel_for((tokens + strip - 1) / strip, [&](std::int64_t i, std::vector<float>& scratch) {
         const std::int64_t token = i * strip;
         const std::int64_t count = std::min(strip, tokens - token);
         for (std::int64_t row = 0; row < out; row += kMostRows) {
             const std::int64_t rows = std::min(kMostRows, out - row);
-            const float* weight = weight_rows(*view.weight, row, rows, scratch);
-            multiply_ab(count, in, rows, 1.0F, {dy + token * out + row, out}, {weight, in},
-                        row > 0 || add ? 1.0F : 0.0F, {dx + token * in, in}, ProductPrecision::split);
+            const MatrixIn weight{weight_rows(*view.weight, row, rows, scratch), in};
+            const MatrixIn from{dy + token * out + row, out};
+            const MatrixOut to{dx + token * in, in};
+            const bool adds = row > 0 || add;
+            if (on_amx) {
+                amx_gemm(count, in, rows, 1.0F, {from}, {weight}, adds, to);
+            } else {
+                multiply_ab(count, in, rows, 1.0F, from, weight, adds ? 1.0F : 0.0F, to);
+            }
         }
     });
 }
