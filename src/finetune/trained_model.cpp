@@ -161,7 +161,7 @@ void TrainedModel::run(std::int64_t layer, std::span<const std::int64_t> begins)
     Activations& at = activations_[keep_activations_ ? static_cast<std::size_t>(layer) : 0];
     const Model& model = floats_.model();
     if (auto& latent = latents_[static_cast<std::size_t>(layer)]) {
-        read_head_norms(model.layer(layer), latent->stored.layer);  // they may be trained
+        if (added_.norms) read_head_norms(model.layer(layer), latent->stored.layer);  // they change
         return run_block(LatentBlock{model, layer, latent->stored.layer, seq_len_, begins}, at.latent);
     }
     run_block(OriginalBlock{model, layer, {rotary_[layer], seq_len_, begins}}, at.original);

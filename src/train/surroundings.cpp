@@ -17,6 +17,7 @@ void run_behind_attention(const LayerView& view, const LayerRules& rules, BlockS
     }
     if (rules.mlp.mixture.experts > 0) {
         MixtureWorkspace work;
+        work.mlp.precision = ProductPrecision::split;  // as its gradient computes it again
         mixture(rules.mlp, view.mixture, at.mlp_normed, work, at.mlp_output);
     } else {
         mlp_keeping(rules.mlp, mlp_of(view), at.mlp_normed, at.mlp, at.mlp_output);
