@@ -195,6 +195,9 @@ struct LayerView {
 [[nodiscard]] std::vector<const TensorView*> tensors_of(const LayerView& layer);
 /// The tensors that few tokens read all of: those of the experts that tokens choose.
 [[nodiscard]] std::vector<const TensorView*> expert_tensors_of(const LayerView& layer);
+/// Every linear map behind the attention: of the MLP, or of the mixture with its router. Those that are not there are
+/// null.
+[[nodiscard]] std::vector<LinearView> mlp_linears(const LayerView& layer);
 
 struct OpenOptions {
     /// What the architecture has no place for becomes a warning instead of an error.

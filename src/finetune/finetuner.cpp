@@ -285,13 +285,8 @@ FinetuneMemory finetune_memory(const Model& model, const FinetuneOptions& option
     for (const LayerView& layer : model.layers) {
         std::uint64_t whole = 0, mlp = 0;
         for (const TensorView* tensor : tensors_of(layer)) whole += count(tensor);
-        for (const TensorView* tensor : expert_tensors_of(layer)) mlp += count(tensor);
-        whole += mlp;
-        for (const auto* linear :
-             {&layer.gate, &layer.up, &layer.down, &layer.mixture.router, &layer.mixture.shared.gate,
-              &layer.mixture.shared.up, &layer.mixture.shared.down, &layer.mixture.shared_gate}) {
-            mlp += count(linear->weight);
-        }
+        for (const TensorView* tensor : expert_tensors_of(layer)) whole += count(tensor);
+        for (const LinearView& linear : mlp_linears(layer)) mlp += count(linear.weight);
         all += whole;
         trained += options.part == TrainedPart::all ? whole : whole - mlp;
     }

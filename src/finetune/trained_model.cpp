@@ -54,9 +54,6 @@ void TrainedModel::choose(TrainedPart part) {
         if (view.weight != nullptr) floats_.train(*view.weight, false);
         if (view.bias != nullptr) floats_.train(*view.bias, false);
     };
-    const auto train_mlp = [&](const MlpView& view) {
-        for (const auto* linear : {&view.gate, &view.up, &view.down}) train(*linear);
-    };
     const bool all = part == TrainedPart::all, norms = all || part == TrainedPart::attention_norms;
     for (std::size_t layer = 0; layer < model.layers.size(); ++layer) {
         const LayerView& view = model.layers[layer];
@@ -67,12 +64,7 @@ void TrainedModel::choose(TrainedPart part) {
             }
         }
         if (all) {
-            for (const auto* linear :
-                 {&view.gate, &view.up, &view.down, &view.mixture.router, &view.mixture.shared_gate}) {
-                train(*linear);
-            }
-            train_mlp(view.mixture.shared);
-            for (const MlpView& expert : view.mixture.experts) train_mlp(expert);
+            for (const LinearView& linear : mlp_linears(view)) train(linear);
         }
         if (latents_[layer]) {
             const TensorView* output_bias = view.latent_attention().o.bias;

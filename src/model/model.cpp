@@ -432,6 +432,15 @@ std::vector<const TensorView*> tensors_of(const LayerView& layer) {
     return tensors;
 }
 
+std::vector<LinearView> mlp_linears(const LayerView& layer) {
+    const MixtureView& mixture = layer.mixture;
+    std::vector<LinearView> linears = {layer.gate, layer.up, layer.down, mixture.router, mixture.shared_gate};
+    const auto add = [&](const MlpView& mlp) { linears.insert(linears.end(), {mlp.gate, mlp.up, mlp.down}); };
+    add(mixture.shared);
+    for (const MlpView& expert : mixture.experts) add(expert);
+    return linears;
+}
+
 std::vector<const TensorView*> expert_tensors_of(const LayerView& layer) {
     std::vector<const TensorView*> tensors;
     for (const MlpView& expert : layer.mixture.experts) {
